@@ -1,0 +1,30 @@
+# How Qorus declares its targets: one function for a module's library, one for a program that imports modules.
+
+# A module's static library, qorus::<name>. INTERFACES are .cppm files (installed with the package), PARTS are implementation
+# partitions (`module qorus.x:y_impl;`), SOURCES are implementation units (`module qorus.x;`). DEPS are public, PRIVATE are not.
+function(qorus_module name)
+  cmake_parse_arguments(arg "" "" "INTERFACES;PARTS;SOURCES;DEPS;PRIVATE" ${ARGN})
+  add_library(qorus_${name} STATIC)
+  add_library(qorus::${name} ALIAS qorus_${name})
+  set_target_properties(qorus_${name} PROPERTIES EXPORT_NAME ${name} CXX_SCAN_FOR_MODULES ON)
+  target_sources(qorus_${name}
+    PUBLIC FILE_SET CXX_MODULES BASE_DIRS ${PROJECT_SOURCE_DIR}/modules FILES ${arg_INTERFACES}
+    PRIVATE ${arg_SOURCES})
+  if(arg_PARTS)
+    target_sources(qorus_${name} PRIVATE FILE_SET parts TYPE CXX_MODULES
+      BASE_DIRS ${PROJECT_SOURCE_DIR}/modules FILES ${arg_PARTS})
+  endif()
+  target_link_libraries(qorus_${name} PUBLIC qorus_abi ${arg_DEPS} PRIVATE $<BUILD_INTERFACE:qorus_build> ${arg_PRIVATE})
+  if(QORUS_INSTALL)
+    install(TARGETS qorus_${name} EXPORT QorusTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+      FILE_SET CXX_MODULES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/qorus/modules)
+  endif()
+endfunction()
+
+# A program of our own that imports modules (tests, benchmarks, examples, tools).
+function(qorus_program name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  set_target_properties(${name} PROPERTIES CXX_SCAN_FOR_MODULES ON)
+  target_link_libraries(${name} PRIVATE qorus_build ${arg_LINK})
+endfunction()

@@ -1,0 +1,188 @@
+// The kernels' one door: a table of function pointers per instruction set, chosen once from what the CPU offers.
+// Plain C++ over pointers and sizes: no modules, no Tensor, no allocation, no errors (callers have checked), no globals.
+//
+// Conventions, unless a declaration says otherwise: f32, row-major, contiguous; any alignment; any n including 0; an output
+// may be exactly an input of the same size (in place), otherwise arrays do not overlap. "accumulate" adds to the output
+// instead of replacing it. Every result depends on the arguments alone: never on threads, time or earlier calls.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace qorus::kernels {
+
+// y = f(x), with one parameter `a` where the formula has one.
+enum class Unary : std::uint8_t {
+  neg, abs, sign, sqrt, square, reciprocal, exp, log, sin, cos, erf, floor, ceil, round,  // round: half to even
+  relu,        // max(x, 0)
+  leaky_relu,  // x > 0 ? x : a x
+  elu,         // x > 0 ? x : a (exp x - 1)
+  gelu,        // x/2 (1 + erf(x / sqrt 2))
+  gelu_tanh,   // x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+  silu,        // x / (1 + exp -x)
+  sigmoid,     // 1 / (1 + exp -x)
+  tanh,
+  softplus,    // log(1 + exp x)
+  pow,         // x^a
+  add,         // x + a
+  mul,         // x a
+  rsub,        // a - x
+  rdiv,        // a / x
+  rpow,        // a^x
+  max,         // max(x, a)
+  min,         // min(x, a)
+  count_       // not an operation
+};
+enum class Binary : std::uint8_t { add, sub, mul, div, pow, max, min, count_ };
+enum class Compare : std::uint8_t { eq, ne, lt, le, gt, ge, count_ };
+enum class Reduce : std::uint8_t { sum, sum_abs, sum_square, max, min, prod, count_ };
+enum class Act : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh, count_ };
+
+struct AdamStep {  // m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 - lr wd) - lr (m'/c1) / (sqrt(v'/c2) + eps)
+  float lr, beta1, beta2, eps;
+  float correction1, correction2;  // 1 - beta1^t and 1 - beta2^t, t counted from 1
+  float weight_decay;              // decoupled (AdamW)
+  float l2, l1;                    // added to the gradient: g + l2 p + l1 sign(p)
+  float grad_scale;                // the gradient is multiplied by this first (clipping by norm, averaging)
+  float grad_limit;                // then limited to [-grad_limit, grad_limit]; infinity for none
+};
+struct SgdStep {  // g' = g + l2 p + l1 sign p ; b' = first ? g' : momentum b + (1 - dampening) g' ; p' = p - lr (nesterov ? g' + momentum b' : b')
+  float lr, momentum, dampening;
+  bool nesterov, first;
+  float l2, l1, grad_scale, grad_limit;  // as in AdamStep
+};
+
+// One f32 matrix product. c[i,j] = act( sum over k of a[i,k] b[k,j]  (+ c[i,j] if accumulate)  + bias[j] ) + residual[i,j].
+// Any strides in elements; the leading dimension of c, pre and residual is in elements too and their rows are contiguous.
+// k = 0 gives the sum 0. Sums over k in one fixed order that depends on m, n, k and the instruction set alone, so a
+// product is the same bits whoever computes which task; and row i of the result does not depend on m.
+struct Gemm {
+  std::size_t m = 0, n = 0, k = 0;
+  const float* a = nullptr;
+  std::ptrdiff_t a_row = 0, a_col = 0;
+  const float* b = nullptr;
+  std::ptrdiff_t b_row = 0, b_col = 0;
+  const float* b_packed = nullptr;  // B as gemm_pack wrote it; then b and its strides are not read
+  float* c = nullptr;
+  std::ptrdiff_t c_row = 0;
+  bool accumulate = false;
+  const float* bias = nullptr;      // [n] or null
+  Act act = Act::none;
+  float* pre = nullptr;             // if not null: receives the value before act, [m,n]
+  std::ptrdiff_t pre_row = 0;
+  const float* residual = nullptr;  // [m,n] or null
+  std::ptrdiff_t residual_row = 0;
+};
+
+// How a product is cut: phases one after the other, each of some tasks that may run at once and in any order. Depends on
+// the sizes and strides alone, never on the number of threads.
+struct GemmPlan {
+  std::uint32_t phases = 0;
+  std::uint32_t tasks[4] = {};
+  std::size_t shared_bytes = 0;  // scratch of the whole product, 64-byte aligned
+  std::size_t worker_bytes = 0;  // scratch of each worker, 64-byte aligned
+  std::size_t detail[8] = {};    // the implementation's own
+};
+
+struct Table {
+  const char* isa;  // "scalar", "avx2", "avx512"
+
+  // --- element-wise ---------------------------------------------------------------------------------------------------
+  void (*unary)(Unary op, const float* x, float* y, std::size_t n, float a) noexcept;
+  // dx (+)= dy f'(x). Which of x and y (= f(x)) is read, by op: y for exp, sqrt, reciprocal, sigmoid, tanh; nothing for neg, add,
+  // mul, rsub; 0 for sign, floor, ceil, round; x for the rest. At a kink the derivative is that of PyTorch
+  // (relu'(0) = 0, abs'(0) = 0, leaky_relu'(0) = a, max/min: 1/2 at a tie). The pointer that is not read may be null.
+  // dx may be exactly dy.
+  void (*unary_bwd)(Unary op, const float* x, const float* y, const float* dy, float* dx, std::size_t n, float a,
+                    bool accumulate) noexcept;
+  // y[i] = op(a[i*sa], b[i*sb]); sa, sb are 0 or 1.
+  void (*binary)(Binary op, const float* a, std::size_t sa, const float* b, std::size_t sb, float* y,
+                 std::size_t n) noexcept;
+  void (*compare)(Compare op, const float* a, std::size_t sa, const float* b, std::size_t sb, std::uint8_t* y,
+                  std::size_t n) noexcept;  // 1 or 0; a NaN is unequal to all
+  // y[i] = mask[i*sm] ? a[i*sa] : b[i*sb]; strides 0 or 1.
+  void (*select)(const std::uint8_t* mask, std::size_t sm, const float* a, std::size_t sa, const float* b,
+                 std::size_t sb, float* y, std::size_t n) noexcept;
+  void (*axpy)(float alpha, const float* x, float* y, std::size_t n) noexcept;  // y += alpha x
+  void (*fma)(const float* a, const float* b, float* y, std::size_t n) noexcept;  // y += a b, element by element
+  void (*clamp)(const float* x, float* y, std::size_t n, float low, float high) noexcept;  // min(max(x, low), high); NaN stays
+
+  // --- copies and casts ------------------------------------------------------------------------------------------------
+  // y[c, r] = x[r, c]; leading dimensions in elements. No overlap.
+  void (*transpose)(const float* x, std::size_t x_row, float* y, std::size_t y_row, std::size_t rows,
+                    std::size_t cols) noexcept;
+  void (*f16_to_f32)(const std::uint16_t* x, float* y, std::size_t n) noexcept;
+  void (*f32_to_f16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;    // round to nearest even; NaN stays NaN
+  void (*bf16_to_f32)(const std::uint16_t* x, float* y, std::size_t n) noexcept;
+  void (*f32_to_bf16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;   // round to nearest even; NaN stays NaN
+  void (*u8_to_f32)(const std::uint8_t* x, float* y, std::size_t n, float scale, float shift) noexcept;  // x scale + shift
+
+  // --- reductions --------------------------------------------------------------------------------------------------------
+  // y[o,i] = reduce over r of x[o,r,i]; x: [outer, reduced, inner]. sum, sum_abs, sum_square add in a fixed order with
+  // enough partial sums that the error stays near sqrt(n) ulp. reduced = 0 gives 0, 1 (prod), -inf (max), +inf (min).
+  // max and min give NaN if any element is NaN.
+  void (*reduce)(Reduce op, const float* x, float* y, std::size_t outer, std::size_t reduced,
+                 std::size_t inner) noexcept;
+  // index of the first largest (or smallest, if !largest) element, [outer, reduced, inner] -> i32 [outer, inner]; a NaN counts as largest/smallest. reduced > 0
+  void (*arg_reduce)(bool largest, const float* x, std::int32_t* y, std::size_t outer, std::size_t reduced,
+                     std::size_t inner) noexcept;
+
+  // --- rows: x, y: [rows, cols], cols > 0 -----------------------------------------------------------------------------------
+  void (*softmax)(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept;
+  void (*softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
+                      bool accumulate) noexcept;  // dx = y (dy - sum(dy y))
+  void (*log_softmax)(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept;
+  void (*log_softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
+                          bool accumulate) noexcept;  // dx = dy - exp(y) sum(dy)
+  // loss[r] = -(1-smoothing) log p[target] - smoothing mean_c log p[c] where p = softmax(x[r,:]); 0 where target[r] ==
+  // ignore. log_sum[r] = log sum exp x[r,:] is what the backward needs. Targets that are not `ignore` lie in [0, cols).
+  void (*cross_entropy)(const float* x, const std::int32_t* target, float* loss, float* log_sum, std::size_t rows,
+                        std::size_t cols, float smoothing, std::int32_t ignore) noexcept;
+  // dx (+)= dloss[r * dloss_step] (p - (1-smoothing) onehot(target) - smoothing/cols), 0 for ignored rows. dloss_step is 0 or 1.
+  void (*cross_entropy_bwd)(const float* x, const std::int32_t* target, const float* log_sum, const float* dloss,
+                            std::size_t dloss_step, float* dx, std::size_t rows, std::size_t cols, float smoothing,
+                            std::int32_t ignore, bool accumulate) noexcept;
+  // y = (x - mean) / sqrt(var + eps) * w + b; w, b: [cols] or null. mean, rstd: [rows] or null (not wanted).
+  void (*layer_norm)(const float* x, const float* w, const float* b, float* y, float* mean, float* rstd,
+                     std::size_t rows, std::size_t cols, float eps) noexcept;
+  // dx (+)=; dw, db [cols] are always added to (may be null).
+  void (*layer_norm_bwd)(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
+                         float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+  // y = x / sqrt(mean(x^2) + eps) * w. rstd: [rows] or null.
+  void (*rms_norm)(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
+                   float eps) noexcept;
+  void (*rms_norm_bwd)(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
+                       std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+
+  // --- random numbers: Philox 4x32-10; element i uses counter (first + i) / 4, lane (first + i) % 4 -------------------------------
+  void (*random_bits)(std::uint32_t* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;
+  void (*random_uniform)(float* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;  // [0, 1), 24 bits
+  // y[i] = keep(i) ? x[i] / (1 - p) : 0 where keep(i) = uniform(i) >= p. Its own backward, with dy for x. 0 <= p < 1.
+  void (*dropout)(const float* x, float* y, std::size_t n, float p, std::uint64_t key, std::uint64_t first,
+                  bool accumulate) noexcept;
+
+  // --- optimizers: one fused pass; p, m, v are updated in place ---------------------------------------------------------------
+  void (*adam)(float* p, const float* g, float* m, float* v, std::size_t n, const AdamStep& step) noexcept;
+  void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;  // momentum may be null if 0
+
+  // --- matrix products ----------------------------------------------------------------------------------------------------------
+  GemmPlan (*gemm_plan)(const Gemm& g) noexcept;
+  void (*gemm_task)(const Gemm& g, const GemmPlan& plan, std::uint32_t phase, std::uint32_t task, void* shared,
+                    void* worker) noexcept;
+  // B laid out ahead of time, for weights that do not change: floats needed, and the writing of it (b, b_row, b_col, k, n are read).
+  std::size_t (*gemm_packed_size)(std::size_t n, std::size_t k) noexcept;
+  void (*gemm_pack)(const Gemm& g, float* packed) noexcept;
+};
+
+// The table in use: the best that this CPU and its operating system offer, lowered (never raised) by the environment
+// variable QORUS_ISA=scalar|avx2|avx512. Chosen once, at first use; thread-safe.
+const Table& active() noexcept;
+
+// A named table, or null if this CPU cannot run it (or there is none of that name). For tests and benchmarks.
+const Table* table(const char* isa) noexcept;
+
+struct CpuFeatures {
+  bool avx2, fma, f16c, avx512, avx512_vnni, avx512_bf16;
+};
+CpuFeatures cpu_features() noexcept;
+
+}  // namespace qorus::kernels
