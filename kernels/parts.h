@@ -1,10 +1,57 @@
-// How a table is put together: each source file under scalar/, avx2/ and avx512/ exports exactly one constant of one of these
-// part types (all else in it has internal linkage), and dispatch.cpp copies the parts into a Table.
+// How a table is put together: each source file under scalar/, avx2/ and avx512/ exports exactly one constant of one of
+// these part types (all else in it has internal linkage), and dispatch.cpp copies the parts into a Table.
 #pragma once
 #include "kernels/kernels.h"
 
 namespace qorus::kernels {
 
+struct UnaryPart {
+  decltype(Table::unary) unary;
+  decltype(Table::unary_bwd) unary_bwd;
+};
+struct BinaryPart {
+  decltype(Table::binary) binary;
+  decltype(Table::compare) compare;
+  decltype(Table::select) select;
+  decltype(Table::axpy) axpy;
+  decltype(Table::fma) fma;
+  decltype(Table::clamp) clamp;
+};
+struct CopyPart {
+  decltype(Table::transpose) transpose;
+  decltype(Table::f16_to_f32) f16_to_f32;
+  decltype(Table::f32_to_f16) f32_to_f16;
+  decltype(Table::bf16_to_f32) bf16_to_f32;
+  decltype(Table::f32_to_bf16) f32_to_bf16;
+  decltype(Table::u8_to_f32) u8_to_f32;
+};
+struct ReducePart {
+  decltype(Table::reduce) reduce;
+  decltype(Table::arg_reduce) arg_reduce;
+};
+struct SoftmaxPart {
+  decltype(Table::softmax) softmax;
+  decltype(Table::softmax_bwd) softmax_bwd;
+  decltype(Table::log_softmax) log_softmax;
+  decltype(Table::log_softmax_bwd) log_softmax_bwd;
+  decltype(Table::cross_entropy) cross_entropy;
+  decltype(Table::cross_entropy_bwd) cross_entropy_bwd;
+};
+struct NormPart {
+  decltype(Table::layer_norm) layer_norm;
+  decltype(Table::layer_norm_bwd) layer_norm_bwd;
+  decltype(Table::rms_norm) rms_norm;
+  decltype(Table::rms_norm_bwd) rms_norm_bwd;
+};
+struct RandomPart {
+  decltype(Table::random_bits) random_bits;
+  decltype(Table::random_uniform) random_uniform;
+  decltype(Table::dropout) dropout;
+};
+struct OptimPart {
+  decltype(Table::adam) adam;
+  decltype(Table::sgd) sgd;
+};
 struct GemmPart {
   decltype(Table::gemm_plan) plan;
   decltype(Table::gemm_task) task;
@@ -12,6 +59,14 @@ struct GemmPart {
   decltype(Table::gemm_pack) pack;
 };
 
+extern const UnaryPart unary_scalar, unary_avx2, unary_avx512;
+extern const BinaryPart binary_scalar, binary_avx2, binary_avx512;
+extern const CopyPart copy_scalar, copy_avx2, copy_avx512;
+extern const ReducePart reduce_scalar, reduce_avx2, reduce_avx512;
+extern const SoftmaxPart softmax_scalar, softmax_avx2, softmax_avx512;
+extern const NormPart norm_scalar, norm_avx2, norm_avx512;
+extern const RandomPart random_scalar, random_avx2, random_avx512;
+extern const OptimPart optim_scalar, optim_avx2, optim_avx512;
 extern const GemmPart gemm_scalar, gemm_avx2, gemm_avx512;
 
 }  // namespace qorus::kernels
