@@ -1,0 +1,105 @@
+// Bodies of qorus.memory:arena.
+module;
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#define QORUS_ASAN 1
+#endif
+#endif
+module qorus.memory;
+
+namespace qorus {
+namespace {
+
+// Under the address sanitizer, memory that is not handed out may not be touched.
+void open_range([[maybe_unused]] std::byte* data, [[maybe_unused]] std::size_t bytes) noexcept {
+#ifdef QORUS_ASAN
+  ASAN_UNPOISON_MEMORY_REGION(data, bytes);
+#endif
+}
+void close_range([[maybe_unused]] std::byte* data, [[maybe_unused]] std::size_t bytes) noexcept {
+#ifdef QORUS_ASAN
+  ASAN_POISON_MEMORY_REGION(data, bytes);
+#endif
+}
+
+}  // namespace
+
+Result<Arena> Arena::create(std::size_t bytes) noexcept {
+  auto size = Checked(bytes ? bytes : 1).aligned(4096).get("Arena");
+  if (!size) return fail(size.error());
+  Arena arena;
+  for (Block*& block : arena.blocks_) {
+    auto taken = acquire_block();
+    if (!taken) return fail(taken.error());
+    block = *taken;
+  }
+  void* place = mmap(nullptr, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) return fail(Errc::out_of_memory, "Arena", "the system has no address space of this size");
+  arena.data_ = static_cast<std::byte*>(place);
+  arena.size_ = arena.counters_.capacity = *size;
+  close_range(arena.data_, arena.size_);
+  return arena;
+}
+
+Arena::Arena(Arena&& other) noexcept { *this = std::move(other); }
+
+Arena& Arena::operator=(Arena&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(used_, other.used_);
+  std::swap(depth_, other.depth_);
+  std::swap(blocks_, other.blocks_);
+  std::swap(counters_, other.counters_);
+  return *this;
+}
+
+Arena::~Arena() {
+  for (Block* block : blocks_) release_block(block);
+  if (data_) {
+    open_range(data_, size_);
+    munmap(data_, size_);
+  }
+}
+
+Result<Slice> Arena::take(std::size_t bytes) noexcept {
+  const std::uint64_t end = (Checked(used_) + Checked(bytes).aligned(k_alignment)).value_or(UINT64_MAX);
+  if (end > size_) return fail(Errc::out_of_memory, "Arena", "the workspace's scratch is too small for this step");
+  Slice slice{data_ + used_, bytes, lifetime_of(blocks_[std::min(depth_, k_max_depth - 1)])};
+  open_range(slice.data, bytes);
+  used_ = counters_.in_use = static_cast<std::size_t>(end);
+  counters_.high_water = std::max(counters_.high_water, used_);
+  ++counters_.takes;
+  return slice;
+}
+
+void Arena::reset() noexcept {
+  shrink_to(0);
+  for (Block* block : blocks_) {
+    if (block) block->generation.fetch_add(1, std::memory_order_acq_rel);
+  }
+  ++counters_.rewinds;
+}
+
+void Arena::shrink_to(std::size_t mark) noexcept {
+  if (mark >= used_) return;
+  close_range(data_ + mark, used_ - mark);
+  used_ = counters_.in_use = mark;
+}
+
+Frame::Frame(Arena& arena) noexcept : arena_(&arena), mark_(arena.mark()) { ++arena.depth_; }
+
+Frame::~Frame() {
+  Block* block = arena_->blocks_[std::min(arena_->depth_, Arena::k_max_depth - 1)];
+  if (block) block->generation.fetch_add(1, std::memory_order_acq_rel);
+  arena_->shrink_to(mark_);
+  --arena_->depth_;
+  ++arena_->counters_.rewinds;
+}
+
+}  // namespace qorus

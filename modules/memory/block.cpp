@@ -1,0 +1,87 @@
+// The pool of immortal blocks, and slabs on top of it.
+module;
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+module qorus.memory;
+
+namespace qorus {
+namespace {
+
+constexpr std::size_t k_blocks_per_chunk = 64;
+
+// Constant-initialised and trivially destroyed, so that statics of the host may use it at any time.
+constinit std::atomic_flag g_locked = ATOMIC_FLAG_INIT;
+constinit Block* g_free = nullptr;
+
+class PoolLock {
+ public:
+  PoolLock() noexcept {
+    while (g_locked.test_and_set(std::memory_order_acquire)) g_locked.wait(true, std::memory_order_relaxed);
+  }
+  ~PoolLock() {
+    g_locked.clear(std::memory_order_release);
+    g_locked.notify_one();
+  }
+  PoolLock(const PoolLock&) = delete;
+  PoolLock& operator=(const PoolLock&) = delete;
+};
+
+}  // namespace
+
+Result<Block*> acquire_block() noexcept {
+  const PoolLock lock;
+  if (!g_free) {
+    auto* chunk = new (std::nothrow) Block[k_blocks_per_chunk];
+    if (!chunk) return fail(Errc::out_of_memory, "acquire_block", "no memory for lifetime records");
+    for (std::size_t i = 0; i < k_blocks_per_chunk; ++i) chunk[i].next_free = i ? &chunk[i - 1] : nullptr;
+    g_free = &chunk[k_blocks_per_chunk - 1];
+  }
+  return std::exchange(g_free, g_free->next_free);
+}
+
+void release_block(Block* block) noexcept {
+  if (!block) return;
+  block->generation.fetch_add(1, std::memory_order_acq_rel);
+  block->base = nullptr;
+  block->leaves = nullptr;
+  block->floats = block->leaf_count = 0;
+  const PoolLock lock;
+  block->next_free = std::exchange(g_free, block);
+}
+
+Result<Slab> Slab::create(std::size_t bytes) noexcept {
+  const Checked wanted = Checked(bytes ? bytes : 1).aligned(k_alignment);
+  auto size = wanted.get("Slab");
+  if (!size) return fail(size.error());
+  auto block = acquire_block();
+  if (!block) return fail(block.error());
+  Slab slab;
+  slab.block_ = *block;
+  slab.data_ = static_cast<std::byte*>(std::aligned_alloc(k_alignment, *size));
+  if (!slab.data_) return fail(Errc::out_of_memory, "Slab", "the system has no more memory");
+  std::memset(slab.data_, 0, *size);
+  slab.size_ = bytes;
+  return slab;
+}
+
+Slab::Slab(Slab&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      block_(std::exchange(other.block_, nullptr)) {}
+
+Slab& Slab::operator=(Slab&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(block_, other.block_);
+  return *this;
+}
+
+Slab::~Slab() {
+  release_block(block_);
+  std::free(data_);
+}
+
+}  // namespace qorus

@@ -1,0 +1,60 @@
+// Files: read by mapping, written so that a reader finds either the old content or the new, never a part.
+module;
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+export module qorus.memory:file;
+import :error;
+import :block;
+
+export namespace qorus {
+
+constexpr std::size_t k_max_path = 4000;  // bytes; a longer path is invalid_argument
+
+// A file mapped read-only; tensors may point into it and are stale once it is gone. Never written through.
+class MappedFile {
+ public:
+  MappedFile() noexcept = default;
+  // Errors: not_found, io (a folder, no permission), out_of_memory. An empty file is valid.
+  [[nodiscard]] static Result<MappedFile> open(std::string_view path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
+  [[nodiscard]] Lifetime lifetime() const noexcept { return lifetime_of(block_); }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+  Block* block_ = nullptr;
+};
+
+// Writes a new file beside `path` and puts it in its place only at commit(): temporary file in the same folder, fsync,
+// rename, fsync of the folder. Dropped without commit (or after an error) it removes the temporary file; what stood at
+// `path` is untouched.
+class AtomicFile {
+ public:
+  // Errors: not_found (no such folder), io (no permission).
+  [[nodiscard]] static Result<AtomicFile> create(std::string_view path);
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&&) = delete;
+  ~AtomicFile();
+
+  // Appends. Errors: io (a full disk, a broken device).
+  [[nodiscard]] Status write(std::span<const std::byte> bytes) noexcept;
+  [[nodiscard]] Status write(std::string_view text) noexcept;
+  [[nodiscard]] Status commit() noexcept;
+
+ private:
+  AtomicFile() = default;
+  using Path = std::array<char, 4096>;
+  Path path_{}, temporary_{};  // temporary_ is empty when there is nothing to remove
+  int descriptor_ = -1;
+};
+
+}  // namespace qorus

@@ -1,0 +1,113 @@
+// A growable array whose growth can fail: std::vector for a library that neither throws nor ends the host's process.
+module;
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <span>
+#include <type_traits>
+#include <utility>
+export module qorus.memory:list;
+import :error;
+import :size;
+
+export namespace qorus {
+
+// Contiguous, move-only (clone() copies, and can fail). T moves without throwing. Growth doubles. Errors: out_of_memory.
+template <class T>
+class List {
+  static_assert(std::is_nothrow_move_constructible_v<T> && std::is_nothrow_destructible_v<T>);
+
+ public:
+  List() noexcept = default;
+  List(List&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        capacity_(std::exchange(other.capacity_, 0)) {}
+  List& operator=(List&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+    return *this;
+  }
+  List(const List&) = delete;
+  List& operator=(const List&) = delete;
+  ~List() {
+    clear();
+    ::operator delete(data_, std::align_val_t{alignof(T)}, std::nothrow);
+  }
+
+  [[nodiscard]] Status reserve(std::size_t wanted) noexcept {
+    if (wanted <= capacity_) return {};
+    const auto bytes = (Checked(wanted) * sizeof(T)).get("List");
+    if (!bytes) return fail(bytes.error());
+    auto* fresh = static_cast<T*>(::operator new(*bytes, std::align_val_t{alignof(T)}, std::nothrow));
+    if (!fresh) return fail(Errc::out_of_memory, "List", "the system has no more memory");
+    for (std::size_t i = 0; i < size_; ++i) {
+      new (fresh + i) T(std::move(data_[i]));
+      data_[i].~T();
+    }
+    ::operator delete(data_, std::align_val_t{alignof(T)}, std::nothrow);
+    data_ = fresh;
+    capacity_ = wanted;
+    return {};
+  }
+  [[nodiscard]] Status push(T value) noexcept {
+    if (size_ == capacity_) {
+      if (auto grown = reserve(capacity_ ? capacity_ * 2 : 8); !grown) return grown;
+    }
+    new (data_ + size_++) T(std::move(value));
+    return {};
+  }
+  // New elements are value-initialised.
+  [[nodiscard]] Status resize(std::size_t wanted) noexcept
+    requires std::is_nothrow_default_constructible_v<T>
+  {
+    if (auto grown = reserve(wanted); !grown) return grown;
+    while (size_ > wanted) data_[--size_].~T();
+    while (size_ < wanted) new (data_ + size_++) T();
+    return {};
+  }
+  [[nodiscard]] Status append(std::span<const T> more) noexcept
+    requires std::is_trivially_copyable_v<T>
+  {
+    if (size_ + more.size() > capacity_) {
+      const std::size_t doubled = capacity_ * 2, needed = size_ + more.size();
+      if (auto grown = reserve(doubled > needed ? doubled : needed); !grown) return grown;
+    }
+    std::uninitialized_copy(more.begin(), more.end(), data_ + size_);
+    size_ += more.size();
+    return {};
+  }
+  [[nodiscard]] Result<List> clone() const noexcept
+    requires std::is_nothrow_copy_constructible_v<T>
+  {
+    List copy;
+    if (auto room = copy.reserve(size_); !room) return fail(room.error());
+    for (; copy.size_ < size_; ++copy.size_) new (copy.data_ + copy.size_) T(data_[copy.size_]);
+    return copy;
+  }
+  void clear() noexcept {
+    while (size_) data_[--size_].~T();
+  }
+
+  [[nodiscard]] T* data() noexcept { return data_; }
+  [[nodiscard]] const T* data() const noexcept { return data_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  [[nodiscard]] T& operator[](std::size_t i) noexcept { return data_[i]; }
+  [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return data_[i]; }
+  [[nodiscard]] T& back() noexcept { return data_[size_ - 1]; }
+  [[nodiscard]] T* begin() noexcept { return data_; }
+  [[nodiscard]] T* end() noexcept { return data_ + size_; }
+  [[nodiscard]] const T* begin() const noexcept { return data_; }
+  [[nodiscard]] const T* end() const noexcept { return data_ + size_; }
+  [[nodiscard]] std::span<T> span() noexcept { return {data_, size_}; }
+  [[nodiscard]] std::span<const T> span() const noexcept { return {data_, size_}; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t size_ = 0, capacity_ = 0;
+};
+
+}  // namespace qorus

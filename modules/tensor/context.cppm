@@ -1,0 +1,100 @@
+// What a tensor carries along: the place where results go, the workers that fill it, and, while a tape records, the way to
+// append a node. Plain data; the workspace owns it. The tape's own types are here because a tensor names its slot.
+module;
+#include <cstddef>
+#include <cstdint>
+export module qorus.tensor:context;
+import qorus.memory;
+
+export namespace qorus {
+
+// Spreads `tasks` calls of task(user, index, worker) over its workers and returns when all are done. worker < width.
+// A host may bring its own: results do not depend on it.
+struct Executor {
+  void* self = nullptr;
+  int width = 1;
+  void (*run)(void* self, std::uint32_t tasks, void (*task)(void* user, std::uint32_t index, int worker), void* user) = nullptr;
+};
+
+class Grads;
+
+// One backward rule of an operation: a name for printing and testing, and the function that adds dL/d(inputs), given dL/d(output).
+struct Rule {
+  const char* name;
+  void (*backward)(const void* saved, Grads& grads) noexcept;
+};
+
+// Names a rule: one of the library's own by number (so that a program which never calls backward links none of them), or
+// any other by address.
+struct RuleRef {
+  std::uint16_t builtin = 0;
+  const Rule* custom = nullptr;
+};
+
+// One operation on the tape. Bump-allocated, chained backwards; what the rule saved follows it in memory.
+struct Node {
+  Node* previous = nullptr;
+  RuleRef rule;
+  std::uint32_t out_slot = 0;
+  std::size_t out_numel = 0;
+  const void* saved = nullptr;
+};
+
+struct TapeState;
+
+// The environment of a computation. One thread at a time.
+struct Context {
+  Arena* scratch = nullptr;
+  Executor executor;
+  Lifetime scope;             // of the innermost frame: what an input's tensor lives by
+  bool planning = false;      // shapes only: nothing is read, written or computed
+  bool training = false;      // a tape records: dropout drops
+  Error failure;              // why the workspace could not be made; code ok if it could
+  std::uint64_t seed = 0;     // of the counter-based generator
+  std::uint64_t draws = 0;    // how far its counter has come: the random state
+
+  // Appends a node for an output of out_numel elements and copies `saved`; gives its slot. Null without a tape.
+  Result<std::uint32_t> (*record)(Context& context, RuleRef rule, const void* saved, std::size_t saved_size,
+                                  std::size_t out_numel) noexcept = nullptr;
+  TapeState* tape = nullptr;
+
+  // Learns the shape of a parameter that is not bound yet, during nn::build; null otherwise.
+  Status (*declare)(void* builder, const void* parameter, const Dims& shape) noexcept = nullptr;
+  void* builder = nullptr;
+
+  // `count` counter values of the generator, no other draw's.
+  [[nodiscard]] std::uint64_t draw(std::uint64_t count) noexcept {
+    const std::uint64_t first = draws;
+    draws += (count + 3) & ~std::uint64_t{3};
+    return first;
+  }
+};
+
+// Runs f(index, worker) for every index below tasks, on all workers. Does nothing while planning.
+template <class F>
+void parallel(const Context& context, std::uint32_t tasks, F&& f) {
+  if (context.planning) return;
+  if (tasks <= 1 || context.executor.width <= 1) {
+    for (std::uint32_t i = 0; i < tasks; ++i) f(i, 0);
+    return;
+  }
+  using Plain = std::remove_reference_t<F>;
+  context.executor.run(
+      context.executor.self, tasks,
+      [](void* user, std::uint32_t index, int worker) { (*static_cast<Plain*>(user))(index, worker); },
+      const_cast<void*>(static_cast<const void*>(&f)));
+}
+
+// Cuts n elements into pieces of `grain` (the last one shorter) and runs f(begin, end) for each, on all workers. The cut
+// depends on n and grain alone.
+template <class F>
+void parallel_chunks(const Context& context, std::size_t n, std::size_t grain, F&& f) {
+  if (n == 0) return;
+  const std::size_t pieces = (n + grain - 1) / grain;
+  parallel(context, static_cast<std::uint32_t>(pieces), [&](std::uint32_t i, int) {
+    const std::size_t begin = i * grain;
+    f(begin, begin + grain < n ? begin + grain : n);
+  });
+}
+
+}  // namespace qorus

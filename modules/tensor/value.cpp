@@ -1,0 +1,139 @@
+// Bodies of qorus.tensor:value and :owned.
+module;
+#include <array>
+#include <cstring>
+#include <span>
+#include <utility>
+module qorus.tensor;
+
+namespace qorus {
+
+Status Tensor::check(const char* op) const noexcept {
+  if (!alive()) return fail(Errc::stale_tensor, op, "used after its frame ended or its owner is gone", shape_.dims());
+  if (!shape_.valid()) return fail(Errc::invalid_size, op, "a tensor without a valid shape");
+  return {};
+}
+
+Status Tensor::check(DType wanted, const char* op) const noexcept {
+  if (auto ok = check(op); !ok) return ok;
+  if (dtype_ != wanted) return fail(Errc::invalid_dtype, op, "an operand has another element type; ops::cast converts", shape_.dims());
+  return {};
+}
+
+Status Tensor::readable(DType wanted, const char* op) const noexcept {
+  if (auto ok = check(wanted, op); !ok) return ok;
+  if (!data_ && numel()) return fail(Errc::invalid_argument, op, "a planned tensor has no elements", shape_.dims());
+  return {};
+}
+
+Result<std::int64_t> Tensor::offset_of(std::span<const std::int64_t> index) const noexcept {
+  if (static_cast<int>(index.size()) != rank()) return fail(Errc::invalid_argument, "at", "one index for each extent", shape_.dims());
+  std::int64_t offset = 0;
+  for (int d = 0; d < rank(); ++d) {
+    const std::int64_t i = index[d] < 0 ? index[d] + shape_[d] : index[d];
+    if (i < 0 || i >= shape_[d]) return fail(Errc::invalid_argument, "at", "an index is out of range", shape_.dims());
+    offset += i * stride_[d];
+  }
+  return offset;
+}
+
+void Tensor::copy_elements(std::byte* out) const noexcept {
+  const std::size_t width = size_of(dtype_);
+  if (numel() == 0) return;
+  if (contiguous()) {
+    std::memcpy(out, data_, numel() * width);
+    return;
+  }
+  // An odometer over the outer extents; the innermost one is a loop.
+  std::array<std::int64_t, k_max_rank> index{};
+  const std::int64_t inner = shape_[-1], step = stride(-1);
+  const std::byte* row = data_;
+  while (true) {
+    for (std::int64_t i = 0; i < inner; ++i, out += width) std::memcpy(out, row + i * step * static_cast<std::int64_t>(width), width);
+    int d = rank() - 2;
+    for (; d >= 0; --d) {
+      row += stride_[d] * static_cast<std::int64_t>(width);
+      if (++index[d] < shape_[d]) break;
+      row -= stride_[d] * shape_[d] * static_cast<std::int64_t>(width);
+      index[d] = 0;
+    }
+    if (d < 0) return;
+  }
+}
+
+GradRef Tensor::grad_ref() const noexcept {
+  GradRef ref{.slot = slot_, .numel = numel()};
+  if (ref.leaf()) {
+    ref.block = lifetime_.block;
+    ref.offset = data_ ? static_cast<std::size_t>(f32() - ref.block->base) : 0;
+  }
+  return ref;
+}
+
+Tensor Tensor::seen_as(const Layout& layout) const noexcept {
+  Tensor view = *this;
+  view.shape_ = layout.shape;
+  view.stride_ = layout.stride;
+  if (view.data_) view.data_ += layout.offset * static_cast<std::int64_t>(size_of(dtype_));
+  view.slot_ = 0;
+  return view;
+}
+
+Tensor Tensor::in(Context& context) const noexcept {
+  Tensor input = *this;
+  input.context_ = &context;
+  input.scope_ = context.scope;
+  return input;
+}
+
+Tensor Tensor::with_slot(std::uint32_t slot) const noexcept {
+  Tensor tracked = *this;
+  tracked.slot_ = slot;
+  return tracked;
+}
+
+Result<Fresh> Fresh::make(Context& context, const Shape& shape, DType dtype) noexcept {
+  if (context.failure.code != Errc::ok) return fail(context.failure);
+  if (!shape.valid()) return fail(Errc::invalid_size, "result", "the result would have no valid shape");
+  auto slice = context.scratch->take(shape.numel() * size_of(dtype));
+  if (!slice) return fail(slice.error());
+  Fresh fresh;
+  fresh.data_ = slice->data;
+  fresh.lifetime_ = slice->lifetime;
+  fresh.context_ = &context;
+  fresh.shape_ = shape;
+  fresh.dtype_ = dtype;
+  return fresh;
+}
+
+Tensor Fresh::freeze() && noexcept {
+  return Tensor(data_, dtype_, Layout::dense(shape_), lifetime_).in(*context_);
+}
+
+Result<Tensor> Fresh::freeze_recorded(RuleRef rule, bool tracked, const void* saved, std::size_t size) && noexcept {
+  Tensor frozen = std::move(*this).freeze();
+  if (!tracked || !context_->record) return frozen;
+  auto slot = context_->record(*context_, rule, saved, size, frozen.numel());
+  if (!slot) return fail(slot.error());
+  return frozen.with_slot(*slot);
+}
+
+Result<Owned> Owned::zeros(const Shape& shape, DType dtype) noexcept {
+  if (!shape.valid()) return fail(Errc::invalid_size, "zeros", "a valid shape is needed");
+  auto slab = Slab::create(shape.numel() * size_of(dtype));
+  if (!slab) return fail(slab.error());
+  Owned owned;
+  owned.slab_ = std::move(*slab);
+  owned.shape_ = shape;
+  owned.dtype_ = dtype;
+  return owned;
+}
+
+Result<Owned> keep(const Tensor& tensor) noexcept {
+  if (auto ok = tensor.check("keep"); !ok) return fail(ok.error());
+  auto copy = Owned::zeros(tensor.shape(), tensor.dtype());
+  if (copy) tensor.copy_elements(const_cast<std::byte*>(copy->tensor().data()));
+  return copy;
+}
+
+}  // namespace qorus
