@@ -3,6 +3,8 @@
 module;
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+
 export module qorus.tensor:context;
 import qorus.memory;
 

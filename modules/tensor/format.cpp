@@ -2,6 +2,7 @@
 module;
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <span>

@@ -1,6 +1,8 @@
 // Bodies of qorus.tensor:value and :owned.
 module;
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <utility>
