@@ -1,0 +1,67 @@
+// How a kernel walks an array: whole vectors, then one part of a vector through the same code, so that an element's
+// result never depends on where it stands. Include a vec.h first.
+#pragma once
+
+namespace qorus::kernels {
+namespace {
+
+// f(i, All) for each whole vector from i on, f(i, Some) for what is left.
+template <class F>
+QORUS_INLINE void each(std::size_t n, F f) {
+  std::size_t i = 0;
+  for (; i + k_lanes <= n; i += k_lanes) f(i, All{});
+  if (i < n) f(i, first_lanes(n - i));
+}
+
+// The same, four vectors a turn: for bodies of a few instructions.
+template <class F>
+QORUS_INLINE void each4(std::size_t n, F f) {
+  std::size_t i = 0;
+  for (; i + 4 * k_lanes <= n; i += 4 * k_lanes) {
+    f(i, All{});
+    f(i + k_lanes, All{});
+    f(i + 2 * k_lanes, All{});
+    f(i + 3 * k_lanes, All{});
+  }
+  for (; i + k_lanes <= n; i += k_lanes) f(i, All{});
+  if (i < n) f(i, first_lanes(n - i));
+}
+
+// combine over all i of value(i, part), in four accumulators (vector j goes to accumulator j mod 4) that are combined
+// as (0 with 1) with (2 with 3); lanes past the end hold `start`, the neutral element.
+template <class Value, class Combine>
+QORUS_INLINE F32 fold(std::size_t n, F32 start, Value value, Combine combine) {
+  F32 t0 = start, t1 = start, t2 = start, t3 = start;
+  std::size_t i = 0;
+  for (; i + 4 * k_lanes <= n; i += 4 * k_lanes) {
+    t0 = combine(t0, value(i, All{}));
+    t1 = combine(t1, value(i + k_lanes, All{}));
+    t2 = combine(t2, value(i + 2 * k_lanes, All{}));
+    t3 = combine(t3, value(i + 3 * k_lanes, All{}));
+  }
+  if (i + k_lanes <= n) t0 = combine(t0, value(i, All{})), i += k_lanes;
+  if (i + k_lanes <= n) t1 = combine(t1, value(i, All{})), i += k_lanes;
+  if (i + k_lanes <= n) t2 = combine(t2, value(i, All{})), i += k_lanes;
+  if (i < n) {
+    const Some part = first_lanes(n - i);
+    t3 = combine(t3, pad(value(i, part), start, part));
+  }
+  return combine(combine(t0, t1), combine(t2, t3));
+}
+
+// The sum of value(i, part) over an array of any length: runs of 4096 in f32 accumulators, their totals in f64.
+template <class Value>
+QORUS_INLINE double total(std::size_t n, Value value) {
+  constexpr std::size_t run = 4096;
+  double all = 0;
+  for (std::size_t from = 0; from < n; from += run) {
+    const std::size_t count = n - from < run ? n - from : run;
+    all += sum(fold(
+        count, set(0.0f), [&](std::size_t i, auto part) { return value(from + i, part); },
+        [](F32 a, F32 b) { return a + b; }));
+  }
+  return all;
+}
+
+}  // namespace
+}  // namespace qorus::kernels
