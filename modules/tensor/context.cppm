@@ -18,19 +18,11 @@ struct Executor {
   void (*run)(void* self, std::uint32_t tasks, void (*task)(void* user, std::uint32_t index, int worker), void* user) = nullptr;
 };
 
-class Grads;
-
-// One backward rule of an operation: a name for printing and testing, and the function that adds dL/d(inputs), given dL/d(output).
-struct Rule {
-  const char* name;
-  void (*backward)(const void* saved, Grads& grads) noexcept;
-};
-
-// Names a rule: one of the library's own by number (so that a program which never calls backward links none of them), or
-// any other by address.
+// Names a backward rule: one of the library's own by number (so that a program which never calls backward links none of
+// them), or any other by the address of its Rule, which is defined where the tape is.
 struct RuleRef {
   std::uint16_t builtin = 0;
-  const Rule* custom = nullptr;
+  const void* custom = nullptr;
 };
 
 // One operation on the tape. Bump-allocated, chained backwards; what the rule saved follows it in memory.
@@ -40,9 +32,9 @@ struct Node {
   std::uint32_t out_slot = 0;
   std::size_t out_numel = 0;
   const void* saved = nullptr;
+  Lifetime reads[4];  // of the inputs that live elsewhere than in the tape's own frame
+  std::uint8_t read_count = 0;
 };
-
-struct TapeState;
 
 // The environment of a computation. One thread at a time.
 struct Context {
@@ -55,10 +47,9 @@ struct Context {
   std::uint64_t seed = 0;     // of the counter-based generator
   std::uint64_t draws = 0;    // how far its counter has come: the random state
 
-  // Appends a node for an output of out_numel elements and copies `saved`; gives its slot. Null without a tape.
-  Result<std::uint32_t> (*record)(Context& context, RuleRef rule, const void* saved, std::size_t saved_size,
-                                  std::size_t out_numel) noexcept = nullptr;
-  TapeState* tape = nullptr;
+  // Appends a copy of the node and of what its rule saved; gives its output's slot. Null without a tape.
+  Result<std::uint32_t> (*record)(Context& context, const Node& node, const void* saved, std::size_t saved_size) noexcept = nullptr;
+  void* tape = nullptr;  // the recording's state
 
   // Learns the shape of a parameter that is not bound yet, during nn::build; null otherwise.
   Status (*declare)(void* builder, const void* parameter, const Dims& shape) noexcept = nullptr;

@@ -4,6 +4,7 @@ module;
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <span>
 #include <utility>
 module qorus.tensor;
@@ -24,7 +25,9 @@ Status Tensor::check(DType wanted, const char* op) const noexcept {
 
 Status Tensor::readable(DType wanted, const char* op) const noexcept {
   if (auto ok = check(wanted, op); !ok) return ok;
-  if (!data_ && numel()) return fail(Errc::invalid_argument, op, "a planned tensor has no elements", shape_.dims());
+  if (context_ && context_->planning) {
+    return fail(Errc::invalid_argument, op, "while planning, a tensor has a shape but no elements", shape_.dims());
+  }
   return {};
 }
 
@@ -112,10 +115,19 @@ Tensor Fresh::freeze() && noexcept {
   return Tensor(data_, dtype_, Layout::dense(shape_), lifetime_).in(*context_);
 }
 
-Result<Tensor> Fresh::freeze_recorded(RuleRef rule, bool tracked, const void* saved, std::size_t size) && noexcept {
+Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs, const void* saved,
+                                      std::size_t size) && noexcept {
   Tensor frozen = std::move(*this).freeze();
-  if (!tracked || !context_->record) return frozen;
-  auto slot = context_->record(*context_, rule, saved, size, frozen.numel());
+  if (!context_->record) return frozen;
+  Node node{.rule = rule, .out_numel = frozen.numel()};
+  bool tracked = false;
+  for (const Tensor* input : inputs) {
+    tracked = tracked || input->tracked();
+    const Lifetime& life = input->lifetime();
+    if (life.block && life.block != frozen.lifetime().block) node.reads[node.read_count++] = life;
+  }
+  if (!tracked) return frozen;
+  auto slot = context_->record(*context_, node, saved, size);
   if (!slot) return fail(slot.error());
   return frozen.with_slot(*slot);
 }

@@ -3,8 +3,11 @@ module;
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 export module qorus.tensor:value;
 import qorus.memory;
@@ -152,17 +155,19 @@ class Fresh {
 
   // Frozen, and not on the tape.
   [[nodiscard]] Tensor freeze() && noexcept;
-  // Frozen, and recorded with what the rule's backward needs, if `tracked` (one of the inputs is) and a tape records.
+  // Frozen, and recorded with what the rule's backward needs, if a tape records and one of the inputs is tracked. `inputs`
+  // are all tensors whose memory the rule will read or add to, at most four: they must still be alive then.
   // Errors: out_of_memory.
   template <class Saved>
-  [[nodiscard]] Result<Tensor> freeze(RuleRef rule, bool tracked, const Saved& saved) && noexcept {
+  [[nodiscard]] Result<Tensor> freeze(RuleRef rule, std::initializer_list<const Tensor*> inputs, const Saved& saved) && noexcept {
     static_assert(std::is_trivially_copyable_v<Saved> && std::is_trivially_destructible_v<Saved>);
-    return std::move(*this).freeze_recorded(rule, tracked, &saved, sizeof saved);
+    return std::move(*this).freeze_recorded(rule, inputs, &saved, sizeof saved);
   }
 
  private:
   Fresh() = default;
-  [[nodiscard]] Result<Tensor> freeze_recorded(RuleRef rule, bool tracked, const void* saved, std::size_t size) && noexcept;
+  [[nodiscard]] Result<Tensor> freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs, const void* saved,
+                                               std::size_t size) && noexcept;
 
   std::byte* data_ = nullptr;
   Context* context_ = nullptr;

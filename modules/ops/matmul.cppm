@@ -1,0 +1,26 @@
+// Matrix products: batched and broadcast, and the linear layer's product with its bias and activation in one pass.
+module;
+#include <cstdint>
+export module qorus.ops:matmul;
+import qorus.tensor;
+import :operand;
+
+export namespace qorus {
+
+// What a product may apply to its result before it is written.
+enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh };
+
+namespace ops {
+
+// c[…, i, j] = sum over k of a[…, i, k] b[…, k, j]. Leading extents broadcast; a vector counts as a row (left) or a column (right), as
+// in NumPy. Transposed operands are views: nothing is copied. f32; the sum over k runs in one fixed order.
+// Errors: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), out_of_memory.
+[[nodiscard]] Result<Tensor> matmul(const Operand& a, const Operand& b) noexcept;
+
+// y = activation(x weight^T + bias); x: […, in], weight: [out, in], bias: [out], y: […, out]. One node, one pass over y; agrees with
+// the composition matmul, add, activation. Errors: as matmul.
+[[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bias, Activation activation = Activation::none) noexcept;
+[[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight, Activation activation = Activation::none) noexcept;  // no bias
+
+}  // namespace ops
+}  // namespace qorus

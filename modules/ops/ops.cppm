@@ -1,0 +1,11 @@
+// qorus.ops: pure functions on tensors, each with its backward; workspaces, tapes and gradients.
+export module qorus.ops;
+export import qorus.tensor;
+export import :workspace;
+export import :tape;
+export import :operand;
+export import :view;
+export import :elementwise;
+export import :reduce;
+export import :matmul;
+export import :softmax;

@@ -1,0 +1,91 @@
+// Bodies of qorus.ops:product.
+module;
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernels.h"
+module qorus.ops;
+import :product;
+
+namespace qorus {
+namespace {
+
+using kernels::Gemm;
+using kernels::GemmPlan;
+
+constexpr std::size_t k_small = std::size_t{1} << 21;  // multiply-adds of a product that one worker should do whole
+
+// Product i of the batch.
+Gemm at(const Gemm& first, const Batch& batch, std::size_t i) noexcept {
+  Gemm gemm = first;
+  bool again = false;  // c was written by an earlier product
+  for (int d = batch.shape.rank() - 1; d >= 0; --d) {
+    const auto extent = static_cast<std::size_t>(batch.shape[d]);
+    const auto index = static_cast<std::int64_t>(i % extent);
+    i /= extent;
+    gemm.a += index * batch.a[d];
+    gemm.b += index * batch.b[d];
+    gemm.c += index * batch.c[d];
+    again = again || (batch.c[d] == 0 && index > 0);
+  }
+  gemm.accumulate = first.accumulate || again;
+  return gemm;
+}
+
+bool adds_up(const Batch& batch) noexcept {
+  for (int d = 0; d < batch.shape.rank(); ++d) {
+    if (batch.c[d] == 0 && batch.shape[d] > 1) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Status run_product(Context& context, const Gemm& gemm) noexcept {
+  if (gemm.m == 0 || gemm.n == 0) return {};
+  const kernels::Table& table = kernels::active();
+  const GemmPlan plan = table.gemm_plan(gemm);
+  const std::size_t mark = context.scratch->mark(), worker_bytes = align_up(plan.worker_bytes);
+  auto scratch = context.scratch->take(align_up(plan.shared_bytes) + worker_bytes * static_cast<std::size_t>(context.executor.width));
+  if (!scratch) return fail(scratch.error());
+  std::byte* own = scratch->data + align_up(plan.shared_bytes);
+  for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
+    parallel(context, plan.tasks[phase], [&](std::uint32_t task, int worker) {
+      table.gemm_task(gemm, plan, phase, task, scratch->data, own + worker_bytes * static_cast<std::size_t>(worker));
+    });
+  }
+  context.scratch->shrink_to(mark);
+  return {};
+}
+
+Status run_products(Context& context, const Gemm& gemm, const Batch& batch) noexcept {
+  const std::size_t count = batch.shape.numel();
+  if (count == 0 || gemm.m == 0 || gemm.n == 0) return {};
+  if (count == 1 || adds_up(batch) || gemm.m * gemm.n * gemm.k > k_small) {
+    for (std::size_t i = 0; i < count; ++i) {
+      if (auto done = run_product(context, at(gemm, batch, i)); !done) return done;
+    }
+    return {};
+  }
+  const kernels::Table& table = kernels::active();
+  const GemmPlan plan = table.gemm_plan(gemm);
+  const std::size_t mark = context.scratch->mark(), shared = align_up(plan.shared_bytes), each = shared + align_up(plan.worker_bytes);
+  auto scratch = context.scratch->take(each * static_cast<std::size_t>(context.executor.width));
+  if (!scratch) return fail(scratch.error());
+  const std::size_t grain = std::max<std::size_t>(1, k_small / 8 / std::max<std::size_t>(1, gemm.m * gemm.n * gemm.k));
+  parallel(context, static_cast<std::uint32_t>((count + grain - 1) / grain), [&](std::uint32_t piece, int worker) {
+    std::byte* own = scratch->data + each * static_cast<std::size_t>(worker);
+    for (std::size_t i = piece * grain; i < std::min(count, (piece + 1) * grain); ++i) {
+      const Gemm one = at(gemm, batch, i);
+      for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
+        for (std::uint32_t task = 0; task < plan.tasks[phase]; ++task) table.gemm_task(one, plan, phase, task, own, own + shared);
+      }
+    }
+  });
+  context.scratch->shrink_to(mark);
+  return {};
+}
+
+}  // namespace qorus

@@ -1,0 +1,24 @@
+// Products as the kernels run them: one matrix product spread over the workers, and batches of them.
+module;
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernels.h"
+module qorus.ops:product;
+import qorus.tensor;
+
+namespace qorus {
+
+// Runs one product on all workers, with packing scratch from the arena that is given back. Errors: out_of_memory.
+[[nodiscard]] Status run_product(Context& context, const kernels::Gemm& gemm) noexcept;
+
+// Products of the same sizes over a batch: matrix i of each operand lies at its strides of the batch index. Where `c` stands still
+// (stride 0 over an extent above 1), the products of those indices are added up in order.
+struct Batch {
+  Shape shape;
+  std::array<std::int64_t, k_max_rank> a{}, b{}, c{};
+};
+[[nodiscard]] Status run_products(Context& context, const kernels::Gemm& gemm, const Batch& batch) noexcept;
+
+}  // namespace qorus

@@ -1,0 +1,31 @@
+// The table of rules, in the order of RuleId.
+module;
+#include <cstddef>
+module qorus.ops;
+import :rules;
+
+namespace qorus {
+namespace {
+
+constexpr Rule k_rules[] = {
+    {"watch", nullptr},
+    {"view", rules::view},
+    {"copy", rules::copy},
+    {"unary", rules::unary},
+    {"binary", rules::binary},
+    {"select", rules::select},
+    {"clamp", rules::clamp},
+    {"reduce", rules::reduce},
+    {"matmul", rules::matmul},
+    {"linear", rules::linear},
+    {"softmax", rules::softmax},
+    {"log_softmax", rules::log_softmax},
+    {"cross_entropy", rules::cross_entropy},
+};
+static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(RuleId::count_));
+
+}  // namespace
+
+const Rule& rule_of(const RuleRef& ref) noexcept { return ref.custom ? *static_cast<const Rule*>(ref.custom) : k_rules[ref.builtin]; }
+
+}  // namespace qorus

@@ -1,0 +1,49 @@
+// The library's own backward rules, by number. An operation names its rule by number only, so that a program which never
+// calls backward does not link the rules; the table that joins numbers and functions is rules.cpp.
+module;
+#include <cstdint>
+module qorus.ops:rules;
+import qorus.tensor;
+import :tape;
+
+namespace qorus {
+
+enum class RuleId : std::uint16_t {
+  watch,  // an input whose gradient is wanted: nothing to do
+  view,
+  copy,
+  unary,
+  binary,
+  select,
+  clamp,
+  reduce,
+  matmul,
+  linear,
+  softmax,
+  log_softmax,
+  cross_entropy,
+  count_
+};
+
+[[nodiscard]] constexpr RuleRef rule(RuleId id) noexcept { return {.builtin = static_cast<std::uint16_t>(id)}; }
+
+// The rule that a node names.
+[[nodiscard]] const Rule& rule_of(const RuleRef& ref) noexcept;
+
+// Each stands beside its forward.
+namespace rules {
+void view(const void* saved, Grads& grads) noexcept;
+void copy(const void* saved, Grads& grads) noexcept;
+void unary(const void* saved, Grads& grads) noexcept;
+void binary(const void* saved, Grads& grads) noexcept;
+void select(const void* saved, Grads& grads) noexcept;
+void clamp(const void* saved, Grads& grads) noexcept;
+void reduce(const void* saved, Grads& grads) noexcept;
+void matmul(const void* saved, Grads& grads) noexcept;
+void linear(const void* saved, Grads& grads) noexcept;
+void softmax(const void* saved, Grads& grads) noexcept;
+void log_softmax(const void* saved, Grads& grads) noexcept;
+void cross_entropy(const void* saved, Grads& grads) noexcept;
+}  // namespace rules
+
+}  // namespace qorus

@@ -1,0 +1,339 @@
+// Bodies of qorus.ops:tape.
+module;
+#include <atomic>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <limits>
+#include <new>
+#include <span>
+#include <utility>
+
+#include "kernels/kernels.h"
+module qorus.ops;
+import :rules;
+import :loops;
+
+namespace qorus {
+
+// The gradients of one block of parameters.
+struct GradSlab {
+  const Block* block = nullptr;
+  std::uint64_t generation = 0;
+  float* data = nullptr;
+  bool* written = nullptr;  // by leaf
+  GradSlab* next = nullptr;
+};
+
+// A dead gradient's memory, kept for the next of its size.
+struct FreeGrad {
+  FreeGrad* next;
+  std::size_t numel;
+};
+
+struct GradSlot {
+  float* data = nullptr;
+  bool watched = false;
+};
+
+struct GradState {
+  GradSlot* slots = nullptr;
+  GradSlab* slabs = nullptr;
+  FreeGrad* free = nullptr;
+  std::size_t first_temporary = 0, last_temporary = 0;  // arena marks; equal when there is none
+  Error failure;
+};
+
+struct TapeState {
+  Node* last = nullptr;
+  std::uint32_t slots = 1;  // slot 0 means "not tracked"
+  std::uint32_t nodes = 0;
+  bool ran = false;
+  GradState grads;
+};
+
+namespace {
+
+TapeState& state_of(const Context& context) noexcept { return *static_cast<TapeState*>(context.tape); }
+
+template <class T>
+T* take_array(Context& context, std::size_t count) noexcept {
+  auto slice = context.scratch->take(count * sizeof(T));
+  if (!slice) return nullptr;
+  return new (slice->data) T[count]();
+}
+
+Result<std::uint32_t> record_node(Context& context, const Node& node, const void* saved, std::size_t saved_size) noexcept {
+  TapeState& tape = state_of(context);
+  auto slice = context.scratch->take(align_up(sizeof(Node), 16) + saved_size);
+  if (!slice) return fail(slice.error());
+  std::byte* copy = slice->data + align_up(sizeof(Node), 16);
+  if (saved_size) std::memcpy(copy, saved, saved_size);
+  auto* placed = new (slice->data) Node(node);
+  placed->saved = copy;
+  placed->previous = tape.last;
+  placed->out_slot = tape.slots++;
+  tape.last = placed;
+  ++tape.nodes;
+  return placed->out_slot;
+}
+
+GradSlab* slab_for(Context& context, GradState& state, const Block& block) noexcept {
+  for (GradSlab* slab = state.slabs; slab; slab = slab->next) {
+    if (slab->block == &block) return slab;
+  }
+  auto* slab = take_array<GradSlab>(context, 1);
+  auto data = context.scratch->take(block.floats * sizeof(float));
+  bool* written = take_array<bool>(context, block.leaf_count);
+  if (!slab || !data || !written) return nullptr;
+  *slab = {.block = &block,
+           .generation = block.generation.load(std::memory_order_relaxed),
+           .data = reinterpret_cast<float*>(data->data),
+           .written = written,
+           .next = state.slabs};
+  state.slabs = slab;
+  return slab;
+}
+
+float* take_gradient(Context& context, GradState& state, std::size_t numel) noexcept {
+  for (FreeGrad** link = &state.free; *link; link = &(*link)->next) {
+    if ((*link)->numel == numel) {
+      FreeGrad* found = *link;
+      *link = found->next;
+      return reinterpret_cast<float*>(found);
+    }
+  }
+  auto slice = context.scratch->take(numel * sizeof(float));
+  return slice ? reinterpret_cast<float*>(slice->data) : nullptr;
+}
+
+void give_back(GradState& state, float* data, std::size_t numel) noexcept {
+  if (numel * sizeof(float) < sizeof(FreeGrad)) return;
+  state.free = new (data) FreeGrad{state.free, numel};
+}
+
+// Parameters that the loss does not depend on have gradient zero, and so has the padding between parameters.
+void complete(const GradSlab& slab) noexcept {
+  const Block& block = *slab.block;
+  std::size_t end = 0;
+  for (std::uint32_t i = 0; i < block.leaf_count; ++i) {
+    const Leaf& leaf = block.leaves[i];
+    std::memset(slab.data + end, 0, (leaf.offset - end) * sizeof(float));
+    if (!slab.written[i]) std::memset(slab.data + leaf.offset, 0, leaf.count * sizeof(float));
+    end = leaf.offset + leaf.count;
+  }
+  std::memset(slab.data + end, 0, (block.floats - end) * sizeof(float));
+}
+
+void run_node(const Node& node, Grads& grads) noexcept { rule_of(node.rule).backward(node.saved, grads); }
+
+}  // namespace
+
+Into Grads::into(const GradRef& input) noexcept {
+  if (!input || state_->failure.code != Errc::ok) return {};
+  const auto exhausted = [&]() -> Into {
+    state_->failure = {.code = Errc::out_of_memory, .op = "backward", .text = "the workspace's scratch is too small for the gradients"};
+    return {};
+  };
+  if (input.leaf()) {
+    GradSlab* slab = slab_for(*context_, *state_, *input.block);
+    if (!slab) return exhausted();
+    bool& written = slab->written[input.slot & ~GradRef::k_leaf];
+    return {slab->data + input.offset, std::exchange(written, true)};
+  }
+  GradSlot& slot = state_->slots[input.slot];
+  if (slot.data) return {slot.data, true};
+  slot.data = take_gradient(*context_, *state_, input.numel);
+  if (!slot.data) return exhausted();
+  return {slot.data, false};
+}
+
+Into Grads::into_out(const GradRef& input) noexcept {
+  if (!input || state_->failure.code != Errc::ok) return {};
+  const bool reusable = !input.leaf() && !out_given_away_ && input.numel == out_numel_ && !state_->slots[input.slot].data;
+  if (!reusable) return into(input);
+  out_given_away_ = true;
+  return {state_->slots[input.slot].data = out_, false};
+}
+
+void Grads::pass(const GradRef& input) noexcept {
+  const Into to = into_out(input);
+  if (!to || to.data == out_) {
+    if (to && to.accumulate) {  // the input appears twice and has the output's memory already
+      parallel_chunks(*context_, out_numel_, k_grain, [&](std::size_t begin, std::size_t end) {
+        kernels::active().axpy(1, out_ + begin, to.data + begin, end - begin);
+      });
+    }
+    return;
+  }
+  parallel_chunks(*context_, out_numel_, k_grain, [&](std::size_t begin, std::size_t end) {
+    if (to.accumulate) {
+      kernels::active().axpy(1, out_ + begin, to.data + begin, end - begin);
+    } else {
+      std::memcpy(to.data + begin, out_ + begin, (end - begin) * sizeof(float));
+    }
+  });
+}
+
+void Grads::settle(const Status& status) noexcept {
+  if (!status && state_->failure.code == Errc::ok) state_->failure = status.error();
+}
+
+float* Grads::temporary(std::size_t count) noexcept {
+  const std::size_t mark = context_->scratch->mark();
+  auto slice = context_->scratch->take(count * sizeof(float));
+  if (!slice) {
+    state_->failure = slice.error();
+    return nullptr;
+  }
+  if (state_->first_temporary == state_->last_temporary) state_->first_temporary = mark;
+  state_->last_temporary = context_->scratch->mark();
+  return reinterpret_cast<float*>(slice->data);
+}
+
+Result<Gradients> backward(const Tensor& loss) noexcept {
+  if (auto ok = loss.check(DType::f32, "backward"); !ok) return fail(ok.error());
+  Context* context = loss.context();
+  if (!context || !context->tape) return fail(Errc::invalid_argument, "backward", "the loss was not computed on a tape");
+  if (loss.numel() != 1) return fail(Errc::invalid_argument, "backward", "the loss must have one element", loss.shape().dims());
+  TapeState& tape = state_of(*context);
+  if (tape.ran) return fail(Errc::invalid_argument, "backward", "this tape was run before");
+  tape.ran = true;
+  GradState& state = tape.grads;
+  state.slots = take_array<GradSlot>(*context, tape.slots);
+  if (!state.slots) return fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small");
+  Grads grads(*context, state);
+  if (const Into seed = grads.into(loss.grad_ref()); seed && !context->planning) *seed.data = 1;
+  context->record = nullptr;  // rules compute; they are not recorded
+  for (Node* node = tape.last; node; node = node->previous) {
+    GradSlot& slot = state.slots[node->out_slot];
+    if (node->rule.builtin == static_cast<std::uint16_t>(RuleId::watch) && !node->rule.custom) {
+      slot.watched = true;
+      continue;
+    }
+    if (!slot.data) continue;
+    for (int i = 0; i < node->read_count; ++i) {
+      if (!node->reads[i].alive()) return fail(Errc::stale_tensor, "backward", "an input of the computation is gone");
+    }
+    grads.out_ = slot.data;
+    grads.out_numel_ = node->out_numel;
+    grads.out_given_away_ = false;
+    run_node(*node, grads);
+    if (state.last_temporary != state.first_temporary && context->scratch->mark() == state.last_temporary) {
+      context->scratch->shrink_to(state.first_temporary);
+    }
+    state.first_temporary = state.last_temporary = 0;
+    if (state.failure.code != Errc::ok) return fail(state.failure);
+    slot.data = nullptr;
+    if (!grads.out_given_away_) give_back(state, grads.out_, grads.out_numel_);
+  }
+  for (const GradSlab* slab = state.slabs; slab && !context->planning; slab = slab->next) complete(*slab);
+  Gradients result;
+  result.context_ = context;
+  result.state_ = &state;
+  result.scope_ = context->scope;
+  return result;
+}
+
+Result<Tensor> Gradients::of(const Tensor& tensor) const noexcept {
+  if (!scope_.alive()) return fail(Errc::stale_tensor, "gradients", "used after their tape ended");
+  if (auto ok = tensor.check(DType::f32, "gradients"); !ok) return fail(ok.error());
+  const GradRef ref = tensor.grad_ref();
+  if (!ref) return fail(Errc::invalid_argument, "gradients", "neither a parameter nor a watched input", tensor.shape().dims());
+  const float* data = nullptr;
+  if (ref.leaf()) {
+    for (const GradSlab* slab = state_->slabs; slab; slab = slab->next) {
+      if (slab->block == ref.block) data = slab->data + ref.offset;
+    }
+  } else if (!state_->slots[ref.slot].watched) {
+    return fail(Errc::invalid_argument, "gradients", "an intermediate result's gradient is not kept: watch the input", tensor.shape().dims());
+  } else {
+    data = state_->slots[ref.slot].data;
+  }
+  if (data) {
+    return Tensor(reinterpret_cast<const std::byte*>(data), DType::f32, Layout::dense(tensor.shape()), scope_).in(*context_);
+  }
+  auto zeros = Fresh::make(*context_, tensor.shape());
+  if (!zeros) return fail(zeros.error());
+  if (!context_->planning) std::memset(zeros->f32(), 0, tensor.numel() * sizeof(float));
+  return std::move(*zeros).freeze();
+}
+
+Result<std::span<const float>> Gradients::slab(const Block& block) const noexcept {
+  if (!scope_.alive()) return fail(Errc::stale_tensor, "gradients", "used after their tape ended");
+  for (const GradSlab* slab = state_->slabs; slab; slab = slab->next) {
+    if (slab->block == &block) return std::span<const float>(slab->data, block.floats);
+  }
+  return fail(Errc::not_found, "gradients", "the loss depends on no parameter of this model");
+}
+
+Result<float> Gradients::norm() const noexcept {
+  if (!scope_.alive()) return fail(Errc::stale_tensor, "gradients", "used after their tape ended");
+  double total = 0;
+  for (const GradSlab* slab = state_->slabs; slab; slab = slab->next) {
+    auto part = sum_of_squares(*context_, slab->data, slab->block->floats);
+    if (!part) return fail(part.error());
+    total += static_cast<double>(*part);
+  }
+  return static_cast<float>(std::sqrt(total)) * scale;
+}
+
+Result<Gradients> clip_norm(const Gradients& gradients, float most) noexcept {
+  if (!(most > 0)) return fail(Errc::invalid_argument, "clip_norm", "the largest norm must be positive");
+  auto norm = gradients.norm();
+  if (!norm) return fail(norm.error());
+  if (!std::isfinite(*norm)) return fail(Errc::diverged, "clip_norm", "a gradient is not finite");
+  Gradients clipped = gradients;
+  if (*norm > most) clipped.scale *= most / *norm;
+  return clipped;
+}
+
+Result<Gradients> clip_value(const Gradients& gradients, float most) noexcept {
+  if (!(most > 0)) return fail(Errc::invalid_argument, "clip_value", "the largest value must be positive");
+  Gradients clipped = gradients;
+  clipped.limit = most;
+  return clipped;
+}
+
+Tape Workspace::record() noexcept { return Tape(context()); }
+
+Tape::Tape(Context& context) noexcept : scope_(context) {
+  if (context.failure.code != Errc::ok || context.tape) return;
+  auto* state = take_array<TapeState>(context, 1);
+  if (!state) return;
+  context.tape = state;
+  context.record = record_node;
+  context.training = recording_ = true;
+}
+
+Tape::~Tape() {
+  if (!recording_) return;
+  Context& context = scope_.context();
+  context.tape = nullptr;
+  context.record = nullptr;
+  context.training = false;
+}
+
+Result<Tensor> Tape::input(const Tensor& tensor) noexcept {
+  auto placed = scope_.input(tensor);
+  if (placed && !recording_) {
+    return fail(Errc::invalid_argument, "record", "another tape records here, or the workspace's scratch is too small for one");
+  }
+  return placed;
+}
+
+Result<Tensor> Tape::watch(const Tensor& tensor) noexcept {
+  auto placed = input(tensor);
+  if (!placed) return placed;
+  if (auto ok = tensor.check(DType::f32, "watch"); !ok) return fail(ok.error());
+  if (!tensor.contiguous()) return fail(Errc::invalid_argument, "watch", "needs a contiguous tensor", tensor.shape().dims());
+  auto slot = record_node(context(), Node{.rule = rule(RuleId::watch), .out_numel = tensor.numel()}, nullptr, 0);
+  if (!slot) return fail(slot.error());
+  return placed->with_slot(*slot);
+}
+
+std::size_t Tape::size() const noexcept { return recording_ ? state_of(const_cast<Scope&>(scope_).context()).nodes : 0; }
+
+}  // namespace qorus

@@ -1,0 +1,117 @@
+// Reverse-mode differentiation: Tape records, backward walks it, Gradients holds what came out.
+module;
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+export module qorus.ops:tape;
+import qorus.tensor;
+import :workspace;
+
+export namespace qorus {
+
+// Where a rule writes dL/d(input): data[0 .. numel) is added to if accumulate, else overwritten. False: nothing is wanted.
+struct Into {
+  float* data = nullptr;
+  bool accumulate = false;
+  explicit operator bool() const noexcept { return data != nullptr; }
+};
+
+struct GradState;
+class Gradients;
+class Grads;
+
+// One backward rule of an operation: a name for printing and testing, and the function that adds dL/d(inputs), given
+// dL/d(output), with what the forward saved. A layer with a kernel of its own defines one and records `custom_rule(it)`.
+struct Rule {
+  const char* name;
+  void (*backward)(const void* saved, Grads& grads) noexcept;
+};
+[[nodiscard]] inline RuleRef custom_rule(const Rule& rule) noexcept { return {.custom = &rule}; }
+
+// What a backward rule works with: the gradient of its node's output, and places for those of its inputs.
+class Grads {
+ public:
+  Grads(Context& context, GradState& state) noexcept : context_(&context), state_(&state) {}
+
+  // dL/d(output of the node at hand), dense. Never null inside a rule.
+  [[nodiscard]] const float* out() const noexcept { return out_; }
+  // The place for dL/d(input). Empty if the input wants none or memory ran out (then backward ends with that error).
+  [[nodiscard]] Into into(const GradRef& input) noexcept;
+  // The same; but if nothing was written there yet and the sizes agree, it is the output's own memory, which is not needed after
+  // this node: for rules that work element by element and read out()[i] before they write data[i]. Once per node.
+  [[nodiscard]] Into into_out(const GradRef& input) noexcept;
+  // Adds the output's gradient to the input's as it is (same element count); costs nothing where the memory can be handed over.
+  void pass(const GradRef& input) noexcept;
+  // The output's gradient, to be overwritten: it is not needed after this node. Not after into_out or pass.
+  [[nodiscard]] float* out_in_place() const noexcept { return out_; }
+  // Keeps the first error of what a rule ran; backward ends with it.
+  void settle(const Status& status) noexcept;
+  // Uninitialised floats that live until the rule returns. Null if memory ran out.
+  [[nodiscard]] float* temporary(std::size_t count) noexcept;
+  [[nodiscard]] Context& context() const noexcept { return *context_; }
+
+ private:
+  friend Result<Gradients> backward(const Tensor& loss) noexcept;
+  Context* context_;
+  GradState* state_;
+  float* out_ = nullptr;
+  std::size_t out_numel_ = 0;
+  bool out_given_away_ = false;
+};
+
+// The gradients of a tape's parameters and watched inputs. A handle: valid while the tape is.
+class Gradients {
+ public:
+  // dL/d(parameter or watched input), a tensor of its shape; zeros if the loss does not depend on it.
+  // Errors: stale_tensor, invalid_argument (an intermediate result: its gradient is not kept; watch it).
+  [[nodiscard]] Result<Tensor> of(const Tensor& tensor) const noexcept;
+  // All gradients of a block of parameters, laid out as the block is; padding is zero. Errors: stale_tensor, not_found.
+  [[nodiscard]] Result<std::span<const float>> slab(const Block& block) const noexcept;
+  // sqrt(sum of squares) over all parameters; the scale included. Errors: stale_tensor, out_of_memory.
+  [[nodiscard]] Result<float> norm() const noexcept;
+
+  // What an optimizer multiplies each gradient by, and then limits it to.
+  float scale = 1;
+  float limit = std::numeric_limits<float>::infinity();
+
+ private:
+  friend Result<Gradients> backward(const Tensor& loss) noexcept;
+  Context* context_ = nullptr;
+  GradState* state_ = nullptr;
+  Lifetime scope_;
+};
+
+// Runs the tape backwards from a scalar loss. The tape may be run once. Allocates in the workspace only.
+// Errors: stale_tensor (an input of the computation is gone), invalid_argument (not a recorded scalar; run before), out_of_memory.
+[[nodiscard]] Result<Gradients> backward(const Tensor& loss) noexcept;
+
+// Gradients whose norm is at most `most`: scaled by most / norm where it is larger. Nothing is written: the scale goes along.
+// Errors: diverged (the norm is not finite), invalid_argument, and the gradients' own.
+[[nodiscard]] Result<Gradients> clip_norm(const Gradients& gradients, float most) noexcept;
+// Gradients of which each element is limited to [-most, most]. Errors: invalid_argument.
+[[nodiscard]] Result<Gradients> clip_value(const Gradients& gradients, float most) noexcept;
+
+// A frame that records: every operation on a tensor that depends on a parameter or a watched input is remembered, with the little
+// that its backward needs. Ends, and rewinds, at the brace.
+class Tape {
+ public:
+  explicit Tape(Context& context) noexcept;
+  ~Tape();
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  // An input, without a gradient of its own. Errors: those of Scope::input; invalid_argument inside another recording.
+  [[nodiscard]] Result<Tensor> input(const Tensor& tensor) noexcept;
+  // An input whose gradient is wanted. f32, and contiguous. Errors: as input; invalid_dtype.
+  [[nodiscard]] Result<Tensor> watch(const Tensor& tensor) noexcept;
+  // How many operations were recorded, and their rules' names in order, for tests and for the curious.
+  [[nodiscard]] std::size_t size() const noexcept;
+  [[nodiscard]] Context& context() noexcept { return scope_.context(); }
+
+ private:
+  Scope scope_;
+  bool recording_ = false;
+};
+
+}  // namespace qorus

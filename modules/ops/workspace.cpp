@@ -1,0 +1,103 @@
+// Bodies of qorus.ops:workspace.
+module;
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <optional>
+#include <utility>
+module qorus.ops;
+import :pool;
+
+namespace qorus {
+
+struct WorkspaceState {
+  Context context;
+  Arena arena;
+  Pool pool;
+};
+
+namespace {
+
+// What a workspace refers to that could not even allocate its state. Never changed.
+Context& no_memory() noexcept {
+  static Context context{.failure = {.code = Errc::out_of_memory, .op = "Workspace", .text = "the system has no more memory"}};
+  return context;
+}
+
+Status prepare(WorkspaceState& state, const WorkspaceOptions& options) noexcept {
+  auto arena = Arena::create(options.scratch);
+  if (!arena) return fail(arena.error());
+  state.arena = std::move(*arena);
+  state.context.scratch = &state.arena;
+  state.context.seed = options.seed;
+  if (options.executor.run) {
+    if (options.executor.width < 1) return fail(Errc::invalid_argument, "Workspace", "an executor needs at least one worker");
+    state.context.executor = options.executor;
+    return {};
+  }
+  if (auto started = state.pool.start(options.threads); !started) return started;
+  state.context.executor = state.pool.executor();
+  return {};
+}
+
+}  // namespace
+
+Workspace::Workspace() noexcept : Workspace(WorkspaceOptions{}) {}
+
+Workspace::Workspace(const WorkspaceOptions& options) noexcept : state_(new (std::nothrow) WorkspaceState) {
+  if (!state_) return;
+  if (auto ready = prepare(*state_, options); !ready) state_->context.failure = ready.error();
+}
+
+Workspace::Workspace(Workspace&&) noexcept = default;
+Workspace& Workspace::operator=(Workspace&&) noexcept = default;
+Workspace::~Workspace() = default;
+
+Status Workspace::status() const noexcept {
+  const Error& failure = state_ ? state_->context.failure : no_memory().failure;
+  if (failure.code != Errc::ok) return fail(failure);
+  return {};
+}
+
+Context& Workspace::context() noexcept { return state_ ? state_->context : no_memory(); }
+ArenaCounters Workspace::counters() const noexcept { return state_ ? state_->arena.counters() : ArenaCounters{}; }
+int Workspace::threads() const noexcept { return state_ ? state_->context.executor.width : 0; }
+std::uint64_t Workspace::draws() const noexcept { return state_ ? state_->context.draws : 0; }
+void Workspace::set_draws(std::uint64_t seed, std::uint64_t draws) noexcept {
+  if (!state_) return;
+  state_->context.seed = seed;
+  state_->context.draws = draws;
+}
+
+Workspace planning_workspace() noexcept {
+  // Address space only: nothing but the tape's nodes is ever touched. Where the system limits even that, less may do.
+  for (std::size_t scratch = 4096_GiB; scratch > 1_GiB; scratch /= 4) {
+    Workspace workspace{{.scratch = scratch, .threads = 1}};
+    if (workspace.status()) {
+      workspace.context().planning = true;
+      return workspace;
+    }
+  }
+  Workspace workspace{{.scratch = 1_GiB, .threads = 1}};
+  if (workspace.status()) workspace.context().planning = true;
+  return workspace;
+}
+
+Scope::Scope(Context& context) noexcept : context_(&context), outer_(context.scope) {
+  if (context.failure.code != Errc::ok) return;
+  frame_.emplace(*context.scratch);
+  if (auto mark = context.scratch->take(0)) context.scope = mark->lifetime;
+}
+
+Scope::~Scope() {
+  if (frame_) context_->scope = outer_;
+}
+
+Result<Tensor> Scope::input(const Tensor& tensor) noexcept {
+  if (context_->failure.code != Errc::ok) return fail(context_->failure);
+  if (auto ok = tensor.check("input"); !ok) return fail(ok.error());
+  return tensor.in(*context_);
+}
+
+}  // namespace qorus

@@ -1,0 +1,70 @@
+// Workspace: the arena, the workers and the random state of a computation; its frames; and the plan of how much it needs.
+module;
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+export module qorus.ops:workspace;
+import qorus.tensor;
+
+export namespace qorus {
+
+struct WorkspaceOptions {
+  std::size_t scratch = 1_GiB;  // of address space; memory is used as it is touched
+  int threads = cpu_count();    // workers, the caller included
+  std::uint64_t seed = 0;       // of dropout and other draws
+  Executor executor = {};       // the host's own workers instead of threads of ours
+};
+
+struct WorkspaceState;
+
+// A rewind scope for computing without gradients: `auto frame = ws.frame(); auto y = frame.input(x) | model;`
+// All tensors made in it are stale when it ends. Warm, it allocates nothing.
+class Scope {
+ public:
+  explicit Scope(Context& context) noexcept;
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+  // The tensor as an input here: the same memory, borrowed. Errors: stale_tensor, and why the workspace could not be made.
+  [[nodiscard]] Result<Tensor> input(const Tensor& tensor) noexcept;
+  [[nodiscard]] Context& context() noexcept { return *context_; }
+
+ private:
+  Context* context_;
+  std::optional<Frame> frame_;
+  Lifetime outer_;
+};
+
+class Tape;
+
+// Owns an arena and workers (threads that sleep when idle). Not thread-safe itself: one per thread of the host. Movable while no
+// frame is open. What went wrong in making it (no memory, threads < 1) is told by status() and by every use.
+class Workspace {
+ public:
+  Workspace() noexcept;
+  explicit Workspace(const WorkspaceOptions& options) noexcept;
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+  ~Workspace();
+
+  [[nodiscard]] Status status() const noexcept;
+  [[nodiscard]] Scope frame() noexcept { return Scope(context()); }
+  // A frame that records for backward. `auto tape = ws.record();`
+  [[nodiscard]] Tape record() noexcept;
+  [[nodiscard]] Context& context() noexcept;
+  [[nodiscard]] ArenaCounters counters() const noexcept;
+  [[nodiscard]] int threads() const noexcept;
+  // The random state: how many values were drawn. Setting it (and the seed) continues an earlier run.
+  [[nodiscard]] std::uint64_t draws() const noexcept;
+  void set_draws(std::uint64_t seed, std::uint64_t draws) noexcept;
+
+ private:
+  std::unique_ptr<WorkspaceState> state_;
+};
+
+// A workspace that runs any code over shapes only: nothing is computed or read, and counters().high_water tells the bytes.
+[[nodiscard]] Workspace planning_workspace() noexcept;
+
+}  // namespace qorus
