@@ -53,7 +53,7 @@ class Arena {
   [[nodiscard]] Result<Slice> take(std::size_t bytes) noexcept;
   // Drops all and ends every lifetime; no frame may be open.
   void reset() noexcept;
-  // Drops what was taken last, if it ends at `end`: for a caller that knows its piece is the newest. Lifetimes stay.
+  // Drops all that was taken after mark() gave `mark`, lifetimes untouched: for a caller that knows nobody else has any of it.
   void shrink_to(std::size_t mark) noexcept;
   [[nodiscard]] std::size_t mark() const noexcept { return used_; }
   [[nodiscard]] const ArenaCounters& counters() const noexcept { return counters_; }

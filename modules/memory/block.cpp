@@ -1,5 +1,7 @@
 // The pool of immortal blocks, and slabs on top of it.
 module;
+#include <sched.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -16,15 +18,13 @@ constexpr std::size_t k_blocks_per_chunk = 64;
 constinit std::atomic_flag g_locked = ATOMIC_FLAG_INIT;
 constinit Block* g_free = nullptr;
 
+// Held for a few instructions only, so waiting is yielding (the atomic's own wait() may throw).
 class PoolLock {
  public:
   PoolLock() noexcept {
-    while (g_locked.test_and_set(std::memory_order_acquire)) g_locked.wait(true, std::memory_order_relaxed);
+    while (g_locked.test_and_set(std::memory_order_acquire)) ::sched_yield();
   }
-  ~PoolLock() {
-    g_locked.clear(std::memory_order_release);
-    g_locked.notify_one();
-  }
+  ~PoolLock() { g_locked.clear(std::memory_order_release); }
   PoolLock(const PoolLock&) = delete;
   PoolLock& operator=(const PoolLock&) = delete;
 };

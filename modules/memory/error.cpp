@@ -50,8 +50,10 @@ Error Error::about(std::string_view name) const noexcept {
   if (name.size() <= room) {
     std::copy_n(name.data(), name.size(), named.subject.data());
   } else {  // the end of a long path says more than its beginning
+    std::string_view end = name.substr(name.size() - (room - 3));
+    while (!end.empty() && (static_cast<unsigned char>(end[0]) & 0xC0) == 0x80) end.remove_prefix(1);  // whole UTF-8 letters
     std::copy_n("...", 3, named.subject.data());
-    std::copy_n(name.data() + name.size() - (room - 3), room - 3, named.subject.data() + 3);
+    std::copy(end.begin(), end.end(), named.subject.data() + 3);
   }
   return named;
 }

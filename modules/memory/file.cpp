@@ -94,7 +94,9 @@ Result<AtomicFile> AtomicFile::create(std::string_view path) {
   AtomicFile file;
   file.path_ = *name;
   struct stat facts {};
-  if (::stat(name->data(), &facts) == 0 && S_ISDIR(facts.st_mode)) return fail(Errc::io, "save", "is a folder", path);
+  if (::stat(name->data(), &facts) == 0 && !S_ISREG(facts.st_mode)) {
+    return fail(Errc::io, "save", S_ISDIR(facts.st_mode) ? "is a folder" : "is a device or a pipe, not a file to replace", path);
+  }
   Path temporary{};
   std::snprintf(temporary.data(), temporary.size(), "%s.tmp-%d-%u", name->data(), static_cast<int>(::getpid()),
                 counter.fetch_add(1));
@@ -107,7 +109,8 @@ Result<AtomicFile> AtomicFile::create(std::string_view path) {
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(other.path_),
       temporary_(std::exchange(other.temporary_, {})),
-      descriptor_(std::exchange(other.descriptor_, -1)) {}
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      broken_(other.broken_) {}
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
@@ -118,8 +121,11 @@ Status AtomicFile::write(std::span<const std::byte> bytes) noexcept {
   while (!bytes.empty()) {
     const ssize_t done = ::write(descriptor_, bytes.data(), bytes.size());
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return fail_system(errno, "save", "cannot write", path_.data());
-    if (done == 0) return fail(Errc::io, "save", "the system wrote nothing", path_.data());
+    if (done <= 0) {
+      broken_ = true;
+      if (done < 0) return fail_system(errno, "save", "cannot write", path_.data());
+      return fail(Errc::io, "save", "the system wrote nothing", path_.data());
+    }
     bytes = bytes.subspan(static_cast<std::size_t>(done));
   }
   return {};
@@ -128,6 +134,8 @@ Status AtomicFile::write(std::span<const std::byte> bytes) noexcept {
 Status AtomicFile::write(std::string_view text) noexcept { return write(std::as_bytes(std::span(text.data(), text.size()))); }
 
 Status AtomicFile::commit() noexcept {
+  if (broken_) return fail(Errc::io, "save", "not put in place: a write failed before", path_.data());
+  if (descriptor_ < 0) return fail(Errc::invalid_argument, "save", "already in place", path_.data());
   if (::fsync(descriptor_) != 0) return fail_system(errno, "save", "cannot flush", path_.data());
   if (::close(std::exchange(descriptor_, -1)) != 0) return fail_system(errno, "save", "cannot close", path_.data());
   if (::rename(temporary_.data(), path_.data()) != 0) return fail_system(errno, "save", "cannot rename", path_.data());

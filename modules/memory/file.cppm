@@ -39,7 +39,7 @@ class MappedFile {
 // `path` is untouched.
 class AtomicFile {
  public:
-  // Errors: not_found (no such folder), io (no permission).
+  // Errors: not_found (no such folder), io (no permission; a folder, device or pipe stands there already).
   [[nodiscard]] static Result<AtomicFile> create(std::string_view path);
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&&) = delete;
@@ -48,6 +48,7 @@ class AtomicFile {
   // Appends. Errors: io (a full disk, a broken device).
   [[nodiscard]] Status write(std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] Status write(std::string_view text) noexcept;
+  // Puts the file in its place. Errors: io; also after a write that failed, whoever looked at its result.
   [[nodiscard]] Status commit() noexcept;
 
  private:
@@ -55,6 +56,7 @@ class AtomicFile {
   using Path = std::array<char, 4096>;
   Path path_{}, temporary_{};  // temporary_ is empty when there is nothing to remove
   int descriptor_ = -1;
+  bool broken_ = false;  // a write failed
 };
 
 }  // namespace qorus

@@ -3,9 +3,9 @@ module;
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
-#include <atomic>
 #include <string_view>
 
 #include "kernels/kernels.h"
@@ -24,8 +24,10 @@ double cgroup_quota() noexcept {
   return read == 2 && period > 0 ? quota / period : 0;
 }
 
+// The sink is two words that belong together: a reader that met a change (the version moved, or is odd) reads again.
 constinit std::atomic<decltype(LogSink::write)> g_log_write{nullptr};
 constinit std::atomic<void*> g_log_user{nullptr};
+constinit std::atomic<unsigned> g_log_version{0};
 
 }  // namespace
 
@@ -43,13 +45,22 @@ int cpu_count() noexcept {
 }
 
 void set_log_sink(const LogSink& sink) noexcept {
-  g_log_write.store(nullptr);
-  g_log_user.store(sink.user);
+  unsigned version = g_log_version.load();
+  while (version & 1 || !g_log_version.compare_exchange_weak(version, version + 1)) version = g_log_version.load();
   g_log_write.store(sink.write);
+  g_log_user.store(sink.user);
+  g_log_version.store(version + 2);
 }
 
 void log(LogLevel level, std::string_view text) noexcept {
-  if (const auto write = g_log_write.load()) write(g_log_user.load(), level, text);
+  LogSink sink;
+  unsigned before = 0, after = 0;
+  do {
+    before = g_log_version.load();
+    sink = {g_log_write.load(), g_log_user.load()};
+    after = g_log_version.load();
+  } while (before & 1 || before != after);
+  if (sink.write) sink.write(sink.user, level, text);
 }
 
 }  // namespace qorus

@@ -29,7 +29,8 @@ class Stopwatch {
 
 enum class LogLevel : std::uint8_t { debug, info, warning, error };
 
-// Receives each message; the library itself prints nothing. May be called from any thread. Null (the default) drops them.
+// Receives each message; the library itself prints nothing. May be called from any thread, and for a moment still after
+// another was set. Null (the default) drops them.
 struct LogSink {
   void (*write)(void* user, LogLevel level, std::string_view text) = nullptr;
   void* user = nullptr;

@@ -68,6 +68,7 @@ class List {
     while (size_ < wanted) new (data_ + size_++) T();
     return {};
   }
+  // `more` is no part of this list.
   [[nodiscard]] Status append(std::span<const T> more) noexcept
     requires std::is_trivially_copyable_v<T>
   {
@@ -98,6 +99,7 @@ class List {
   [[nodiscard]] T& operator[](std::size_t i) noexcept { return data_[i]; }
   [[nodiscard]] const T& operator[](std::size_t i) const noexcept { return data_[i]; }
   [[nodiscard]] T& back() noexcept { return data_[size_ - 1]; }
+  [[nodiscard]] const T& back() const noexcept { return data_[size_ - 1]; }
   [[nodiscard]] T* begin() noexcept { return data_; }
   [[nodiscard]] T* end() noexcept { return data_ + size_; }
   [[nodiscard]] const T* begin() const noexcept { return data_; }

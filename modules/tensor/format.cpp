@@ -1,10 +1,11 @@
 // How a tensor reads when printed: nested rows, the middle of a long axis left out.
 module;
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <span>
 #include <string_view>
 module qorus.tensor;
@@ -36,20 +37,23 @@ float from_half(std::uint16_t bits) noexcept {
 }
 
 void put_element(Writer& writer, const std::byte* place, DType dtype) noexcept {
-  char digits[32];
-  int size = 0;
-  const auto number = [&](double value) { size = std::snprintf(digits, sizeof digits, "%.5g", value); };
+  char digits[32];  // to_chars, unlike printf, writes the same in every locale
+  char* end = digits;
+  const auto real = [&](float value) {
+    end = std::to_chars(digits, std::end(digits), value, std::chars_format::general, 5).ptr;
+  };
+  const auto integer = [&](int value) { end = std::to_chars(digits, std::end(digits), value).ptr; };
   switch (dtype) {
     case DType::f32: {
       float value;
       std::memcpy(&value, place, 4);
-      number(static_cast<double>(value));
+      real(value);
       break;
     }
     case DType::i32: {
       std::int32_t value;
       std::memcpy(&value, place, 4);
-      size = std::snprintf(digits, sizeof digits, "%d", value);
+      integer(value);
       break;
     }
     case DType::f16:
@@ -59,13 +63,13 @@ void put_element(Writer& writer, const std::byte* place, DType dtype) noexcept {
       const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
       float value;
       std::memcpy(&value, &wide, 4);
-      number(static_cast<double>(dtype == DType::f16 ? from_half(bits) : value));
+      real(dtype == DType::f16 ? from_half(bits) : value);
       break;
     }
-    case DType::i8: size = std::snprintf(digits, sizeof digits, "%d", static_cast<int>(static_cast<std::int8_t>(*place))); break;
-    case DType::u8: size = std::snprintf(digits, sizeof digits, "%d", static_cast<int>(*place)); break;
+    case DType::i8: integer(static_cast<std::int8_t>(*place)); break;
+    case DType::u8: integer(static_cast<int>(*place)); break;
   }
-  writer.put({digits, static_cast<std::size_t>(size)});
+  writer.put({digits, static_cast<std::size_t>(end - digits)});
 }
 
 void put_axis(Writer& writer, const Tensor& tensor, int axis, const std::byte* place) noexcept {
@@ -102,8 +106,8 @@ std::size_t format(const Tensor& tensor, std::span<char> out) noexcept {
     writer.put(" [");
     char digits[24];
     for (int d = 0; d < tensor.rank(); ++d) {
-      const int size = std::snprintf(digits, sizeof digits, d ? ",%lld" : "%lld", static_cast<long long>(tensor.dim(d)));
-      writer.put({digits, static_cast<std::size_t>(size)});
+      if (d > 0) writer.put(",");
+      writer.put({digits, static_cast<std::size_t>(std::to_chars(digits, std::end(digits), tensor.dim(d)).ptr - digits)});
     }
     writer.put("]");
   }

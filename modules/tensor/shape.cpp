@@ -69,9 +69,10 @@ Result<Layout> Layout::sliced(int axis, std::int64_t begin, std::int64_t end, st
     return fail(Errc::invalid_argument, "slice", "needs 0 <= begin <= end <= extent and a step of at least 1", shape.dims());
   }
   Layout result = *this;
-  result.shape = shape.with(*at, (end - begin + step - 1) / step);
+  const std::int64_t count = begin == end ? 0 : (end - begin - 1) / step + 1;
+  result.shape = shape.with(*at, count);
   result.offset += begin < extent ? begin * stride[*at] : 0;
-  result.stride[*at] *= step;
+  if (count > 1) result.stride[*at] *= step;
   return result;
 }
 
@@ -88,7 +89,7 @@ Result<Layout> Layout::broadcast_to(const Shape& wanted) const noexcept {
 }
 
 bool Layout::reshaped(const Shape& wanted, Layout& result) const noexcept {
-  if (wanted.numel() != shape.numel()) return false;
+  if (!wanted.valid() || !shape.valid() || wanted.numel() != shape.numel()) return false;
   if (is_dense() || shape.numel() == 0) {
     result = dense(wanted);
     result.offset = offset;
@@ -107,7 +108,9 @@ bool Layout::reshaped(const Shape& wanted, Layout& result) const noexcept {
     while (to >= 0) {
       while (need * wanted[to] > have) {  // join the next outer extent, if it continues this one
         const std::int64_t reach = stride[from] * shape[from];
-        if (--from < 0 || stride[from] != reach) return false;
+        while (--from >= 0 && shape[from] == 1) {
+        }
+        if (from < 0 || stride[from] != reach) return false;
         have *= shape[from];
       }
       result.stride[to] = step;

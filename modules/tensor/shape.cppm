@@ -14,18 +14,20 @@ export namespace qorus {
 // not valid(); every operation answers it with invalid_size. Rank 0 is a scalar: one element.
 class Shape {
  public:
-  constexpr Shape() noexcept { dims_.rank = 0; }
+  constexpr Shape() noexcept : numel_(1) { dims_.rank = 0; }
   constexpr Shape(std::initializer_list<std::int64_t> extents) noexcept : Shape(std::span(extents.begin(), extents.size())) {}
   constexpr explicit Shape(std::span<const std::int64_t> extents) noexcept {
     if (extents.size() > k_max_rank) return;
-    std::uint64_t count = 1;
+    std::uint64_t count = 1, reach = 1;  // reach counts an extent of 0 as 1: strides must not overflow either
+    std::array<std::int64_t, k_max_rank> list{};
     for (std::size_t i = 0; i < extents.size(); ++i) {
-      if (extents[i] < 0 || __builtin_mul_overflow(count, static_cast<std::uint64_t>(extents[i]), &count)) return;
-      if (count > k_max_elements) return;
-      dims_.extent[i] = extents[i];
+      const auto extent = static_cast<std::uint64_t>(extents[i]);  // a negative one becomes too large
+      if (__builtin_mul_overflow(reach, extent ? extent : 1, &reach) || reach > k_max_elements) return;
+      count *= extent;
+      list[i] = extents[i];
     }
     numel_ = static_cast<std::size_t>(count);
-    dims_.rank = static_cast<std::int8_t>(extents.size());
+    dims_ = {.extent = list, .rank = static_cast<std::int8_t>(extents.size())};
   }
 
   [[nodiscard]] constexpr bool valid() const noexcept { return dims_.rank >= 0; }
@@ -39,11 +41,13 @@ class Shape {
   }
   // This shape with extent i replaced, or without it, or with one put in before it; not valid if it would not be.
   [[nodiscard]] constexpr Shape with(int i, std::int64_t extent) const noexcept {
+    if (!valid()) return *this;
     auto list = dims_.extent;
     list[i < 0 ? i + dims_.rank : i] = extent;
     return Shape(std::span(list.data(), extents().size()));
   }
   [[nodiscard]] constexpr Shape without(int i) const noexcept {
+    if (!valid()) return *this;
     std::array<std::int64_t, k_max_rank> list{};
     const int at = i < 0 ? i + dims_.rank : i;
     int count = 0;
@@ -53,6 +57,7 @@ class Shape {
     return Shape(std::span(list.data(), static_cast<std::size_t>(count)));
   }
   [[nodiscard]] constexpr Shape inserted(int before, std::int64_t extent) const noexcept {
+    if (!valid()) return *this;
     std::array<std::int64_t, k_max_rank + 1> list{};
     int count = 0;
     for (int d = 0; d <= dims_.rank; ++d) {
@@ -87,7 +92,7 @@ struct Layout {
   [[nodiscard]] Result<Layout> permuted(std::span<const int> axes) const noexcept;
   [[nodiscard]] Result<Layout> sliced(int axis, std::int64_t begin, std::int64_t end, std::int64_t step) const noexcept;
   [[nodiscard]] Result<Layout> broadcast_to(const Shape& wanted) const noexcept;
-  // Where the elements' order allows it without a copy; otherwise aliasing is impossible and the result is nothing.
+  // Where the elements' order allows it without a copy; otherwise false, and `result` is not to be used.
   [[nodiscard]] bool reshaped(const Shape& wanted, Layout& result) const noexcept;
 };
 

@@ -145,6 +145,7 @@ Result<Owned> Owned::zeros(const Shape& shape, DType dtype) noexcept {
 
 Result<Owned> keep(const Tensor& tensor) noexcept {
   if (auto ok = tensor.check("keep"); !ok) return fail(ok.error());
+  if (!tensor.data() && tensor.numel()) return fail(Errc::invalid_argument, "keep", "a planned tensor has no elements", tensor.shape().dims());
   auto copy = Owned::zeros(tensor.shape(), tensor.dtype());
   if (copy) tensor.copy_elements(const_cast<std::byte*>(copy->tensor().data()));
   return copy;

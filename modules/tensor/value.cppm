@@ -89,8 +89,9 @@ class Tensor {
   }
   template <Element T = float>
   [[nodiscard]] Result<std::vector<T>> to_vector() const {  // allocates, as std::vector does
+    if (auto ok = readable(dtype_of<T>, "to_vector"); !ok) return fail(ok.error());
     std::vector<T> copy(numel());
-    if (auto ok = copy_to(std::span<T>(copy)); !ok) return fail(ok.error());
+    copy_elements(reinterpret_cast<std::byte*>(copy.data()));
     return copy;
   }
   // Writes the elements densely to `out`, which has room for them. Unchecked: for kernels and owners.
@@ -129,8 +130,9 @@ class Tensor {
   DType dtype_ = DType::f32;
 };
 
-// Writes a tensor as nested rows, like `[[1.0000, 2.0000], …] f32 [2,3]`, long axes shortened, into `out` (cut, always
-// terminated) and gives the full length, as snprintf does. A stale tensor is written as its error.
+// Writes a tensor as nested rows, like `[[1, 2.5, 0], [4, 5, 6]] f32 [2,3]` with one row per line, five digits, long axes
+// shortened, into `out` (cut, always terminated) and gives the full length, as snprintf does. A stale tensor is written as
+// its error.
 std::size_t format(const Tensor& tensor, std::span<char> out) noexcept;
 [[nodiscard]] inline std::string to_string(const Tensor& tensor) {
   std::string text(format(tensor, {}), '\0');
