@@ -185,4 +185,9 @@ struct CpuFeatures {
 };
 CpuFeatures cpu_features() noexcept;
 
+struct CacheSizes {
+  std::size_t l1, l2, l3;  // bytes; of one core, of one core, of all that share it
+};
+const CacheSizes& cache_sizes() noexcept;
+
 }  // namespace qorus::kernels

@@ -1,0 +1,325 @@
+// How a product is cut and carried out: the plan, and a task's walk over blocks of B that stay in the second-level cache.
+// Included by one instruction set's gemm.cpp after gemm_tile.h and gemm_pack.h; everything has internal linkage.
+//
+//   phase 0         A is copied, if it cannot be read as it stands; only where it is large, each task copies what it needs
+//   task            some runs of rows x cols_per_task columns of c, all of k
+//    columns        runs of `cols` columns, so that depth x cols of B fit half of the second-level cache
+//     k             runs of `depth`; B's run is packed here, unless it is read as it stands
+//      rows         runs of at most k_tile_rows, as even as they can be
+//       panels      one register tile each
+#pragma once
+
+namespace qorus::kernels {
+namespace {
+
+// A: as it stands, contiguous along k; as it stands, contiguous along the rows; packed by each task; packed in phase 0.
+enum class Left : std::size_t { rows, cols, packed, shared };
+// B: its rows as they stand; its columns, transposed on the way; packed by each task; packed ahead by the caller.
+enum class Right : std::size_t { direct, stream, packed, ahead };
+
+struct Cut {  // what GemmPlan::detail holds
+  std::size_t cols_per_task, runs_per_task, col_tasks;
+  std::size_t cols, depth;
+  Left left;
+  Right right;
+  std::size_t a_at, residual_at;  // in the worker's scratch, in floats; residual_at is 0 for no copy
+};
+
+constexpr std::size_t k_stack_depth = 128;            // products without scratch pack this much of k at a time
+constexpr std::size_t k_tiny_work = 64 * 64 * 64;     // m n k up to which a product is one task without scratch
+constexpr std::size_t k_task_work = std::size_t{1} << 20;  // m n k that repays handing a task to another worker
+
+constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A that phase 0 copies at most
+constexpr std::size_t k_copy_task = std::size_t{1} << 16;     // floats of A that one task of phase 0 copies at least
+constexpr std::size_t k_copy_cols = 512;  // columns of c from which on copying A pays although it could be read as it stands
+
+constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
+constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
+
+inline Left left_of(const Gemm& g) noexcept {
+  if (g.k <= 1 || (g.a_col == 1 && (g.n < k_copy_cols || g.m < k_tile_rows))) return Left::rows;
+  if (g.m == 1 || (g.a_row == 1 && (g.m * g.k <= 8192 || g.n <= k_tile_cols))) return Left::cols;
+  return g.m * g.k <= k_shared_most ? Left::shared : Left::packed;
+}
+
+inline Right right_of(const Gemm& g, Left left) noexcept {
+  if (g.b_packed) return Right::ahead;
+  if (g.b_col == 1 || g.n == 1) return g.m <= k_tile_rows || g.n * g.k <= 16384 ? Right::direct : Right::packed;
+  if ((g.b_row == 1 || g.k <= 1) && g.m <= k_stream_rows && left == Left::rows) return Right::stream;
+  return Right::packed;
+}
+
+inline bool finishes(const Gemm& g) noexcept { return g.act != Act::none || g.pre || g.residual; }
+
+// The residual that is c itself, where c also holds the sums between two runs of k: it must be saved first.
+inline bool saves_residual(const Gemm& g, std::size_t depth) noexcept { return g.residual == g.c && g.residual && g.k > depth; }
+
+inline Cut read(const GemmPlan& p) noexcept {
+  const std::size_t* d = p.detail;
+  return {d[0], d[1], d[2], d[3], d[4], static_cast<Left>(d[5] & 3), static_cast<Right>(d[5] >> 2), d[6], d[7]};
+}
+
+// Tasks are cut from the columns first, as these share no part of B; then from the rows, if these are many.
+inline void cut_tasks(const Gemm& g, Cut& cut) noexcept {
+  const std::size_t work = g.m * g.n * larger(g.k, 1);
+  // A product of few rows costs the reading of B rather than the arithmetic.
+  const std::size_t wanted = smaller(64, ceil_div(larger(work, g.n * larger(g.k, 1) * 8), k_task_work));
+  const std::size_t panels = ceil_div(g.n, k_tile_cols);
+  const std::size_t least = g.m > 64 ? 2 : 1;
+  const std::size_t per_task = larger(panels / wanted, smaller(least, panels));
+  cut.cols_per_task = ceil_div(panels, ceil_div(panels, per_task)) * k_tile_cols;
+  cut.col_tasks = ceil_div(g.n, cut.cols_per_task);
+  const std::size_t row_tasks = larger(1, smaller(ceil_div(wanted, cut.col_tasks), g.m / 192));
+  cut.runs_per_task = ceil_div(ceil_div(g.m, k_tile_rows), row_tasks);
+}
+
+GemmPlan plan(const Gemm& g) noexcept {
+  GemmPlan p;
+  if (g.m == 0 || g.n == 0) return p;
+  Cut cut{};
+  cut.left = left_of(g);
+  cut.right = right_of(g, cut.left);
+  const bool tiny = g.m * g.n * g.k <= k_tiny_work;
+  if (tiny && cut.left == Left::shared) cut.left = Left::packed;
+  const std::size_t runs = ceil_div(g.m, k_tile_rows);
+  if (tiny) {
+    cut.cols_per_task = round_up(g.n, k_tile_cols), cut.runs_per_task = runs, cut.col_tasks = 1;
+  } else {
+    cut_tasks(g, cut);
+  }
+  if (cut.left == Left::shared) {
+    p.tasks[p.phases++] = static_cast<std::uint32_t>(smaller(runs, ceil_div(g.m * g.k, k_copy_task)));
+    p.shared_bytes = g.m * g.k * sizeof(float);
+  }
+  p.tasks[p.phases++] = static_cast<std::uint32_t>(cut.col_tasks * ceil_div(runs, cut.runs_per_task));
+  cut.depth = depth_of(g.k);
+  if (cut.right == Right::stream) cut.depth = even_part(g.k, 1024, k_lanes);
+  const bool wide = g.m > 4 * k_tile_rows || g.b_col == 1 || cut.right == Right::ahead;
+  const std::size_t most_cols = smaller(512, larger(64, cache_sizes().l2 / 2 / sizeof(float) / cut.depth));
+  cut.cols = wide ? even_part(cut.cols_per_task, most_cols / k_tile_cols * k_tile_cols, k_tile_cols) : k_tile_cols;
+
+  const bool packs_tail = (cut.right == Right::direct || cut.right == Right::stream) && g.n % k_tile_cols != 0;
+  if (tiny && (cut.right == Right::packed || packs_tail || cut.left == Left::packed) && cut.right != Right::ahead) {
+    cut.depth = smaller(cut.depth, k_stack_depth);
+    cut.cols = k_tile_cols;
+  }
+  std::size_t floats = 0;
+  if (!tiny || cut.right == Right::ahead) {
+    if (cut.right == Right::packed) floats = cut.depth * cut.cols;
+    if (packs_tail) floats = cut.depth * k_tile_cols;
+    cut.a_at = floats;
+    if (cut.left == Left::packed) floats += round_up(cut.depth * k_tile_rows, 16);
+  }
+  if (saves_residual(g, cut.depth)) {
+    floats = round_up(floats, 16) + 16;  // never 0
+    cut.residual_at = floats;
+    floats += cut.runs_per_task * k_tile_rows * smaller(cut.cols_per_task, g.n);
+  }
+  p.worker_bytes = floats * sizeof(float);
+  const std::size_t detail[8] = {
+      cut.cols_per_task, cut.runs_per_task, cut.col_tasks, cut.cols, cut.depth,
+      static_cast<std::size_t>(cut.left) | static_cast<std::size_t>(cut.right) << 2, cut.a_at, cut.residual_at};
+  for (int i = 0; i < 8; ++i) p.detail[i] = detail[i];
+  return p;
+}
+
+inline F32 activate(Act act, F32 x) noexcept {
+  switch (act) {
+    case Act::relu: return max(set(0.0f), x);
+    case Act::gelu: return gelu(x);
+    case Act::gelu_tanh: return gelu_tanh(x);
+    case Act::silu: return silu(x);
+    case Act::sigmoid: return sigmoid(x);
+    case Act::tanh: return tanh(x);
+    case Act::none:
+    case Act::count_: break;
+  }
+  return x;
+}
+
+// v = act(v + ...) of the tile's rows, from `tile` [rows, k_tile_cols] to c: what stands in for bias, pre, act and residual.
+inline void write_tile(const Gemm& g, const float* tile, std::size_t i, std::size_t rows, std::size_t j, std::size_t cols,
+                       bool last) noexcept {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t v = 0; v < cols; v += k_lanes) {
+      const std::size_t count = smaller(cols - v, k_lanes);
+      const auto row = static_cast<std::ptrdiff_t>(i + r);
+      F32 x = load(tile + r * k_tile_cols + v);
+      if (last) {
+        if (g.pre) store(g.pre + row * g.pre_row + j + v, x, first_lanes(count));
+        x = activate(g.act, x);
+        if (g.residual) x = x + load(g.residual + row * g.residual_row + j + v, first_lanes(count));
+      }
+      store(g.c + row * g.c_row + j + v, x, first_lanes(count));
+    }
+}
+
+inline void read_tile(const Gemm& g, float* tile, std::size_t i, std::size_t rows, std::size_t j, std::size_t cols,
+                      bool from_c, bool first) noexcept {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t v = 0; v < cols; v += k_lanes) {
+      const std::size_t count = smaller(cols - v, k_lanes);
+      F32 x = from_c ? load(g.c + static_cast<std::ptrdiff_t>(i + r) * g.c_row + j + v, first_lanes(count)) : set(0.0f);
+      if (first && g.bias) {
+        const F32 bias = load(g.bias + j + v, first_lanes(count));
+        x = from_c ? x + bias : bias;
+      }
+      store(tile + r * k_tile_cols + v, x);
+    }
+}
+
+// One register tile: straight into c where it is whole and needs nothing after the sum, else by way of a copy.
+inline void run_tile(const Gemm& g, TileFunction run, Tile& t, std::size_t i, std::size_t rows, std::size_t j,
+                     std::size_t cols, bool first, bool last) noexcept {
+  t.from_c = !first || g.accumulate;
+  t.bias = nullptr;
+  if (cols % k_lanes == 0 && !(last && finishes(g))) {
+    t.c = g.c + static_cast<std::ptrdiff_t>(i) * g.c_row + j;
+    t.c_row = g.c_row;
+    if (first && g.bias) t.bias = g.bias + j;
+    run(t);
+    return;
+  }
+  alignas(64) float tile[k_tile_rows * k_tile_cols];
+  read_tile(g, tile, i, rows, j, cols, t.from_c, first);
+  t.from_c = true;
+  t.c = tile;
+  t.c_row = k_tile_cols;
+  run(t);
+  write_tile(g, tile, i, rows, j, cols, last);
+}
+
+struct Block {  // columns j ... j+cols-1, rows of k from k0 on, `depth` of them; b: their packed copy, if there is one
+  std::size_t j, cols, k0, depth;
+  const float* b;
+  const float* tail;  // the packed copy of the last panel, where the others are read as they stand
+};
+
+// The runs of rows: as even as they can be, the first ones longer by one.
+struct Runs {
+  std::size_t count, length, longer;
+  explicit Runs(std::size_t m) noexcept : count(ceil_div(m, k_tile_rows)), length(m / count), longer(m % count) {}
+  std::size_t begin(std::size_t run) const noexcept { return run * length + smaller(run, longer); }
+};
+
+// Rows i ... i+rows-1 of c over one block of B. a: these rows of A as phase 0 or this function packs them.
+inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::size_t i, std::size_t rows,
+                     float* a) noexcept {
+  Tile t{};
+  t.k = block.depth;
+  const TileTable* table = cut.left == Left::rows ? &k_tile_rows_table : &k_tile_cols_table;
+  if (cut.left == Left::packed || cut.left == Left::shared) {
+    if (cut.left == Left::packed) pack_a(g, i, rows, block.k0, block.depth, a);
+    t.a = cut.left == Left::packed ? a : a + i * g.k + block.k0 * rows;
+    t.a_row = 1;
+    t.a_col = static_cast<std::ptrdiff_t>(rows);
+  } else {
+    t.a = g.a + static_cast<std::ptrdiff_t>(i) * g.a_row + static_cast<std::ptrdiff_t>(block.k0) * g.a_col;
+    t.a_row = g.a_row;
+    t.a_col = g.a_col;
+  }
+  const bool first = block.k0 == 0, last = block.k0 + block.depth >= g.k;
+  for (std::size_t done = 0; done < block.cols; done += k_tile_cols) {
+    const std::size_t j = block.j + done, cols = smaller(block.cols - done, k_tile_cols);
+    const TileTable* use = table;
+    if (block.b) {
+      t.b = block.b + done * block.depth;
+      t.b_row = k_tile_cols;
+    } else if (cols < k_tile_cols && block.tail) {
+      t.b = block.tail;
+      t.b_row = k_tile_cols;
+    } else if (cut.right == Right::stream) {
+      t.b = g.b + static_cast<std::ptrdiff_t>(block.k0) + static_cast<std::ptrdiff_t>(j) * g.b_col;
+      t.b_row = g.b_col;
+      use = &k_tile_stream_table;
+    } else {
+      t.b = g.b + static_cast<std::ptrdiff_t>(block.k0) * g.b_row + static_cast<std::ptrdiff_t>(j);
+      t.b_row = g.b_row;
+    }
+    run_tile(g, use->at[cols > k_lanes][rows - 1], t, i, rows, j, cols, first, last);
+  }
+}
+
+inline void save_residual(const Gemm& g, std::size_t i, std::size_t rows, std::size_t j, std::size_t cols,
+                          float* to) noexcept {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t v = 0; v < cols; v += k_lanes) {
+      const std::size_t count = smaller(cols - v, k_lanes);
+      const float* from = g.residual + static_cast<std::ptrdiff_t>(i + r) * g.residual_row + j + v;
+      store(to + r * cols + v, load(from, first_lanes(count)), first_lanes(count));
+    }
+}
+
+struct Scratch {
+  float* a;  // one run of rows, or all of A
+  float* b;
+  float* residual;  // null if it need not be saved
+};
+
+// Runs run_begin ... run_end-1 of rows and columns j_begin ... j_end-1 of c.
+inline void run_task(Gemm g, const Cut& cut, const Runs& runs, std::size_t run_begin, std::size_t run_end,
+                     std::size_t j_begin, std::size_t j_end, const Scratch& scratch) noexcept {
+  if (scratch.residual) {
+    const std::size_t i = runs.begin(run_begin);
+    save_residual(g, i, runs.begin(run_end) - i, j_begin, j_end - j_begin, scratch.residual);
+    g.residual_row = static_cast<std::ptrdiff_t>(j_end - j_begin);
+    g.residual = scratch.residual - static_cast<std::ptrdiff_t>(i) * g.residual_row - j_begin;
+  }
+  for (std::size_t j = j_begin; j < j_end; j += cut.cols) {
+    Block block{};
+    block.j = j;
+    block.cols = smaller(cut.cols, j_end - j);
+    std::size_t k0 = 0;
+    do {  // also once for k = 0
+      block.k0 = k0;
+      block.depth = smaller(cut.depth, g.k - k0);
+      block.b = block.tail = nullptr;
+      if (cut.right == Right::ahead) {
+        block.b = g.b_packed + packed_offset(g.n, k0, block.depth, j);
+      } else if (cut.right == Right::packed) {
+        pack_b(g, j, block.cols, k0, block.depth, scratch.b);
+        block.b = scratch.b;
+      } else if (const std::size_t tail = block.cols % k_tile_cols) {
+        pack_b(g, j + block.cols - tail, tail, k0, block.depth, scratch.b);
+        block.tail = scratch.b;
+      }
+      for (std::size_t run = run_begin; run < run_end; ++run)
+        run_rows(g, cut, block, runs.begin(run), runs.length + (run < runs.longer), scratch.a);
+      k0 += cut.depth;
+    } while (k0 < g.k);
+  }
+}
+
+inline void copy_a(const Gemm& g, const Runs& runs, std::size_t run_begin, std::size_t run_end, float* to) noexcept {
+  for (std::size_t run = run_begin; run < run_end; ++run) {
+    const std::size_t i = runs.begin(run);
+    pack_a(g, i, runs.begin(run + 1) - i, 0, g.k, to + i * g.k);
+  }
+}
+
+void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t index, void* shared, void* worker) noexcept {
+  const Cut cut = read(p);
+  const Runs runs(g.m);
+  if (phase + 1 < p.phases) {
+    const std::size_t each = ceil_div(runs.count, p.tasks[phase]), begin = index * each;
+    copy_a(g, runs, smaller(begin, runs.count), smaller(begin + each, runs.count), static_cast<float*>(shared));
+    return;
+  }
+  const std::size_t run = index / cut.col_tasks * cut.runs_per_task, j = index % cut.col_tasks * cut.cols_per_task;
+  const std::size_t run_end = smaller(runs.count, run + cut.runs_per_task), j_end = smaller(g.n, j + cut.cols_per_task);
+  auto* floats = static_cast<float*>(worker);
+  Scratch scratch = {cut.left == Left::shared ? static_cast<float*>(shared) : floats + cut.a_at, floats,
+                     cut.residual_at ? floats + cut.residual_at : nullptr};
+  if (g.m * g.n * g.k > k_tiny_work || cut.right == Right::ahead) {
+    run_task(g, cut, runs, run, run_end, j, j_end, scratch);
+    return;
+  }
+  alignas(64) float b_stack[k_stack_depth * k_tile_cols];
+  alignas(64) float a_stack[k_stack_depth * k_tile_rows];
+  scratch.a = a_stack;
+  scratch.b = b_stack;
+  run_task(g, cut, runs, run, run_end, j, j_end, scratch);
+}
+
+}  // namespace
+}  // namespace qorus::kernels

@@ -1,0 +1,177 @@
+// The register tiles of the matrix product: R rows by C vectors of c, held in registers while k runs. Included after a
+// gemm_vec.h, by that instruction set's gemm.cpp alone; everything has internal linkage.
+//
+// One rule makes every path give the same bits: an element of c is one chain of fused multiply-adds in the order of k, from
+// its start (c, or 0, plus the bias) on. Stopping a chain, storing c and going on from there changes nothing, so neither
+// blocking nor packing nor the number of rows can be seen in the result.
+#pragma once
+
+namespace qorus::kernels {
+namespace {
+
+constexpr std::size_t k_tile_cols = 2 * k_lanes;
+
+// What a tile reads and writes. a: element (i,k) at a[i * a_row + k * a_col]. b: row k at b + k * b_row, C vectors of it.
+struct Tile {
+  std::size_t k;
+  const float* a;
+  std::ptrdiff_t a_row, a_col;
+  const float* b;
+  std::ptrdiff_t b_row;
+  float* c;
+  std::ptrdiff_t c_row;
+  const float* bias;  // C vectors, or null: added to the start of every row
+  bool from_c;  // the chains go on from what c holds
+};
+
+// The compiler moves no load across it: it would load a step's operands steps ahead and spill accumulators for them.
+QORUS_INLINE void step_ends() noexcept { __asm__ volatile("" ::: "memory"); }
+
+// A pointer of which the compiler knows nothing, so that it stays in a register of its own.
+QORUS_INLINE void own_register(const float*& p) noexcept { __asm__ volatile("" : "+r"(p)); }
+
+template <int R, int C>
+QORUS_INLINE void start_tile(const Tile& t, F32 (&acc)[R][C]) noexcept {
+#pragma unroll
+  for (int r = 0; r < R; ++r)
+#pragma unroll
+    for (int v = 0; v < C; ++v) acc[r][v] = t.from_c ? load(t.c + r * t.c_row + v * k_lanes) : set(0.0f);
+  if (t.bias) {
+#pragma unroll
+    for (int v = 0; v < C; ++v) {
+      const F32 bias = load(t.bias + v * k_lanes);
+#pragma unroll
+      for (int r = 0; r < R; ++r) acc[r][v] = t.from_c ? acc[r][v] + bias : bias;
+    }
+  }
+}
+
+template <int R, int C>
+QORUS_INLINE void finish_tile(const Tile& t, const F32 (&acc)[R][C]) noexcept {
+#pragma unroll
+  for (int r = 0; r < R; ++r)
+#pragma unroll
+    for (int v = 0; v < C; ++v) store(t.c + r * t.c_row + v * k_lanes, acc[r][v]);
+}
+
+// c[r, :] += sum over k of a[r,k] b[k,:]. A's rows are a_row apart and contiguous along k (a_col is 1).
+template <int R, int C>
+void tile_rows(const Tile& t) noexcept {
+  F32 acc[R][C];
+  start_tile<R, C>(t, acc);
+  constexpr int U = 4;
+  const float* b = t.b;
+  const std::ptrdiff_t ar = t.a_row, br = t.b_row;
+  constexpr int G = (R + 2) / 3;  // rows in threes: one pointer and two multiples of the stride each
+  const float* a[G];
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    a[g] = t.a + 3 * g * ar;
+    own_register(a[g]);
+  }
+  auto step = [&](int u) __attribute__((always_inline)) {
+    F32 bv[C];
+#pragma unroll
+    for (int v = 0; v < C; ++v) bv[v] = load(b + v * k_lanes);
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const F32 x = set(*(a[r / 3] + (r % 3) * ar + u));
+#pragma unroll
+      for (int v = 0; v < C; ++v) acc[r][v] = fma(x, bv[v], acc[r][v]);
+    }
+    b += br;
+    step_ends();
+  };
+  std::size_t k = t.k;
+  for (; k >= U; k -= U) {
+#pragma unroll
+    for (int u = 0; u < U; ++u) step(u);
+#pragma unroll
+    for (int g = 0; g < G; ++g) a[g] += U;
+  }
+  for (; k > 0; --k) {
+    step(0);
+#pragma unroll
+    for (int g = 0; g < G; ++g) ++a[g];
+  }
+  finish_tile<R, C>(t, acc);
+}
+
+// The same where A's columns are a_col apart and contiguous along the rows (a_row is 1).
+template <int R, int C>
+void tile_cols(const Tile& t) noexcept {
+  F32 acc[R][C];
+  start_tile<R, C>(t, acc);
+  const float *a = t.a, *b = t.b;
+  const std::ptrdiff_t ac = t.a_col, br = t.b_row;
+#pragma unroll 2
+  for (std::size_t k = t.k; k > 0; --k) {
+    F32 bv[C];
+#pragma unroll
+    for (int v = 0; v < C; ++v) bv[v] = load(b + v * k_lanes);
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const F32 x = set(a[r]);
+#pragma unroll
+      for (int v = 0; v < C; ++v) acc[r][v] = fma(x, bv[v], acc[r][v]);
+    }
+    a += ac;
+    b += br;
+    step_ends();
+  }
+  finish_tile<R, C>(t, acc);
+}
+
+// The same where B is given as its transpose: column j of b at b + j * b_row, contiguous along k. Blocks of k_lanes columns are
+// transposed on their way from memory to the multiplication, for products of so few rows that B is read only once.
+template <int R, int C>
+void tile_stream(const Tile& t) noexcept {
+  constexpr auto W = static_cast<std::ptrdiff_t>(k_lanes);
+  F32 acc[R][C];
+  start_tile<R, C>(t, acc);
+  std::ptrdiff_t k = 0;
+  const auto k_end = static_cast<std::ptrdiff_t>(t.k);
+  for (; k + W <= k_end; k += W)
+#pragma unroll
+    for (int v = 0; v < C; ++v) {
+      F32 b[W];
+      load_transposed(t.b + v * W * t.b_row + k, t.b_row, b);
+#pragma unroll
+      for (int u = 0; u < W; ++u)
+#pragma unroll
+        for (int r = 0; r < R; ++r) acc[r][v] = fma(set(*(t.a + r * t.a_row + k + u)), b[u], acc[r][v]);
+    }
+  if (k < k_end) {
+    alignas(64) float rest[W * W];
+#pragma unroll
+    for (int v = 0; v < C; ++v) {
+      for (int j = 0; j < W; ++j)
+        store(rest + j * W, load(t.b + (v * W + j) * t.b_row + k, first_lanes(static_cast<std::size_t>(k_end - k))));
+      F32 b[W];
+      load_transposed(rest, W, b);
+      for (std::ptrdiff_t u = 0; u < k_end - k; ++u)
+#pragma unroll
+        for (int r = 0; r < R; ++r) acc[r][v] = fma(set(*(t.a + r * t.a_row + k + u)), b[u], acc[r][v]);
+    }
+  }
+  finish_tile<R, C>(t, acc);
+}
+
+// Function pointers for R = 1 ... k_tile_rows: tiles[C - 1][R - 1].
+using TileFunction = void (*)(const Tile&) noexcept;
+template <int... R> struct Rows {};
+template <int N, int... R> struct CountRows : CountRows<N - 1, N, R...> {};
+template <int... R> struct CountRows<0, R...> { using type = Rows<R...>; };
+struct TileTable { TileFunction at[2][k_tile_rows]; };
+
+template <int... R> constexpr TileTable rows_table(Rows<R...>) { return {{{tile_rows<R, 1>...}, {tile_rows<R, 2>...}}}; }
+template <int... R> constexpr TileTable cols_table(Rows<R...>) { return {{{tile_cols<R, 1>...}, {tile_cols<R, 2>...}}}; }
+template <int... R> constexpr TileTable stream_table(Rows<R...>) {
+  return {{{tile_stream<R, 1>...}, {tile_stream<R, 2>...}}};
+}
+constexpr TileTable k_tile_rows_table = rows_table(CountRows<k_tile_rows>::type{});
+constexpr TileTable k_tile_cols_table = cols_table(CountRows<k_tile_rows>::type{});
+constexpr TileTable k_tile_stream_table = stream_table(CountRows<k_stream_rows>::type{});
+
+}  // namespace
+}  // namespace qorus::kernels
