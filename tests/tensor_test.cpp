@@ -173,6 +173,12 @@ TEST(Tensor, ThatWasOnlyPlannedHasNoElements) {
   EXPECT_FAILS(planned.at<float>({0, 0, 0, 0}), Errc::invalid_argument);
   EXPECT_FAILS(keep(Tensor(nullptr, DType::f32, Layout::dense({2}), {})), Errc::invalid_argument);
   EXPECT_NE(to_string(planned).find("f32 [1000,1000,1000,1000]"), std::string::npos);
+  Scene scene(4096);
+  scene.context.planning = true;
+  const Tensor result = Fresh::make(scene.context, {4}).value().freeze();
+  EXPECT_OK(result.check("add"));
+  EXPECT_FAILS(result.to_vector(), Errc::invalid_argument);
+  EXPECT_FAILS(keep(result), Errc::invalid_argument);
 }
 
 // --- lifetimes -------------------------------------------------------------------------------------------------------------
@@ -302,28 +308,38 @@ TEST(Fresh, SaysWhyThereIsNone) {
   EXPECT_FAILS(Fresh::make(scene.context, {1}), Errc::not_built);
 }
 
-TEST(Fresh, IsRecordedOnlyWhenTrackedAndATapeRecords) {
+TEST(Fresh, IsRecordedOnlyWhenAnInputIsTrackedAndATapeRecords) {
   struct Saved {
     int value;
   };
   static int records = 0, seen = 0;
+  static Node node;
   Scene scene(4096);
-  const auto freeze = [&](bool tracked) { return Fresh::make(scene.context, {2}).value().freeze(RuleRef{3}, tracked, Saved{42}); };
-  EXPECT_FALSE(freeze(true).value().tracked());
-  scene.context.record = [](Context&, RuleRef rule, const void* saved, std::size_t size, std::size_t numel) noexcept -> Result<std::uint32_t> {
+  const Owned elsewhere = counting({2});
+  const Tensor constant = elsewhere, tracked = elsewhere.tensor().with_slot(5);
+  const auto freeze = [&](const Tensor& input) {
+    return Fresh::make(scene.context, {2}).value().freeze(RuleRef{3}, {&input, &constant}, Saved{42});
+  };
+  EXPECT_FALSE(freeze(tracked).value().tracked());  // no tape
+  scene.context.record = [](Context&, const Node& recorded, const void* saved, std::size_t size) noexcept -> Result<std::uint32_t> {
     ++records;
-    if (rule.builtin == 3 && size == sizeof(Saved) && numel == 2) std::memcpy(&seen, saved, sizeof seen);
+    node = recorded;
+    if (size == sizeof(Saved)) std::memcpy(&seen, saved, sizeof seen);
     if (records == 2) return fail(Errc::out_of_memory, "tape", "full");
     return 17u;
   };
-  EXPECT_FALSE(freeze(false).value().tracked());
+  EXPECT_FALSE(freeze(constant).value().tracked());
   EXPECT_EQ(records, 0);
-  const Tensor tensor = freeze(true).value();
-  EXPECT_EQ(tensor.grad_ref().slot, 17u);
-  EXPECT_EQ(tensor.grad_ref().numel, 2u);
+  const Tensor result = freeze(tracked).value();
+  EXPECT_EQ(result.grad_ref().slot, 17u);
+  EXPECT_EQ(result.grad_ref().numel, 2u);
   EXPECT_EQ(seen, 42);
-  EXPECT_FALSE(tensor.seen_as(tensor.layout()).tracked());
-  EXPECT_FAILS(freeze(true), Errc::out_of_memory);
+  EXPECT_EQ(node.rule.builtin, 3);
+  EXPECT_EQ(node.out_numel, 2u);
+  ASSERT_EQ(node.read_count, 2);  // both inputs live outside the tape's frame
+  EXPECT_EQ(node.reads[0].block, elsewhere.tensor().lifetime().block);
+  EXPECT_FALSE(result.seen_as(result.layout()).tracked());
+  EXPECT_FAILS(freeze(tracked), Errc::out_of_memory);
 }
 
 TEST(GradRef, OfAParameterNamesItsPlaceInItsBlock) {

@@ -100,7 +100,8 @@ std::size_t format(const Tensor& tensor, std::span<char> out) noexcept {
   if (auto ok = tensor.check("format"); !ok) {
     writer.put(ok.error().message().view());
   } else {
-    if (tensor.data()) put_axis(writer, tensor, 0, tensor.data());
+    const bool planned = tensor.context() && tensor.context()->planning;
+    if (tensor.data() && !planned) put_axis(writer, tensor, 0, tensor.data());
     writer.put(" ");
     writer.put(to_string(tensor.dtype()));
     writer.put(" [");

@@ -25,7 +25,7 @@ Status Tensor::check(DType wanted, const char* op) const noexcept {
 
 Status Tensor::readable(DType wanted, const char* op) const noexcept {
   if (auto ok = check(wanted, op); !ok) return ok;
-  if (context_ && context_->planning) {
+  if ((context_ && context_->planning) || (!data_ && numel() > 0)) {
     return fail(Errc::invalid_argument, op, "while planning, a tensor has a shape but no elements", shape_.dims());
   }
   return {};
@@ -145,7 +145,9 @@ Result<Owned> Owned::zeros(const Shape& shape, DType dtype) noexcept {
 
 Result<Owned> keep(const Tensor& tensor) noexcept {
   if (auto ok = tensor.check("keep"); !ok) return fail(ok.error());
-  if (!tensor.data() && tensor.numel()) return fail(Errc::invalid_argument, "keep", "a planned tensor has no elements", tensor.shape().dims());
+  if ((tensor.context() && tensor.context()->planning) || (!tensor.data() && tensor.numel() > 0)) {
+    return fail(Errc::invalid_argument, "keep", "while planning, a tensor has a shape but no elements", tensor.shape().dims());
+  }
   auto copy = Owned::zeros(tensor.shape(), tensor.dtype());
   if (copy) tensor.copy_elements(const_cast<std::byte*>(copy->tensor().data()));
   return copy;
