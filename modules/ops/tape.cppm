@@ -71,6 +71,8 @@ class Gradients {
   // sqrt(sum of squares) over all parameters; the scale included. Errors: stale_tensor, out_of_memory.
   [[nodiscard]] Result<float> norm() const noexcept;
 
+  [[nodiscard]] Context& context() const noexcept { return *context_; }  // only while the tape is open
+
   // What an optimizer multiplies each gradient by, and then limits it to.
   float scale = 1;
   float limit = std::numeric_limits<float>::infinity();

@@ -1,0 +1,199 @@
+// Pipes: `layer | layer` is a layer, `tensor | layer` applies it, and an error goes through. Chains are flat, and neighbours with a
+// fused kernel are joined at compile time.
+module;
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+export module qorus.nn:chain;
+import qorus.ops;
+import :param;
+import :layers;
+
+export namespace qorus::nn {
+
+// A layer that can take the next one's activation into its own kernel.
+template <class L>
+concept Fusable = requires(const L& layer, const Tensor& x, Activation a) {
+  { layer.with(x, a) } -> std::same_as<Result<Tensor>>;
+};
+template <class L>
+concept FusableActivation = requires {
+  { L::k_activation } -> std::convertible_to<Activation>;
+};
+
+// A layer under a name of its own instead of its index.
+template <Layer L>
+struct Named {
+  static constexpr std::size_t k_longest = 47;
+  L layer;
+  std::array<char, k_longest + 1> text{};
+
+  [[nodiscard]] std::string_view name() const noexcept { return text.data(); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return layer(x); }
+};
+template <class L>
+inline constexpr bool k_is_named = false;
+template <class L>
+inline constexpr bool k_is_named<Named<L>> = true;
+
+// One layer after the other. Its parts are named by index, as in "0.weight".
+template <Layer... Ls>
+struct Chain {
+  static constexpr std::string_view k_name = "chain";
+  std::tuple<Ls...> layers;
+
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
+    return trace(x, [](std::size_t, const auto&, const Tensor&) {});
+  }
+  // The same, telling observe(index, layer, output) of every step.
+  template <class F>
+  [[nodiscard]] Result<Tensor> trace(const Tensor& x, F&& observe) const noexcept {
+    Result<Tensor> y = x;
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (step<I>(y, observe), ...); }(std::index_sequence_for<Ls...>{});
+    return y;
+  }
+  // Calls f(name, layer) for each part.
+  template <class Self, class F>
+  static void visit_parts(Self& self, F&& f) {
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (visit_part<I>(self, f), ...); }(std::index_sequence_for<Ls...>{});
+  }
+
+ private:
+  template <std::size_t I>
+  using Part = std::tuple_element_t<I, std::tuple<Ls...>>;
+  // Whether part I is an activation that part I - 1 has taken over.
+  template <std::size_t I>
+  static constexpr bool taken() {
+    if constexpr (I == 0 || I >= sizeof...(Ls)) {
+      return false;
+    } else {
+      return Fusable<Part<I - 1>> && FusableActivation<Part<I>>;
+    }
+  }
+  template <std::size_t I, class F>
+  void step(Result<Tensor>& y, F& observe) const noexcept {
+    if (!y) return;
+    const auto& layer = std::get<I>(layers);
+    if constexpr (taken<I + 1>()) {
+      y = layer.with(*y, Part<I + 1>::k_activation);
+    } else if constexpr (!taken<I>()) {
+      y = layer(*y);
+    }
+    if (y) observe(I, layer, *y);
+  }
+  template <std::size_t I, class Self, class F>
+  static void visit_part(Self& self, F& f) {
+    auto& part = std::get<I>(self.layers);
+    if constexpr (k_is_named<Part<I>>) {
+      f(part.name(), part.layer);
+    } else {
+      f(I, part);
+    }
+  }
+};
+template <class L>
+inline constexpr bool k_is_chain = false;
+template <class... Ls>
+inline constexpr bool k_is_chain<Chain<Ls...>> = true;
+
+template <Layer L>
+[[nodiscard]] auto as_parts(L layer) noexcept {
+  if constexpr (k_is_chain<L>) {
+    return std::move(layer.layers);
+  } else {
+    return std::tuple<L>(std::move(layer));
+  }
+}
+template <Layer... Ls>
+[[nodiscard]] Chain<Ls...> as_chain(std::tuple<Ls...> parts) noexcept {
+  return {std::move(parts)};
+}
+
+// `nn::named("encoder", layer)`: its parameters are called encoder.… ; at most 47 characters.
+template <Layer L>
+[[nodiscard]] Named<L> named(std::string_view name, L layer) noexcept {
+  Named<L> result{.layer = std::move(layer)};
+  name.copy(result.text.data(), Named<L>::k_longest);
+  return result;
+}
+
+// x + f(x)
+template <Layer L>
+struct Residual {
+  static constexpr std::string_view k_name = "residual";
+  L body;
+  static constexpr auto fields() { return nn::fields("body", &Residual::body); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return x + body(x); }
+};
+template <Layer L>
+[[nodiscard]] Residual<L> residual(L body) noexcept {
+  return {std::move(body)};
+}
+
+// n layers of one type, one after the other, each with parameters of its own; made of the pattern when the model is built.
+template <Layer L>
+class Repeat {
+ public:
+  static constexpr std::string_view k_name = "repeat";
+  Repeat(std::size_t count, L pattern) noexcept : pattern_(std::move(pattern)), count_(count) {}
+  Repeat(Repeat&&) noexcept = default;
+  Repeat& operator=(Repeat&&) noexcept = default;
+  // A copy of a built one has to be built again.
+  Repeat(const Repeat& other) noexcept : pattern_(other.pattern_), count_(other.count_) {}
+  Repeat& operator=(const Repeat& other) noexcept { return *this = Repeat(other); }
+  ~Repeat() = default;
+
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
+    if (layers_.size() != count_) return fail(Errc::not_built, "repeat", "nn::build the model first", x.shape().dims());
+    Result<Tensor> y = x;
+    for (const L& layer : layers_) {
+      if (y) y = layer(*y);
+    }
+    return y;
+  }
+  [[nodiscard]] Status expand_parts() noexcept {
+    if (auto room = layers_.reserve(count_); !room) return room;
+    while (layers_.size() < count_) {
+      if (auto pushed = layers_.push(pattern_); !pushed) return pushed;
+    }
+    return {};
+  }
+  template <class Self, class F>
+  static void visit_parts(Self& self, F&& f) {
+    for (std::size_t i = 0; i < self.layers_.size(); ++i) f(i, self.layers_[i]);
+  }
+
+ private:
+  L pattern_;
+  std::size_t count_;
+  List<L> layers_;
+};
+template <Layer L>
+[[nodiscard]] Repeat<L> repeat(std::size_t count, L pattern) noexcept {
+  return {count, std::move(pattern)};
+}
+
+}  // namespace qorus::nn
+
+export namespace qorus {
+
+// Applies a layer. The first error of a pipe is its result.
+template <nn::Layer L>
+[[nodiscard]] Result<Tensor> operator|(const Operand& x, const L& layer) noexcept {
+  if (!x.ok()) return fail(x.error());
+  return layer(*x);
+}
+
+// Composes layers.
+template <nn::Layer A, nn::Layer B>
+  requires std::copy_constructible<A> && std::copy_constructible<B>
+[[nodiscard]] auto operator|(A a, B b) noexcept {
+  return nn::as_chain(std::tuple_cat(nn::as_parts(std::move(a)), nn::as_parts(std::move(b))));
+}
+
+}  // namespace qorus

@@ -1,0 +1,117 @@
+// Layers: value types with public members, a list of them, and a call operator. Shapes are inferred when a model is built.
+module;
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+export module qorus.nn:layers;
+import qorus.ops;
+import :param;
+
+export namespace qorus::nn {
+
+// Anything that makes a tensor of a tensor. No base class, no registration.
+template <class L>
+concept Layer = requires(const L& layer, const Tensor& x) {
+  { layer(x) } -> std::same_as<Result<Tensor>>;
+};
+
+// y = x weight^T + bias; x: […, in], y: […, out]. weight: [out, in], bias: [out].
+struct Linear {
+  static constexpr std::string_view k_name = "linear";
+  Param weight, bias{.role = Role::bias};
+  std::int64_t out_features = 0;
+  bool has_bias = true;
+
+  static constexpr auto fields() { return nn::fields("weight", &Linear::weight, "bias", &Linear::bias); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return with(x, Activation::none); }
+  // With an activation fused in: what a chain makes of `linear | relu`.
+  [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation) const noexcept;
+};
+struct LinearOptions {
+  bool bias = true;
+};
+[[nodiscard]] inline Linear linear(std::int64_t out_features, const LinearOptions& options = {}) noexcept {
+  return {.out_features = out_features, .has_bias = options.bias};
+}
+
+// Element-wise activations, which a preceding linear layer takes over.
+template <Activation A>
+struct Activate {
+  static constexpr Activation k_activation = A;
+  static constexpr std::string_view k_name = A == Activation::relu        ? "relu"
+                                             : A == Activation::gelu      ? "gelu"
+                                             : A == Activation::gelu_tanh ? "gelu_tanh"
+                                             : A == Activation::silu      ? "silu"
+                                             : A == Activation::sigmoid   ? "sigmoid"
+                                                                          : "tanh";
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
+    if constexpr (A == Activation::relu) return ops::relu(x);
+    if constexpr (A == Activation::gelu) return ops::gelu(x);
+    if constexpr (A == Activation::gelu_tanh) return ops::gelu_tanh(x);
+    if constexpr (A == Activation::silu) return ops::silu(x);
+    if constexpr (A == Activation::sigmoid) return ops::sigmoid(x);
+    if constexpr (A == Activation::tanh) return ops::tanh(x);
+  }
+};
+[[nodiscard]] constexpr Activate<Activation::relu> relu() noexcept { return {}; }
+[[nodiscard]] constexpr Activate<Activation::gelu> gelu() noexcept { return {}; }
+[[nodiscard]] constexpr Activate<Activation::gelu_tanh> gelu_tanh() noexcept { return {}; }
+[[nodiscard]] constexpr Activate<Activation::silu> silu() noexcept { return {}; }
+[[nodiscard]] constexpr Activate<Activation::sigmoid> sigmoid() noexcept { return {}; }
+[[nodiscard]] constexpr Activate<Activation::tanh> tanh() noexcept { return {}; }
+
+struct LeakyRelu {
+  static constexpr std::string_view k_name = "leaky_relu";
+  float slope = 0.01f;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::leaky_relu(x, slope); }
+};
+[[nodiscard]] constexpr LeakyRelu leaky_relu(float slope = 0.01f) noexcept { return {slope}; }
+
+struct Elu {
+  static constexpr std::string_view k_name = "elu";
+  float a = 1;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::elu(x, a); }
+};
+[[nodiscard]] constexpr Elu elu(float a = 1) noexcept { return {a}; }
+
+struct Softplus {
+  static constexpr std::string_view k_name = "softplus";
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::softplus(x); }
+};
+[[nodiscard]] constexpr Softplus softplus() noexcept { return {}; }
+
+struct Softmax {
+  static constexpr std::string_view k_name = "softmax";
+  int axis = -1;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::softmax(x, axis); }
+};
+[[nodiscard]] constexpr Softmax softmax(int axis = -1) noexcept { return {axis}; }
+
+struct LogSoftmax {
+  static constexpr std::string_view k_name = "log_softmax";
+  int axis = -1;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::log_softmax(x, axis); }
+};
+[[nodiscard]] constexpr LogSoftmax log_softmax(int axis = -1) noexcept { return {axis}; }
+
+// Each example made a row: [batch, …] to [batch, rest]. `first` is the first axis that is joined.
+struct Flatten {
+  static constexpr std::string_view k_name = "flatten";
+  int first = 1;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::flatten(x, first); }
+};
+[[nodiscard]] constexpr Flatten flatten(int first = 1) noexcept { return {first}; }
+
+// Each example in another shape: [batch, …] to [batch, extents…]; one extent may be -1.
+struct Reshape {
+  static constexpr std::string_view k_name = "reshape";
+  std::array<std::int64_t, k_max_rank> extents{};
+  std::size_t count = 0;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+};
+[[nodiscard]] Reshape reshape(std::initializer_list<std::int64_t> extents) noexcept;
+
+}  // namespace qorus::nn

@@ -1,0 +1,156 @@
+// Model: layers together with the one slab that holds their parameters; and build, which makes it.
+module;
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <utility>
+export module qorus.nn:model;
+import qorus.ops;
+import :param;
+import :layers;
+import :init;
+
+export namespace qorus::nn {
+
+// One parameter of a model: its name, its elements, and where it lies in the slab.
+struct Parameter {
+  Text name;
+  Tensor tensor;
+  Role role = Role::weight;
+  bool trainable = true;
+  std::size_t offset = 0;  // in floats
+};
+
+// The parameters of a model, in the order of its field lists: a slab (the trainable ones first), each 64-byte aligned, padding 0.
+// Gradients and an optimizer's moments have the same layout. Movable, not copyable.
+class Parameters {
+ public:
+  [[nodiscard]] std::span<const Parameter> parameters() const noexcept { return list_.span(); }
+  // By name. Errors: not_found.
+  [[nodiscard]] Result<Tensor> parameter(std::string_view name) const noexcept;
+  // How many numbers there are in all; how many of them are trained.
+  [[nodiscard]] std::size_t parameter_count() const noexcept;
+  [[nodiscard]] std::size_t trainable_count() const noexcept;
+
+  // Overwrites a parameter: loading, and surgery. Not while a tape that used it is open.
+  // Errors: not_found, invalid_size (both shapes), invalid_dtype, stale_tensor.
+  [[nodiscard]] Status assign(std::string_view name, const Tensor& values) noexcept;
+
+  // The trainable part of the slab, for optimizers: parameters change here and nowhere else.
+  [[nodiscard]] std::span<float> trainable_slab() noexcept { return {reinterpret_cast<float*>(slab_.data()), block().floats}; }
+  [[nodiscard]] std::span<const float> slab() const noexcept {
+    return {reinterpret_cast<const float*>(slab_.data()), slab_.size() / sizeof(float)};
+  }
+  [[nodiscard]] const Block& block() const noexcept { return *slab_.block(); }
+
+ protected:
+  // While a model is built: what a layer said of a parameter, by the parameter's address.
+  struct Declared {
+    const void* param;
+    Dims shape;
+  };
+  [[nodiscard]] static Status declare(void* builder, const void* param, const Dims& shape) noexcept;
+  // Appends the parameter at `param`, if it was declared. Errors: out_of_memory.
+  [[nodiscard]] Status enlist(std::string_view name, const Param& param, const List<Declared>& declared) noexcept;
+  // Takes the slab, gives every parameter its place and fills it.
+  [[nodiscard]] Status allocate(const Initializer& init) noexcept;
+
+  List<Parameter> list_;
+  List<Leaf> leaves_;
+  Slab slab_;
+};
+
+struct BuildOptions {
+  DType input = DType::f32;  // i32 for models of tokens
+};
+
+// Layers with their parameters bound. Callable like a layer: `x | model`.
+template <Layer L>
+class Model : public Parameters {
+ public:
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return layers_(x); }
+  [[nodiscard]] const L& layers() const noexcept { return layers_; }
+  // The shape of one example that the model was built for.
+  [[nodiscard]] const Shape& input_shape() const noexcept { return input_shape_; }
+  [[nodiscard]] DType input_dtype() const noexcept { return input_dtype_; }
+
+  [[nodiscard]] static Result<Model> make(L layers, const Shape& example, const Initializer& init, const BuildOptions& options) noexcept {
+    Model model(std::move(layers), example, options.input);
+    if (auto done = expand(model.layers_); !done) return fail(done.error());
+    List<Declared> declared;
+    if (auto done = model.infer(declared); !done) return fail(done.error());
+    Status status;
+    visit(model.layers_, [&](std::string_view name, const Param& param) {
+      if (status) status = model.enlist(name, param, declared);
+    });
+    if (status) status = model.allocate(init);
+    if (!status) return fail(status.error());
+    std::size_t next = 0;
+    visit(model.layers_, [&](std::string_view name, Param& param) {
+      if (next < model.list_.size() && model.list_[next].name.view() == name) param.tensor = model.list_[next++].tensor;
+    });
+    return model;
+  }
+
+ private:
+  Model(L layers, const Shape& example, DType dtype) noexcept : layers_(std::move(layers)), input_shape_(example), input_dtype_(dtype) {}
+
+  // Runs the layers over shapes only; they declare what they need.
+  [[nodiscard]] Status infer(List<Declared>& declared) const noexcept {
+    Workspace workspace = planning_workspace();
+    workspace.context().declare = declare;
+    workspace.context().builder = &declared;
+    auto frame = workspace.frame();
+    auto x = frame.input(Tensor(nullptr, input_dtype_, Layout::dense(input_shape_.inserted(0, 1)), {}));
+    if (!x) return fail(x.error());
+    if (auto y = layers_(*x); !y) return fail(y.error());
+    return {};
+  }
+
+  L layers_;
+  Shape input_shape_;
+  DType input_dtype_;
+};
+
+// Makes a model of layers: infers every shape from that of one example (without the batch), takes one slab for all parameters and
+// fills it. Errors: those of the layers (shapes that do not fit), out_of_memory.
+template <Layer L>
+[[nodiscard]] Result<Model<L>> build(L layers, const Shape& example, const Initializer& init = init::kaiming(0),
+                                     const BuildOptions& options = {}) noexcept {
+  return Model<L>::make(std::move(layers), example, init, options);
+}
+
+struct PlanOptions {
+  bool training = false;  // with tape, backward and gradients
+};
+
+// Bytes of workspace scratch that one pass over `input` (its shape with the batch) takes, computed from shapes alone.
+// Errors: those of the layers.
+template <Layer L>
+[[nodiscard]] Result<std::size_t> plan(const L& model, const Shape& input, const PlanOptions& options = {}, DType dtype = DType::f32) noexcept {
+  Workspace workspace = planning_workspace();
+  const Tensor x(nullptr, dtype, Layout::dense(input), {});
+  if (options.training) {
+    auto tape = workspace.record();
+    auto done = tape.input(x).and_then([&](const Tensor& t) { return model(t); }).and_then([](const Tensor& y) { return ops::sum(y); }).and_then(backward);
+    if (!done) return fail(done.error());
+  } else {
+    auto frame = workspace.frame();
+    auto y = frame.input(x).and_then([&](const Tensor& t) { return model(t); });
+    if (!y) return fail(y.error());
+  }
+  return workspace.counters().high_water;
+}
+
+}  // namespace qorus::nn
+
+export namespace qorus {
+// A model that could not be built passes its error on.
+template <nn::Layer L>
+[[nodiscard]] Result<Tensor> operator|(const Operand& x, const Result<nn::Model<L>>& model) noexcept {
+  if (!x.ok()) return fail(x.error());
+  if (!model) return fail(model.error());
+  return (*model)(*x);
+}
+}  // namespace qorus

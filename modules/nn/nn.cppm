@@ -1,0 +1,10 @@
+// qorus.nn: layers as values, pipes that compose and apply them, models that own their parameters, losses.
+export module qorus.nn;
+export import qorus.ops;
+export import :param;
+export import :layers;
+export import :chain;
+export import :init;
+export import :model;
+export import :loss;
+export import :summary;

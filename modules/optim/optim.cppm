@@ -1,0 +1,4 @@
+// qorus.optim: optimizers, each one fused pass over the parameters, their gradients and their moments.
+export module qorus.optim;
+export import qorus.nn;
+export import :optimizer;

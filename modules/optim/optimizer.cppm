@@ -1,0 +1,81 @@
+// Optimizers. One type for all of them, so that options, checkpoints and loops need no templates.
+module;
+#include <cstddef>
+#include <cstdint>
+#include <span>
+export module qorus.optim:optimizer;
+import qorus.nn;
+
+export namespace qorus {
+
+// Stochastic gradient descent. b = momentum b + (1 - dampening) g, b = g in the first step; p -= lr (nesterov ? g + momentum b : b),
+// where g includes weight_decay p + l1 sign(p).
+struct SgdOptions {
+  float lr = 0.01f;
+  float momentum = 0, dampening = 0;
+  bool nesterov = false;
+  float weight_decay = 0, l1 = 0;
+};
+
+// Kingma & Ba 2015; m = b1 m + (1-b1) g, v = b2 v + (1-b2) g^2, p -= lr m^ / (sqrt(v^) + eps) with m^, v^ corrected for their start.
+struct AdamOptions {
+  float lr = 1e-3f;
+  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
+  float weight_decay = 0;  // adam: added to the gradient; adamw: p -= lr weight_decay p (Loshchilov & Hutter 2019)
+  float l1 = 0;            // l1 sign(p), added to the gradient
+};
+
+// An optimizer's formula and numbers, not yet tied to a model.
+struct OptimizerSpec {
+  enum class Kind : std::uint8_t { sgd, adam, adamw };
+  Kind kind = Kind::adamw;
+  SgdOptions sgd = {};
+  AdamOptions adam = {};
+
+  [[nodiscard]] float lr() const noexcept { return kind == Kind::sgd ? sgd.lr : adam.lr; }
+};
+
+// An optimizer of one model: its moments, one slab each, laid out as the model's parameters. Movable.
+class Optimizer {
+ public:
+  Optimizer(const OptimizerSpec& spec, const nn::Parameters& model) noexcept;
+
+  // Updates the model's parameters in place from the gradients, scaled and limited as they say. One pass, no allocation; parallel.
+  // Errors: out_of_memory (the moments could not be had), invalid_argument (numbers out of range; another model), stale_tensor,
+  // not_found (the loss depends on none of the parameters).
+  [[nodiscard]] Status step(nn::Parameters& model, const Gradients& gradients) noexcept;
+
+  [[nodiscard]] const OptimizerSpec& spec() const noexcept { return spec_; }
+  [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
+  void set_lr(float lr) noexcept { (spec_.kind == OptimizerSpec::Kind::sgd ? spec_.sgd.lr : spec_.adam.lr) = lr; }
+  // The state, for checkpoints: first and second moments (momentum and nothing for SGD).
+  [[nodiscard]] std::span<float> moment(int i) noexcept;
+  void set_steps(std::uint64_t steps) noexcept { steps_ = steps; }
+
+ private:
+  OptimizerSpec spec_;
+  Slab moments_[2];
+  std::size_t floats_ = 0;
+  std::uint64_t steps_ = 0;
+  Status ready_;
+};
+
+namespace optim {
+[[nodiscard]] inline OptimizerSpec sgd(const SgdOptions& options = {}) noexcept { return {.kind = OptimizerSpec::Kind::sgd, .sgd = options}; }
+[[nodiscard]] inline OptimizerSpec adam(const AdamOptions& options = {}) noexcept { return {.kind = OptimizerSpec::Kind::adam, .adam = options}; }
+// weight_decay is 0.01 unless set.
+struct AdamWOptions {
+  float lr = 1e-3f;
+  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
+  float weight_decay = 0.01f;
+  float l1 = 0;
+};
+[[nodiscard]] inline OptimizerSpec adamw(const AdamWOptions& o = {}) noexcept {
+  return {.kind = OptimizerSpec::Kind::adamw, .adam = {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.l1}};
+}
+[[nodiscard]] inline Optimizer sgd(const nn::Parameters& model, const SgdOptions& options = {}) noexcept { return {sgd(options), model}; }
+[[nodiscard]] inline Optimizer adam(const nn::Parameters& model, const AdamOptions& options = {}) noexcept { return {adam(options), model}; }
+[[nodiscard]] inline Optimizer adamw(const nn::Parameters& model, const AdamWOptions& options = {}) noexcept { return {adamw(options), model}; }
+}  // namespace optim
+
+}  // namespace qorus
