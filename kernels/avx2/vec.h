@@ -22,7 +22,7 @@ struct I32 {
 };
 struct Mask {
   __m256 v;
-};              // all bits of a lane, or none
+};  // all bits of a lane, or none
 struct All {};  // every lane takes part
 struct Some {   // the first few do: the others load 0 and are not stored
   __m256i v;
@@ -83,6 +83,7 @@ QORUS_INLINE float largest(F32 x) {
 QORUS_INLINE float smallest(F32 x) {
   return across(x, [](__m128 a, __m128 b) { return _mm_min_ps(a, b); });
 }  // no NaN
+QORUS_INLINE float first(F32 x) { return _mm256_cvtss_f32(x.v); }
 
 // --- comparisons: false where either is NaN
 // ----------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ QORUS_INLINE F32 scale2(F32 x, F32 n) {
 QORUS_INLINE float sum(F32 x) { return _mm512_reduce_add_ps(x.v); }
 QORUS_INLINE float largest(F32 x) { return _mm512_reduce_max_ps(x.v); }   // no NaN in x
 QORUS_INLINE float smallest(F32 x) { return _mm512_reduce_min_ps(x.v); }  // no NaN in x
+QORUS_INLINE float first(F32 x) { return _mm512_cvtss_f32(x.v); }
 
 // --- comparisons: false where either is NaN
 // ----------------------------------------------------------------------------------

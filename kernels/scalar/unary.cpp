@@ -92,7 +92,7 @@ void unary_bwd(Unary op, const float* x, const float* y, const float* dy, float*
   const auto from_y = [&](auto slope) { map_bwd(y, dy, dx, n, accumulate, slope); };
   const auto constant = [&](double slope) { map_bwd(dy, dy, dx, n, accumulate, [=](double) { return slope; }); };
   const auto zero = [&] {
-    if (!accumulate) map(dy, dx, n, [](double) { return 0.0; });
+    if (!accumulate) map(dx, dx, n, [](double) { return 0.0; });
   };
   switch (op) {
     case Unary::neg: return constant(-1);

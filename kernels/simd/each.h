@@ -27,11 +27,43 @@ QORUS_INLINE void each4(std::size_t n, F f) {
   if (i < n) f(i, first_lanes(n - i));
 }
 
+// An array, or one number for all: what a stride of 1 or 0 means.
+struct Stream {
+  const float* p;
+  template <class Part>
+  QORUS_INLINE F32 at(std::size_t i, Part part) const {
+    return load(p + i, part);
+  }
+};
+struct Constant {
+  F32 value;
+  template <class Part>
+  QORUS_INLINE F32 at(std::size_t, Part) const {
+    return value;
+  }
+};
+
+// use(a, b) with each of the two as what its stride says.
+template <class F>
+QORUS_INLINE void with_strides(const float* a, std::size_t sa, const float* b, std::size_t sb, F use) {
+  if (sa && sb) return use(Stream{a}, Stream{b});
+  if (sa) return use(Stream{a}, Constant{set(*b)});
+  if (sb) return use(Constant{set(*a)}, Stream{b});
+  use(Constant{set(*a)}, Constant{set(*b)});
+}
+
+// Two sums that are formed in one walk.
+struct Pair {
+  F32 a, b;
+};
+QORUS_INLINE Pair operator+(Pair x, Pair y) { return {x.a + y.a, x.b + y.b}; }
+QORUS_INLINE Pair pad(Pair x, Pair fill, Some s) { return {pad(x.a, fill.a, s), pad(x.b, fill.b, s)}; }
+
 // combine over all i of value(i, part), in four accumulators (vector j goes to accumulator j mod 4) that are combined
 // as (0 with 1) with (2 with 3); lanes past the end hold `start`, the neutral element.
-template <class Value, class Combine>
-QORUS_INLINE F32 fold(std::size_t n, F32 start, Value value, Combine combine) {
-  F32 t0 = start, t1 = start, t2 = start, t3 = start;
+template <class T, class Value, class Combine>
+QORUS_INLINE T fold(std::size_t n, T start, Value value, Combine combine) {
+  T t0 = start, t1 = start, t2 = start, t3 = start;
   std::size_t i = 0;
   for (; i + 4 * k_lanes <= n; i += 4 * k_lanes) {
     t0 = combine(t0, value(i, All{}));

@@ -1,0 +1,10 @@
+// AVX2: the kernels of simd/binary.h with this instruction set's vector.
+#include "kernels/avx2/vec.h"
+//
+#include "kernels/simd/binary.h"
+
+namespace qorus::kernels {
+
+extern constinit const BinaryPart binary_avx2{binary, compare, choose, axpy, fma_into, clamp};
+
+}  // namespace qorus::kernels

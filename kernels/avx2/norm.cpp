@@ -1,0 +1,10 @@
+// AVX2: the kernels of simd/norm.h with this instruction set's vector.
+#include "kernels/avx2/vec.h"
+//
+#include "kernels/simd/norm.h"
+
+namespace qorus::kernels {
+
+extern constinit const NormPart norm_avx2{layer_norm, layer_norm_bwd, rms_norm, rms_norm_bwd};
+
+}  // namespace qorus::kernels

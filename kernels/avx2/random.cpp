@@ -1,0 +1,10 @@
+// AVX2: the kernels of simd/random.h with this instruction set's vector.
+#include "kernels/avx2/vec.h"
+//
+#include "kernels/simd/random.h"
+
+namespace qorus::kernels {
+
+extern constinit const RandomPart random_avx2{random_bits, random_uniform, dropout};
+
+}  // namespace qorus::kernels

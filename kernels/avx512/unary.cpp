@@ -1,0 +1,10 @@
+// AVX-512: the kernels of simd/unary.h with this instruction set's vector.
+#include "kernels/avx512/vec.h"
+//
+#include "kernels/simd/unary.h"
+
+namespace qorus::kernels {
+
+extern constinit const UnaryPart unary_avx512{unary, unary_bwd};
+
+}  // namespace qorus::kernels

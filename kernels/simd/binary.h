@@ -1,0 +1,93 @@
+// Two-argument element-wise kernels over the vector type. Include a vec.h first.
+#pragma once
+#include "kernels/parts.h"
+#include "kernels/simd/each.h"
+#include "kernels/simd/math.h"
+
+namespace qorus::kernels {
+namespace {
+
+template <class F>
+QORUS_INLINE void zip(const float* a, std::size_t sa, const float* b, std::size_t sb, float* y, std::size_t n, F f) {
+  with_strides(a, sa, b, sb, [&](auto left, auto right) {
+    each4(n, [&](std::size_t i, auto part) { store(y + i, f(left.at(i, part), right.at(i, part)), part); });
+  });
+}
+template <class F>
+QORUS_INLINE void zip_pow(const float* a, std::size_t sa, const float* b, std::size_t sb, float* y, std::size_t n,
+                          F f) {
+  with_strides(a, sa, b, sb, [&](auto left, auto right) {
+    each(n, [&](std::size_t i, auto part) { store(y + i, f(left.at(i, part), right.at(i, part)), part); });
+  });
+}
+
+void binary(Binary op, const float* a, std::size_t sa, const float* b, std::size_t sb, float* y,
+            std::size_t n) noexcept {
+  if (n == 0) return;  // a lone number may then not be there either
+  switch (op) {
+    case Binary::add: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u + v; });
+    case Binary::sub: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u - v; });
+    case Binary::mul: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u * v; });
+    case Binary::div: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u / v; });
+    case Binary::pow: return zip_pow(a, sa, b, sb, y, n, [](F32 u, F32 v) { return pow(u, v); });
+    case Binary::max: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return select(is_nan(u), u, max(u, v)); });
+    case Binary::min: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return select(is_nan(u), u, min(u, v)); });
+    case Binary::count_: return;
+  }
+}
+
+template <class F>
+QORUS_INLINE void zip_truth(const float* a, std::size_t sa, const float* b, std::size_t sb, std::uint8_t* y,
+                            std::size_t n, F f) {
+  with_strides(a, sa, b, sb, [&](auto left, auto right) {
+    each(n, [&](std::size_t i, auto part) { store_truth(y + i, f(left.at(i, part), right.at(i, part)), part); });
+  });
+}
+
+void compare(Compare op, const float* a, std::size_t sa, const float* b, std::size_t sb, std::uint8_t* y,
+             std::size_t n) noexcept {
+  if (n == 0) return;
+  switch (op) {
+    case Compare::eq: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u == v; });
+    case Compare::ne: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return !(u == v); });
+    case Compare::lt: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u < v; });
+    case Compare::le: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u <= v; });
+    case Compare::gt: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return v < u; });
+    case Compare::ge: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return v <= u; });
+    case Compare::count_: return;
+  }
+}
+
+void choose(const std::uint8_t* mask, std::size_t sm, const float* a, std::size_t sa, const float* b, std::size_t sb,
+            float* y, std::size_t n) noexcept {
+  if (n == 0) return;
+  if (sm == 0) {  // one answer for all: a copy
+    const float* from = *mask ? a : b;
+    const std::size_t step = *mask ? sa : sb;
+    return zip(from, step, from, step, y, n, [](F32 u, F32) { return u; });
+  }
+  with_strides(a, sa, b, sb, [&](auto left, auto right) {
+    each(n, [&](std::size_t i, auto part) {
+      store(y + i, select(load_truth(mask + i, part), left.at(i, part), right.at(i, part)), part);
+    });
+  });
+}
+
+void axpy(float alpha, const float* x, float* y, std::size_t n) noexcept {
+  const F32 factor = set(alpha);
+  each4(n, [&](std::size_t i, auto part) { store(y + i, fma(factor, load(x + i, part), load(y + i, part)), part); });
+}
+
+void fma_into(const float* a, const float* b, float* y, std::size_t n) noexcept {
+  each4(n, [&](std::size_t i, auto part) {
+    store(y + i, fma(load(a + i, part), load(b + i, part), load(y + i, part)), part);
+  });
+}
+
+void clamp(const float* x, float* y, std::size_t n, float low, float high) noexcept {
+  const F32 bottom = set(low), top = set(high);
+  each4(n, [&](std::size_t i, auto part) { store(y + i, min(top, max(bottom, load(x + i, part))), part); });
+}
+
+}  // namespace
+}  // namespace qorus::kernels
