@@ -57,10 +57,32 @@ const Table& scalar_table() {
   return made;
 }
 
+#if defined(__x86_64__)
+const Table& avx2_table() {
+  static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, reduce_avx2, softmax_avx2, norm_avx2,
+                                     random_avx2, optim_avx2, gemm_avx2);
+  return made;
+}
+const Table& avx512_table() {
+  static const Table made = assemble("avx512", unary_avx512, binary_avx512, copy_avx512, reduce_avx512, softmax_avx512,
+                                     norm_avx512, random_avx512, optim_avx512, gemm_avx512);
+  return made;
+}
+#endif
+
+constexpr const char* k_slow_to_fast[] = {"scalar", "avx2", "avx512"};
+
+// The fastest that runs here, up to and including the one that QORUS_ISA names; any other word there is as none.
 const Table& choose() {
   const char* limit = std::getenv("QORUS_ISA");
-  (void)limit;
-  return scalar_table();
+  const Table* best = &scalar_table();
+  const Table* highest = best;
+  bool known = false;
+  for (const char* isa : k_slow_to_fast) {
+    if (const Table* found = table(isa)) highest = found;
+    if (limit && std::strcmp(limit, isa) == 0) best = highest, known = true;
+  }
+  return known ? *best : *highest;
 }
 
 }  // namespace
@@ -84,6 +106,12 @@ CpuFeatures cpu_features() noexcept {
 
 const Table* table(const char* isa) noexcept {
   if (std::strcmp(isa, "scalar") == 0) return &scalar_table();
+#if defined(__x86_64__)
+  const CpuFeatures cpu = cpu_features();
+  const bool avx2 = cpu.avx2 && cpu.fma && cpu.f16c;
+  if (avx2 && std::strcmp(isa, "avx2") == 0) return &avx2_table();
+  if (avx2 && cpu.avx512 && std::strcmp(isa, "avx512") == 0) return &avx512_table();
+#endif
   return nullptr;
 }
 

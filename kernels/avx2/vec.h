@@ -34,8 +34,7 @@ QORUS_INLINE Some first_lanes(std::size_t count) {
   return {_mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), number), count};
 }
 
-// --- f32
-// ---------------------------------------------------------------------------------------------------------------
+// --- f32 ---
 QORUS_INLINE F32 set(float x) { return {_mm256_set1_ps(x)}; }
 QORUS_INLINE F32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
 QORUS_INLINE F32 load(const float* p, All) { return load(p); }
@@ -85,8 +84,7 @@ QORUS_INLINE float smallest(F32 x) {
 }  // no NaN
 QORUS_INLINE float first(F32 x) { return _mm256_cvtss_f32(x.v); }
 
-// --- comparisons: false where either is NaN
-// ----------------------------------------------------------------------------------
+// --- comparisons: false where either is NaN ---
 QORUS_INLINE Mask operator==(F32 a, F32 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
 QORUS_INLINE Mask operator<(F32 a, F32 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 QORUS_INLINE Mask operator<=(F32 a, F32 b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
@@ -109,8 +107,7 @@ QORUS_INLINE F32 pad(F32 x, F32 fill, Some s) {  // fill in lanes without part
   return {_mm256_blendv_ps(fill.v, x.v, _mm256_castsi256_ps(s.v))};
 }
 
-// --- i32
-// -------------------------------------------------------------------------------------------------------------------
+// --- i32 ---
 QORUS_INLINE I32 set(std::int32_t x) { return {_mm256_set1_epi32(x)}; }
 QORUS_INLINE I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
 QORUS_INLINE I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
@@ -159,8 +156,7 @@ QORUS_INLINE void store_interleaved(std::uint32_t* p, I32 w0, I32 w1, I32 w2, I3
   put(3, _mm256_permute2x128_si256(q[2], q[3], 0x31));
 }
 
-// --- narrow formats: a part of a vector goes by way of a small array
-// ------------------------------------------------------------
+// --- narrow formats: a part of a vector goes by way of a small array ---
 QORUS_INLINE __m128i load_bytes(const std::uint8_t* p, All) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
 }
@@ -224,8 +220,7 @@ QORUS_INLINE void store_u16(std::uint16_t* p, I32 x, Part part) {
   store_words(p, low_words(x.v), part);
 }
 
-// --- f64: half as many lanes, for what needs more than 24 bits on the way
-// -------------------------------------------------------
+// --- f64: half as many lanes, for what needs more than 24 bits on the way ---
 struct F64 {
   __m256d v;
 };
@@ -272,8 +267,7 @@ QORUS_INLINE F64 select_signed(I64 m, F64 yes, F64 no) {  // yes where the top b
   return {_mm256_blendv_pd(no.v, yes.v, _mm256_castsi256_pd(m.v))};
 }
 
-// --- a square of lanes: r[i] lane j becomes r[j] lane i
-// -------------------------------------------------------------------------
+// --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[8]) {
   __m256 t[8], u[8];
   for (int i = 0; i < 8; i += 2) {

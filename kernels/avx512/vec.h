@@ -29,8 +29,7 @@ struct Some {
 
 QORUS_INLINE Some first_lanes(std::size_t count) { return {__mmask16((1u << count) - 1)}; }
 
-// --- f32
-// ---------------------------------------------------------------------------------------------------------------
+// --- f32 ---
 QORUS_INLINE F32 set(float x) { return {_mm512_set1_ps(x)}; }
 QORUS_INLINE F32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
 QORUS_INLINE F32 load(const float* p, All) { return load(p); }
@@ -66,8 +65,7 @@ QORUS_INLINE float largest(F32 x) { return _mm512_reduce_max_ps(x.v); }   // no 
 QORUS_INLINE float smallest(F32 x) { return _mm512_reduce_min_ps(x.v); }  // no NaN in x
 QORUS_INLINE float first(F32 x) { return _mm512_cvtss_f32(x.v); }
 
-// --- comparisons: false where either is NaN
-// ----------------------------------------------------------------------------------
+// --- comparisons: false where either is NaN ---
 QORUS_INLINE Mask operator==(F32 a, F32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 QORUS_INLINE Mask operator<(F32 a, F32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 QORUS_INLINE Mask operator<=(F32 a, F32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
@@ -90,8 +88,7 @@ QORUS_INLINE F32 pad(F32 x, F32 fill, Some s) {
   return {_mm512_mask_mov_ps(fill.v, s.v, x.v)};
 }  // fill in lanes without part
 
-// --- i32
-// -------------------------------------------------------------------------------------------------------------------
+// --- i32 ---
 QORUS_INLINE I32 set(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
 QORUS_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 QORUS_INLINE I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
@@ -134,8 +131,7 @@ QORUS_INLINE void store_interleaved(std::uint32_t* p, I32 w0, I32 w1, I32 w2, I3
   _mm512_storeu_si512(p + 48, _mm512_shuffle_i32x4(g, h, 0xDD));
 }
 
-// --- narrow formats
-// ----------------------------------------------------------------------------------------------------------
+// --- narrow formats ---
 QORUS_INLINE void store_truth(std::uint8_t* p, Mask m, All) {  // bytes 1 and 0
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_maskz_set1_epi8(m.v, 1));
 }
@@ -184,8 +180,7 @@ QORUS_INLINE I32 shift_left(I32 x) {
   return {_mm512_slli_epi32(x.v, k)};
 }
 
-// --- f64: half as many lanes, for what needs more than 24 bits on the way
-// -------------------------------------------------------
+// --- f64: half as many lanes, for what needs more than 24 bits on the way ---
 struct F64 {
   __m512d v;
 };
@@ -229,8 +224,7 @@ QORUS_INLINE F64 select_signed(I64 m, F64 yes, F64 no) {  // yes where the top b
   return {_mm512_mask_blend_pd(_mm512_movepi64_mask(m.v), no.v, yes.v)};
 }
 
-// --- a square of lanes: r[i] lane j becomes r[j] lane i
-// -------------------------------------------------------------------------
+// --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[16]) {
   __m512 t[16], u[16];
   for (int i = 0; i < 16; i += 2) {

@@ -27,8 +27,7 @@ QORUS_INLINE V polynomial(V x, const Number (&c)[count]) {
   return polynomial(x, x * x, c);
 }
 
-// --- exp
-// ---------------------------------------------------------------------------------------------------------------------
+// --- exp ---
 // x + low = n ln 2 + r, |r| <= ln 2 / 2, n whole; exp r = 1 + r + r^2 P(r).
 struct Reduced {
   F32 n, r;
@@ -64,8 +63,7 @@ QORUS_INLINE F32 expm1(F32 x) {
   return select(x == set(0.0f), x, value);  // keeps -0
 }
 
-// --- log
-// -----------------------------------------------------------------------------------------------------------------------
+// --- log ---
 // log(1 + f) + k ln 2 for f in [sqrt(1/2) - 1, sqrt 2 - 1]:  f - f^2/2 + f^3 Q(f).
 QORUS_INLINE F32 log1p_reduced(F32 f, F32 k) {
   constexpr float q[] = {0.333333135f,  -0.250000089f, 0.200021192f,  -0.166679963f, 0.142195508f,
@@ -96,8 +94,7 @@ QORUS_INLINE F32 log1p_unit(F32 e) {
   return log1p_reduced(f, where(set(1.0f), upper));
 }
 
-// --- sigmoid and what is made of it: from exp(-|x|), which does not overflow
-// ------------------------------------------------------
+// --- sigmoid and what is made of it: from exp(-|x|), which does not overflow ---
 QORUS_INLINE F32 sigmoid(F32 x) {
   const F32 e = exp_below(-abs(x)), one = set(1.0f), bottom = e + one, lost = e - (bottom - one);
   const F32 y = select(signed_bit(x), e, one) / bottom;
@@ -128,11 +125,10 @@ QORUS_INLINE F32 tanh(F32 x) {
   const F32 one = set(1.0f), size = abs(x), square = x * x;
   const F32 e = exp(reduced(max(set(-20.0f), size * set(-2.0f))));
   const F32 far = one - (e + e) / (e + one);
-  return select(size < set(0.65f), fma(polynomial(square, c) * square, x, x), copy_sign(far, x));
+  return copy_sign(select(size < set(0.65f), fma(polynomial(square, c) * square, x, x), far), x);
 }
 
-// --- gelu
-// ------------------------------------------------------------------------------------------------------------------------
+// --- gelu ---
 // The upper tail of the normal distribution, 1 - Phi(t) = exp(-t^2 / 2) R(t), R = N / D with all coefficients positive:
 // relative error 2^-27 for t in [0, 14.6], beyond which the tail is 0 in f32. t^2 is split so that the tail keeps its
 // digits.
@@ -175,8 +171,7 @@ QORUS_INLINE F32 gelu_tanh_slope(F32 x) {
   return s * fma(t * rest, z_slope, one);
 }
 
-// --- erf: x + x E(x^2) near 0; elsewhere 1 - 2 tail(sqrt 2 |x|) with the sign of x
-// ---------------------------------------------------------
+// --- erf: x + x E(x^2) near 0; elsewhere 1 - 2 tail(sqrt 2 |x|) with the sign of x ---
 QORUS_INLINE F32 erf(F32 x) {
   constexpr float c[] = {0.128379226f,   -0.376126349f,    0.112837151f,   -0.0268605091f,  // 2^-31 for |x| <= 0.9
                          0.00520385895f, -0.000817563967f, 8.51310469e-05f};
@@ -187,7 +182,7 @@ QORUS_INLINE F32 erf(F32 x) {
   return select(abs(x) < set(0.9f), fma(polynomial(square, c), x, x), copy_sign(far, x));
 }
 
-// --- sin, cos, pow: by way of f64, which makes them right to the last bit or nearly so
+// --- sin, cos, pow: by way of f64, which makes them right to the last bit or nearly so ---
 // --------------------------------------------------- x = n pi/2 + r; the quadrant n mod 4 says which of sin r and cos
 // r, and its sign. |x| <= 2^30: n is then exact and the two parts of pi/2 suffice.
 QORUS_INLINE F64 sine(F64 x, std::int64_t quadrant) {  // quadrant 0 for sin, 1 for cos
@@ -215,7 +210,7 @@ QORUS_INLINE F32 sine(F32 x) {
         to[i] = float(quadrant == 0 ? __builtin_sin(double(from[i])) : __builtin_cos(double(from[i])));
     y = load(to);
   }
-  return y;
+  return quadrant == 0 ? select(x == set(0.0f), x, y) : y;  // keeps -0
 }
 
 // log2 of a positive normal double (every positive f32 is one): m 2^k, m in [sqrt 1/2, sqrt 2), s = (m-1)/(m+1), s
