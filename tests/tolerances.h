@@ -3,7 +3,6 @@
 #pragma once
 #include <cmath>
 #include <cstddef>
-#include <limits>
 
 namespace qorus_test {
 
@@ -22,53 +21,65 @@ inline double gemm_error(std::size_t k, double size) {
 // within 4 ULP of a value at most 1.13 |x|, and the residual adds one rounding. `y` is the expected result.
 inline double gemm_act_error(double error, double y) { return 1.13 * error + 16 * k_u * (std::abs(y) + 1); }
 
-inline constexpr double k_epsilon = std::numeric_limits<float>::epsilon();  // 2^-23
+inline constexpr double k_epsilon = 2 * k_u;
 
 // --- element-wise, in ULP ---
-inline constexpr double k_rounded = 0.5;       // one operation, rounded once
-inline constexpr double k_fused = 1.0;         // scalar rounds the product's sum twice, vectors once: half a unit each
-inline constexpr double k_exp_ulp = 1.0;       // half from the last sum, a quarter from the reduced argument
-inline constexpr double k_log_ulp = 1.0;       // the same, for the sum with k ln 2
-inline constexpr double k_tanh_ulp = 2.0;      // exp, a sum, a quotient; halved where the quotient is below 1/2
-inline constexpr double k_sigmoid_ulp = 2.0;   // exp, a quotient; the sum's rounding is mended
-inline constexpr double k_erf_ulp = 2.0;       // one polynomial, or 1 less a fifth with a few units of its own
-inline constexpr double k_softplus_ulp = 2.0;  // exp into log
-inline constexpr double k_elu_ulp = 2.5;       // exp - 1 and a product
-inline constexpr double k_silu_ulp = 3.0;      // exp, a sum, a quotient, a product
-inline constexpr double k_gelu_ulp =
-    6.0;  // exp, two polynomials, a quotient, two products: the lower tail has no larger term
-inline constexpr double k_gelu_tanh_ulp =
-    7.0;  // x >= -2; below, exp of 2u multiplies u's rounding by 2u (6 at -2, 24 at -10)
-inline constexpr double k_by_f64_ulp = 0.501;  // sin, cos, pow: computed in f64 to 2^-40 and rounded once
 
-// Derivatives: relative to the largest of dy, the result and what it is added to. A slope takes up to six rounded
-// steps.
+// One operation, rounded once.
+inline constexpr double k_rounded = 0.5;
+// sin, cos, pow, fused products: computed in f64, or with one rounding, to 2^-40 and rounded once.
+inline constexpr double k_by_f64_ulp = 0.501;
+// Half from the last sum, a quarter from the reduced argument; for log, from the sum with k ln 2.
+inline constexpr double k_exp_ulp = 1;
+inline constexpr double k_log_ulp = 1;
+// exp, a sum, a quotient that is below 1/2.
+inline constexpr double k_tanh_ulp = 2;
+// exp and a quotient; what the sum's rounding loses is mended.
+inline constexpr double k_sigmoid_ulp = 2;
+// One polynomial, or 1 less at most a fifth that has a few units of error.
+inline constexpr double k_erf_ulp = 2;
+inline constexpr double k_softplus_ulp = 2;
+// exp - 1, and a product.
+inline constexpr double k_elu_ulp = 2.5;
+// exp, a sum, a quotient, a product; from -87 up: below, exp(x) is denormal and has fewer digits.
+inline constexpr double k_silu_ulp = 3;
+// exp, two polynomials, a quotient, two products: in the lower tail nothing larger hides their errors.
+inline constexpr double k_gelu_ulp = 6;
+// From -2 up; below, exp(2u) multiplies the rounding of u by 2u (6 at -2, 170 at the last, -10).
+inline constexpr double k_gelu_tanh_ulp = 7;
+
+// Derivatives, relative to the largest of dy, the result and what it is added to: six rounded steps.
 inline constexpr double k_slope = 6 * k_epsilon;
-// Central differences in f64, step 1e-6: the truncation is 1e-12 f''', the cancellation 1e-16 f / 1e-6.
+// Central differences in f64, step h = 1e-6: the truncation is h^2 times the third derivative, the cancellation 1e-16 f
+// / h.
 inline constexpr double k_central_difference = 1e-8;
 
 // --- reductions, relative to the sum of the absolute terms ---
-// ------------------------------------------------------------------------- A term meets at most n/64 additions in its
-// accumulator and some ten more on the way to the total, each half an epsilon.
-constexpr double sum_error(std::size_t n) { return k_epsilon / 2 * (12 + double(n) / 8); }  // n/8: across rows
-constexpr double prod_error(std::size_t n) { return k_epsilon / 2 * (1 + double(n)); }      // every factor may round
-inline constexpr double k_long_sum =
-    24 * k_epsilon;  // runs of 4096 in f32: 64 additions of like terms, their errors partly cancelling
-inline constexpr double k_long_sum_across =
-    1e-3;  // across a million rows: 125,000 additions in f32, all rounding one way
+
+// A term meets n/64 additions in its accumulator (n/8 across rows) and some ten more on the way to the total.
+constexpr double sum_error(std::size_t n) { return k_u * (12 + double(n) / 8); }
+// Every factor may round.
+constexpr double prod_error(std::size_t n) { return k_u * (1 + double(n)); }
+// Runs of 4096 in f32: 64 additions of like terms, their errors partly cancelling.
+inline constexpr double k_long_sum = 24 * k_epsilon;
+// Across a million rows: 125,000 additions in f32, all of which may round one way.
+inline constexpr double k_long_sum_across = 1e-3;
 
 // --- rows ---
-inline constexpr double k_softmax =
-    8 * k_epsilon;  // relative: exp, its sum, a quotient; log-softmax relative to |x| <= 12
-inline constexpr double k_softmax_slope =
-    4e-6;  // of slopes below 1.5: the row's dot product and p, each 1e-7, and x's rounding
-constexpr double k_log_softmax_slope(std::size_t cols) {
-  return 2e-6 * (2 + std::sqrt(double(cols)));
-}  // times the sum of dy
-inline constexpr double k_norm = 1e-6;        // relative to 1 + |y|: mean, deviation and product, a few epsilon each
-inline constexpr double k_norm_slope = 2e-5;  // the row's two means, and a deviation that may be a tenth: 100 epsilon
+
+// Relative: exp, its sum, a quotient. For log-softmax relative to |x| <= 12.
+inline constexpr double k_softmax = 8 * k_epsilon;
+// Of slopes below 1.5: the row's dot product and p, each 1e-7, and x's own rounding.
+inline constexpr double k_softmax_slope = 4e-6;
+// The sum of dy over the row times p.
+inline double k_log_softmax_slope(std::size_t cols) { return 2e-6 * (2 + std::sqrt(double(cols))); }
+// Relative to 1 + |y|: mean, deviation and product, a few epsilon each.
+inline constexpr double k_norm = 1e-6;
+// The row's two means, over a deviation that may be a tenth.
+inline constexpr double k_norm_slope = 2e-5;
 
 // --- optimizers, absolute, of numbers near 1 ---
+
 inline constexpr double k_state = 4 * k_epsilon;
 
 }  // namespace qorus_test

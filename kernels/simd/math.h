@@ -183,8 +183,8 @@ QORUS_INLINE F32 erf(F32 x) {
 }
 
 // --- sin, cos, pow: by way of f64, which makes them right to the last bit or nearly so ---
-// --------------------------------------------------- x = n pi/2 + r; the quadrant n mod 4 says which of sin r and cos
-// r, and its sign. |x| <= 2^30: n is then exact and the two parts of pi/2 suffice.
+// x = n pi/2 + r; the quadrant n mod 4 says which of sin r and cos r, and its sign. |x| <= 2^30: n is then exact and the two
+// parts of pi/2 suffice.
 QORUS_INLINE F64 sine(F64 x, std::int64_t quadrant) {  // quadrant 0 for sin, 1 for cos
   constexpr double s[] = {-0.16666666666631272, 0.0083333333252126659, -0.00019841263789790447, 2.755535053677513e-06,
                           -2.4761118083956007e-08};  // 2^-47
