@@ -15,7 +15,8 @@ function(qorus_module name)
       BASE_DIRS ${PROJECT_SOURCE_DIR}/modules FILES ${arg_PARTS})
   endif()
   target_link_libraries(qorus_${name} PUBLIC qorus_abi ${arg_DEPS} PRIVATE $<BUILD_INTERFACE:qorus_build> ${arg_PRIVATE})
-  if(QORUS_INSTALL)
+  set_property(GLOBAL APPEND PROPERTY QORUS_MODULES ${name})
+  if(QORUS_INSTALL) # here, in the directory that creates the target: elsewhere CMake exports the source tree's paths
     install(TARGETS qorus_${name} EXPORT QorusTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
       FILE_SET CXX_MODULES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/qorus/modules)
   endif()
