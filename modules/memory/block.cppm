@@ -60,6 +60,10 @@ class Slab {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   [[nodiscard]] Block* block() const noexcept { return block_; }
   [[nodiscard]] Lifetime lifetime() const noexcept { return lifetime_of(block_); }
+  // Ends the lifetime of every tensor that points here and begins a new one: before the memory is written again.
+  void renew() noexcept {
+    if (block_) block_->generation.fetch_add(1, std::memory_order_acq_rel);
+  }
 
  private:
   std::byte* data_ = nullptr;

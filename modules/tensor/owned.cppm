@@ -33,14 +33,16 @@ class Owned {
     return from(std::span<const T>(values.begin(), values.size()), shape);
   }
 
+  // An invalid tensor if this owns nothing (never made, or moved from).
   [[nodiscard]] Tensor tensor() const noexcept {
+    if (!slab_.data()) return {};
     return Tensor(slab_.data(), dtype_, Layout::dense(shape_), slab_.lifetime());
   }
-  operator Tensor() const noexcept { return tensor(); }  // implicit: an owner is usable as a tensor
+  operator Tensor() const noexcept { return tensor(); }  // NOLINT(google-explicit-constructor): an owner is usable as a tensor
   // The elements, to fill in before tensors are made from it. Empty if the type is another.
   template <Element T>
   [[nodiscard]] std::span<T> fill() noexcept {
-    if (dtype_of<T> != dtype_) return {};
+    if (dtype_of<T> != dtype_ || !slab_.data()) return {};
     return {reinterpret_cast<T*>(slab_.data()), shape_.numel()};
   }
 
