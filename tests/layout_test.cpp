@@ -15,7 +15,8 @@ using namespace qorus;
 
 namespace {
 
-constexpr std::int64_t k_low = std::numeric_limits<std::int64_t>::min(), k_high = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t k_low = std::numeric_limits<std::int64_t>::min(),
+                       k_high = std::numeric_limits<std::int64_t>::max();
 
 std::string text(const Layout& layout) {
   std::string line = "shape [";
@@ -180,7 +181,9 @@ TEST(Shape, Broadcasts) {
 }
 
 TEST(Shape, FillsInAnOpenExtent) {
-  const auto infer = [](std::vector<std::int64_t> wanted, std::size_t numel) { return infer_extent(wanted, numel, "reshape"); };
+  const auto infer = [](std::vector<std::int64_t> wanted, std::size_t numel) {
+    return infer_extent(wanted, numel, "reshape");
+  };
   EXPECT_EQ(infer({2, -1}, 12).value(), (Shape{2, 6}));
   EXPECT_EQ(infer({-1}, 0).value(), (Shape{0}));
   EXPECT_EQ(infer({3, 4}, 12).value(), (Shape{3, 4}));
@@ -346,7 +349,8 @@ TEST(Layout, ReshapesWheneverThatNeedsNoCopyAndOnlyThen) {
     const Shape wanted = random.recut(layout.shape.numel());
     Layout seen;
     const auto at = places(layout);
-    ASSERT_EQ(layout.reshaped(wanted, seen), can_be_seen_as(at, wanted)) << text(layout) << " as " << text(Layout::dense(wanted));
+    ASSERT_EQ(layout.reshaped(wanted, seen), can_be_seen_as(at, wanted))
+        << text(layout) << " as " << text(Layout::dense(wanted));
     if (!can_be_seen_as(at, wanted)) {
       ++copies;
       continue;

@@ -35,7 +35,8 @@ TEST(Error, IsTriviallyCopyableAndMakingOneAllocatesNothing) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
   std::size_t length = 0;
   EXPECT_EQ(allocations_of([&] {
-              const auto failure = fail(Errc::invalid_size, "matmul", "inner sizes differ", Dims{{32, 128}, 2}, Dims{{64, 10}, 2});
+              const auto failure =
+                  fail(Errc::invalid_size, "matmul", "inner sizes differ", Dims{{32, 128}, 2}, Dims{{64, 10}, 2});
               length = failure.value().about("model.safetensors").message().view().size();
               length += fail_system(ENOSPC, "save", "cannot write", "x").value().message().view().size();
             }),
@@ -50,7 +51,8 @@ TEST(Error, ReadsAsOneLine) {
   EXPECT_EQ(text_of(fail(Errc::invalid_size, "item", "needs exactly one element", a)),
             "item: invalid size: [32,128]: needs exactly one element");
   EXPECT_EQ(text_of(fail(Errc::invalid_size, "add", "", scalar, a)), "add: invalid size: [] and [32,128]");
-  EXPECT_EQ(text_of(fail(Errc::corrupt, "idx", "the header is cut", "train-images")), "idx: train-images: corrupt: the header is cut");
+  EXPECT_EQ(text_of(fail(Errc::corrupt, "idx", "the header is cut", "train-images")),
+            "idx: train-images: corrupt: the header is cut");
   EXPECT_EQ(text_of(Error{}), "ok");
 }
 
@@ -64,10 +66,12 @@ TEST(Error, EveryCodeHasItsOwnName) {
 }
 
 TEST(Error, ShowsExtentsOfAnySizeAndSign) {
-  constexpr std::int64_t low = std::numeric_limits<std::int64_t>::min(), high = std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t low = std::numeric_limits<std::int64_t>::min(),
+                         high = std::numeric_limits<std::int64_t>::max();
   EXPECT_EQ(text_of(fail(Errc::overflow, "op", "", Dims{.extent = {low, high, 0}, .rank = 3})),
             "op: overflow: [-9223372036854775808,9223372036854775807,0]");
-  EXPECT_EQ(text_of(fail(Errc::overflow, "op", "", Dims{.extent = {1, 2, 3, 4, 5, 6}, .rank = 100})), "op: overflow: [1,2,3,4,5,6]");
+  EXPECT_EQ(text_of(fail(Errc::overflow, "op", "", Dims{.extent = {1, 2, 3, 4, 5, 6}, .rank = 100})),
+            "op: overflow: [1,2,3,4,5,6]");
 }
 
 TEST(Error, KeepsTheEndOfALongSubject) {
@@ -83,7 +87,8 @@ TEST(Error, DoesNotCutALetterOfTheSubjectInHalf) {
   std::string name;
   while (name.size() < 300) name += "\xE2\x82\xAC";  // a three-byte letter
   for (int shift = 0; shift < 3; ++shift) {
-    const std::string shortened = fail(Errc::io, "open", "").value().about(name + std::string(shift, 'x')).subject.data();
+    const std::string shortened =
+        fail(Errc::io, "open", "").value().about(name + std::string(shift, 'x')).subject.data();
     EXPECT_EQ(shortened.substr(0, 6), "...\xE2\x82\xAC");
   }
 }

@@ -241,7 +241,8 @@ TEST(Owned, HoldsCopies) {
   EXPECT_EQ(owned->tensor().to_vector().value(), (std::vector<float>{1, 2, 3, 4}));
   const auto listed = Owned::from<std::int32_t>({7, 8, 9}, {3});
   EXPECT_EQ(listed.value().tensor().to_vector<std::int32_t>().value(), (std::vector<std::int32_t>{7, 8, 9}));
-  EXPECT_EQ(Owned::zeros({3}, DType::u8).value().tensor().to_vector<std::uint8_t>().value(), (std::vector<std::uint8_t>(3)));
+  EXPECT_EQ(Owned::zeros({3}, DType::u8).value().tensor().to_vector<std::uint8_t>().value(),
+            (std::vector<std::uint8_t>(3)));
 }
 
 TEST(Owned, RefusesWhatDoesNotFit) {
@@ -321,7 +322,8 @@ TEST(Fresh, IsRecordedOnlyWhenAnInputIsTrackedAndATapeRecords) {
     return Fresh::make(scene.context, {2}).value().freeze(RuleRef{3}, {&input, &constant}, Saved{42});
   };
   EXPECT_FALSE(freeze(tracked).value().tracked());  // no tape
-  scene.context.record = [](Context&, const Node& recorded, const void* saved, std::size_t size) noexcept -> Result<std::uint32_t> {
+  scene.context.record = [](Context&, const Node& recorded, const void* saved,
+                            std::size_t size) noexcept -> Result<std::uint32_t> {
     ++records;
     node = recorded;
     if (size == sizeof(Saved)) std::memcpy(&seen, saved, sizeof seen);
@@ -416,7 +418,8 @@ TEST(Format, WritesEveryType) {
   EXPECT_EQ(to_string(Owned::from<float>({1.5f, -0.25f, 1e-10f, 123456789.0f, inf, -inf}, {6}).value()),
             "[1.5, -0.25, 1e-10, 1.2346e+08, inf, -inf] f32 [6]");
   EXPECT_NE(to_string(Owned::from<float>({NAN}, {1}).value()).find("nan"), std::string::npos);
-  EXPECT_EQ(to_string(Owned::from<std::int32_t>({-2147483647 - 1, 2147483647}, {2}).value()), "[-2147483648, 2147483647] i32 [2]");
+  EXPECT_EQ(to_string(Owned::from<std::int32_t>({-2147483647 - 1, 2147483647}, {2}).value()),
+            "[-2147483648, 2147483647] i32 [2]");
   EXPECT_EQ(to_string(Owned::from<std::int8_t>({-128, 127}, {2}).value()), "[-128, 127] i8 [2]");
   EXPECT_EQ(to_string(Owned::from<std::uint8_t>({0, 255}, {2}).value()), "[0, 255] u8 [2]");
   const std::uint16_t halves[] = {0x3C00, 0xC100, 0x0001, 0x7C00, 0x7BFF}, brains[] = {0x3F80, 0xC020};

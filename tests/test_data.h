@@ -14,7 +14,7 @@ inline std::string data_path(const std::string& name) {
   return std::string(folder && *folder ? folder : QORUS_TEST_DATA) + "/" + name;
 }
 inline bool exists(const std::string& path) {
-  struct stat facts {};
+  struct stat facts{};
   return ::stat(path.c_str(), &facts) == 0;
 }
 

@@ -33,8 +33,8 @@ template <class R, class Code>
 testing::AssertionResult fails_with(const char* expression, const char* code, const R& result, Code wanted) {
   if (result.has_value()) return testing::AssertionFailure() << expression << " should fail with " << code;
   if (result.error().code == wanted) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << expression << " should fail with " << code << " but says: "
-                                     << result.error().message().c_str();
+  return testing::AssertionFailure() << expression << " should fail with " << code
+                                     << " but says: " << result.error().message().c_str();
 }
 template <class R>
 testing::AssertionResult fails_saying(const char* expression, const char*, const R& result, const std::string& text) {

@@ -37,8 +37,23 @@ Text& Text::operator+=(std::int64_t number) noexcept {
 
 std::string_view to_string(Errc code) noexcept {
   constexpr std::string_view names[k_errc_count] = {
-      "ok",           "invalid argument", "aliasing",  "overflow", "misaligned", "invalid dtype", "invalid size", "out of memory",
-      "stale tensor", "no workspace",     "not built", "not found", "input/output error", "corrupt",       "unsupported",  "diverged"};
+      "ok",
+      "invalid argument",
+      "aliasing",
+      "overflow",
+      "misaligned",
+      "invalid dtype",
+      "invalid size",
+      "out of memory",
+      "stale tensor",
+      "no workspace",
+      "not built",
+      "not found",
+      "input/output error",
+      "corrupt",
+      "unsupported",
+      "diverged",
+  };
   const auto index = static_cast<std::size_t>(code);
   return index < k_errc_count ? names[index] : "unknown";
 }
@@ -51,7 +66,8 @@ Error Error::about(std::string_view name) const noexcept {
     std::copy_n(name.data(), name.size(), named.subject.data());
   } else {  // the end of a long path says more than its beginning
     std::string_view end = name.substr(name.size() - (room - 3));
-    while (!end.empty() && (static_cast<unsigned char>(end[0]) & 0xC0) == 0x80) end.remove_prefix(1);  // whole UTF-8 letters
+    while (!end.empty() && (static_cast<unsigned char>(end[0]) & 0xC0) == 0x80)
+      end.remove_prefix(1);  // whole UTF-8 letters
     std::copy_n("...", 3, named.subject.data());
     std::copy(end.begin(), end.end(), named.subject.data() + 3);
   }

@@ -62,10 +62,10 @@ struct Text {
 // What went wrong, where, and with which shapes. Trivially copyable; text is put together only by message().
 struct Error {
   Errc code = Errc::ok;
-  std::int32_t system = 0;      // errno, where the operating system had a say
-  const char* op = "";          // the function, e.g. "matmul"; static
-  const char* text = "";        // what was expected; static
-  Dims first, second;           // the shapes at fault, if any
+  std::int32_t system = 0;         // errno, where the operating system had a say
+  const char* op = "";             // the function, e.g. "matmul"; static
+  const char* text = "";           // what was expected; static
+  Dims first, second;              // the shapes at fault, if any
   std::array<char, 96> subject{};  // a file, tensor or option by name; a long one keeps its end
   std::source_location where = std::source_location::current();
 
@@ -83,8 +83,8 @@ using Status = Result<void>;
 [[nodiscard]] inline tl::unexpected<Error> fail(Errc code, const char* op, const char* text, const Dims& first = {},
                                                 const Dims& second = {},
                                                 std::source_location where = std::source_location::current()) noexcept {
-  return tl::unexpected<Error>(Error{
-      .code = code, .op = op, .text = text, .first = first, .second = second, .where = where});
+  return tl::unexpected<Error>(
+      Error{.code = code, .op = op, .text = text, .first = first, .second = second, .where = where});
 }
 // The same, about something that has a name (a path, a tensor, an option).
 [[nodiscard]] inline tl::unexpected<Error> fail(Errc code, const char* op, const char* text, std::string_view subject,

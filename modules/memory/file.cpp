@@ -5,8 +5,8 @@ module;
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -57,7 +57,7 @@ Result<MappedFile> MappedFile::open(std::string_view path) {
   if (!name) return fail(name.error());
   const Descriptor file{open_retrying(name->data(), O_RDONLY | O_NONBLOCK)};  // a pipe must not make us wait
   if (file.value < 0) return fail_system(errno, "open", "cannot read", path);
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(file.value, &facts) != 0) return fail_system(errno, "open", "cannot read", path);
   if (!S_ISREG(facts.st_mode)) return fail(Errc::io, "open", "not a regular file", path);
   MappedFile mapped;
@@ -93,9 +93,10 @@ Result<AtomicFile> AtomicFile::create(std::string_view path) {
   if (!name) return fail(name.error());
   AtomicFile file;
   file.path_ = *name;
-  struct stat facts {};
+  struct stat facts{};
   if (::stat(name->data(), &facts) == 0 && !S_ISREG(facts.st_mode)) {
-    return fail(Errc::io, "save", S_ISDIR(facts.st_mode) ? "is a folder" : "is a device or a pipe, not a file to replace", path);
+    return fail(Errc::io, "save",
+                S_ISDIR(facts.st_mode) ? "is a folder" : "is a device or a pipe, not a file to replace", path);
   }
   Path temporary{};
   std::snprintf(temporary.data(), temporary.size(), "%s.tmp-%d-%u", name->data(), static_cast<int>(::getpid()),
@@ -131,7 +132,9 @@ Status AtomicFile::write(std::span<const std::byte> bytes) noexcept {
   return {};
 }
 
-Status AtomicFile::write(std::string_view text) noexcept { return write(std::as_bytes(std::span(text.data(), text.size()))); }
+Status AtomicFile::write(std::string_view text) noexcept {
+  return write(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 Status AtomicFile::commit() noexcept {
   if (broken_) return fail(Errc::io, "save", "not put in place: a write failed before", path_.data());
@@ -141,7 +144,8 @@ Status AtomicFile::commit() noexcept {
   if (::rename(temporary_.data(), path_.data()) != 0) return fail_system(errno, "save", "cannot rename", path_.data());
   temporary_ = {};
   const Descriptor folder{open_retrying(folder_of(path_).data(), O_RDONLY | O_DIRECTORY)};
-  if (folder.value < 0 || ::fsync(folder.value) != 0) return fail_system(errno, "save", "cannot flush the folder", path_.data());
+  if (folder.value < 0 || ::fsync(folder.value) != 0)
+    return fail_system(errno, "save", "cannot flush the folder", path_.data());
   return {};
 }
 

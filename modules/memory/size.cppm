@@ -8,7 +8,8 @@ import :error;
 
 export namespace qorus {
 
-constexpr std::size_t k_alignment = 64;  // of every slab, slice and parameter, in bytes: one cache line, one AVX-512 register
+// Of every slab, slice and parameter, in bytes: one cache line, one AVX-512 register.
+constexpr std::size_t k_alignment = 64;
 
 consteval std::size_t operator""_KiB(unsigned long long n) { return static_cast<std::size_t>(n) << 10; }
 consteval std::size_t operator""_MiB(unsigned long long n) { return static_cast<std::size_t>(n) << 20; }
@@ -17,7 +18,7 @@ consteval std::size_t operator""_GiB(unsigned long long n) { return static_cast<
 // An unsigned size that remembers whether any step on its way overflowed. `(Checked(rows) * cols * 4 + 64).get("load")`.
 class Checked {
  public:
-  constexpr Checked(std::uint64_t value) noexcept : value_(value) {}  // NOLINT(google-explicit-constructor): a number is a size
+  constexpr Checked(std::uint64_t value) noexcept : value_(value) {}  // implicit: a number is a size
 
   [[nodiscard]] constexpr bool ok() const noexcept { return ok_; }
   // The value, or Errc::overflow.

@@ -15,7 +15,8 @@ export namespace qorus {
 struct Executor {
   void* self = nullptr;
   int width = 1;
-  void (*run)(void* self, std::uint32_t tasks, void (*task)(void* user, std::uint32_t index, int worker), void* user) = nullptr;
+  void (*run)(void* self, std::uint32_t tasks, void (*task)(void* user, std::uint32_t index, int worker),
+              void* user) = nullptr;
 };
 
 // Names a backward rule: one of the library's own by number (so that a program which never calls backward links none of
@@ -40,15 +41,16 @@ struct Node {
 struct Context {
   Arena* scratch = nullptr;
   Executor executor;
-  Lifetime scope;             // of the innermost frame: what an input's tensor lives by
-  bool planning = false;      // shapes only: nothing is read, written or computed
-  bool training = false;      // a tape records: dropout drops
-  Error failure;              // why the workspace could not be made; code ok if it could
-  std::uint64_t seed = 0;     // of the counter-based generator
-  std::uint64_t draws = 0;    // how far its counter has come: the random state
+  Lifetime scope;           // of the innermost frame: what an input's tensor lives by
+  bool planning = false;    // shapes only: nothing is read, written or computed
+  bool training = false;    // a tape records: dropout drops
+  Error failure;            // why the workspace could not be made; code ok if it could
+  std::uint64_t seed = 0;   // of the counter-based generator
+  std::uint64_t draws = 0;  // how far its counter has come: the random state
 
   // Appends a copy of the node and of what its rule saved; gives its output's slot. Null without a tape.
-  Result<std::uint32_t> (*record)(Context& context, const Node& node, const void* saved, std::size_t saved_size) noexcept = nullptr;
+  Result<std::uint32_t> (*record)(Context& context, const Node& node, const void* saved,
+                                  std::size_t saved_size) noexcept = nullptr;
   void* tape = nullptr;  // the recording's state
 
   // Learns the shape of a parameter that is not bound yet, during nn::build; null otherwise.

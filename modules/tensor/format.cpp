@@ -108,7 +108,8 @@ std::size_t format(const Tensor& tensor, std::span<char> out) noexcept {
     char digits[24];
     for (int d = 0; d < tensor.rank(); ++d) {
       if (d > 0) writer.put(",");
-      writer.put({digits, static_cast<std::size_t>(std::to_chars(digits, std::end(digits), tensor.dim(d)).ptr - digits)});
+      writer.put(
+          {digits, static_cast<std::size_t>(std::to_chars(digits, std::end(digits), tensor.dim(d)).ptr - digits)});
     }
     writer.put("]");
   }

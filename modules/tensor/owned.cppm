@@ -38,7 +38,7 @@ class Owned {
     if (!slab_.data()) return {};
     return Tensor(slab_.data(), dtype_, Layout::dense(shape_), slab_.lifetime());
   }
-  operator Tensor() const noexcept { return tensor(); }  // NOLINT(google-explicit-constructor): an owner is usable as a tensor
+  operator Tensor() const noexcept { return tensor(); }  // implicit: an owner is usable as a tensor
   // The elements, to fill in before tensors are made from it. Empty if the type is another.
   template <Element T>
   [[nodiscard]] std::span<T> fill() noexcept {

@@ -66,7 +66,8 @@ Result<Layout> Layout::sliced(int axis, std::int64_t begin, std::int64_t end, st
   if (begin < 0) begin += extent;
   if (end < 0) end += extent;
   if (step < 1 || begin < 0 || begin > end || end > extent) {
-    return fail(Errc::invalid_argument, "slice", "needs 0 <= begin <= end <= extent and a step of at least 1", shape.dims());
+    return fail(Errc::invalid_argument, "slice", "needs 0 <= begin <= end <= extent and a step of at least 1",
+                shape.dims());
   }
   Layout result = *this;
   const std::int64_t count = begin == end ? 0 : (end - begin - 1) / step + 1;
@@ -78,7 +79,8 @@ Result<Layout> Layout::sliced(int axis, std::int64_t begin, std::int64_t end, st
 
 Result<Layout> Layout::broadcast_to(const Shape& wanted) const noexcept {
   if (!wanted.valid() || broadcast(shape, wanted) != wanted) {
-    return fail(Errc::invalid_size, "broadcast_to", "the first does not broadcast to the second", shape.dims(), wanted.dims());
+    return fail(Errc::invalid_size, "broadcast_to", "the first does not broadcast to the second", shape.dims(),
+                wanted.dims());
   }
   Layout result{.shape = wanted, .offset = offset};
   const int extra = wanted.rank() - shape.rank();
@@ -108,8 +110,7 @@ bool Layout::reshaped(const Shape& wanted, Layout& result) const noexcept {
     while (to >= 0) {
       while (need * wanted[to] > have) {  // join the next outer extent, if it continues this one
         const std::int64_t reach = stride[from] * shape[from];
-        while (--from >= 0 && shape[from] == 1) {
-        }
+        while (--from >= 0 && shape[from] == 1) {}
         if (from < 0 || stride[from] != reach) return false;
         have *= shape[from];
       }
@@ -143,14 +144,16 @@ Result<Shape> infer_extent(std::span<const std::int64_t> wanted, std::size_t num
   }
   const Shape shape(std::span(list.data(), wanted.size()));
   if (!shape.valid() || shape.numel() != numel) {
-    return fail(Errc::invalid_size, op, "the number of elements would change", Shape{static_cast<std::int64_t>(numel)}.dims(), shape.dims());
+    return fail(Errc::invalid_size, op, "the number of elements would change",
+                Shape{static_cast<std::int64_t>(numel)}.dims(), shape.dims());
   }
   return shape;
 }
 
 Result<int> normal_axis(int axis, int rank, const char* op) noexcept {
   const int at = axis < 0 ? axis + rank : axis;
-  if (at < 0 || at >= rank) return fail(Errc::invalid_argument, op, "the tensor has no such axis", Dims{.extent = {axis}, .rank = 1});
+  if (at < 0 || at >= rank)
+    return fail(Errc::invalid_argument, op, "the tensor has no such axis", Dims{.extent = {axis}, .rank = 1});
   return at;
 }
 

@@ -15,7 +15,8 @@ export namespace qorus {
 class Shape {
  public:
   constexpr Shape() noexcept : numel_(1) { dims_.rank = 0; }
-  constexpr Shape(std::initializer_list<std::int64_t> extents) noexcept : Shape(std::span(extents.begin(), extents.size())) {}
+  constexpr Shape(std::initializer_list<std::int64_t> extents) noexcept
+      : Shape(std::span(extents.begin(), extents.size())) {}
   constexpr explicit Shape(std::span<const std::int64_t> extents) noexcept {
     if (extents.size() > k_max_rank) return;
     std::uint64_t count = 1, reach = 1;  // reach counts an extent of 0 as 1: strides must not overflow either
@@ -34,7 +35,9 @@ class Shape {
   [[nodiscard]] constexpr int rank() const noexcept { return dims_.rank; }
   [[nodiscard]] constexpr std::size_t numel() const noexcept { return numel_; }
   // Extent i; negative i counts from the end. i must exist.
-  [[nodiscard]] constexpr std::int64_t operator[](int i) const noexcept { return dims_.extent[i < 0 ? i + dims_.rank : i]; }
+  [[nodiscard]] constexpr std::int64_t operator[](int i) const noexcept {
+    return dims_.extent[i < 0 ? i + dims_.rank : i];
+  }
   [[nodiscard]] constexpr const Dims& dims() const noexcept { return dims_; }
   [[nodiscard]] constexpr std::span<const std::int64_t> extents() const noexcept {
     return {dims_.extent.data(), dims_.rank < 0 ? 0u : static_cast<std::size_t>(dims_.rank)};
@@ -97,7 +100,8 @@ struct Layout {
 };
 
 // Fills in one extent of -1 from the element count. Errors: invalid_size.
-[[nodiscard]] Result<Shape> infer_extent(std::span<const std::int64_t> wanted, std::size_t numel, const char* op) noexcept;
+[[nodiscard]] Result<Shape> infer_extent(std::span<const std::int64_t> wanted, std::size_t numel,
+                                         const char* op) noexcept;
 
 // An axis counted from the end made one counted from the front. Errors: invalid_argument.
 [[nodiscard]] Result<int> normal_axis(int axis, int rank, const char* op) noexcept;

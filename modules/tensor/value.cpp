@@ -19,7 +19,8 @@ Status Tensor::check(const char* op) const noexcept {
 
 Status Tensor::check(DType wanted, const char* op) const noexcept {
   if (auto ok = check(op); !ok) return ok;
-  if (dtype_ != wanted) return fail(Errc::invalid_dtype, op, "an operand has another element type; ops::cast converts", shape_.dims());
+  if (dtype_ != wanted)
+    return fail(Errc::invalid_dtype, op, "an operand has another element type; ops::cast converts", shape_.dims());
   return {};
 }
 
@@ -32,7 +33,8 @@ Status Tensor::readable(DType wanted, const char* op) const noexcept {
 }
 
 Result<std::int64_t> Tensor::offset_of(std::span<const std::int64_t> index) const noexcept {
-  if (static_cast<int>(index.size()) != rank()) return fail(Errc::invalid_argument, "at", "one index for each extent", shape_.dims());
+  if (static_cast<int>(index.size()) != rank())
+    return fail(Errc::invalid_argument, "at", "one index for each extent", shape_.dims());
   std::int64_t offset = 0;
   for (int d = 0; d < rank(); ++d) {
     const std::int64_t i = index[d] < 0 ? index[d] + shape_[d] : index[d];
@@ -54,7 +56,8 @@ void Tensor::copy_elements(std::byte* out) const noexcept {
   const std::int64_t inner = shape_[-1], step = stride(-1);
   const std::byte* row = data_;
   while (true) {
-    for (std::int64_t i = 0; i < inner; ++i, out += width) std::memcpy(out, row + i * step * static_cast<std::int64_t>(width), width);
+    for (std::int64_t i = 0; i < inner; ++i, out += width)
+      std::memcpy(out, row + i * step * static_cast<std::int64_t>(width), width);
     int d = rank() - 2;
     for (; d >= 0; --d) {
       row += stride_[d] * static_cast<std::int64_t>(width);
@@ -111,9 +114,7 @@ Result<Fresh> Fresh::make(Context& context, const Shape& shape, DType dtype) noe
   return fresh;
 }
 
-Tensor Fresh::freeze() && noexcept {
-  return Tensor(data_, dtype_, Layout::dense(shape_), lifetime_).in(*context_);
-}
+Tensor Fresh::freeze() && noexcept { return Tensor(data_, dtype_, Layout::dense(shape_), lifetime_).in(*context_); }
 
 Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs, const void* saved,
                                       std::size_t size) && noexcept {
@@ -146,7 +147,8 @@ Result<Owned> Owned::zeros(const Shape& shape, DType dtype) noexcept {
 Result<Owned> keep(const Tensor& tensor) noexcept {
   if (auto ok = tensor.check("keep"); !ok) return fail(ok.error());
   if ((tensor.context() && tensor.context()->planning) || (!tensor.data() && tensor.numel() > 0)) {
-    return fail(Errc::invalid_argument, "keep", "while planning, a tensor has a shape but no elements", tensor.shape().dims());
+    return fail(Errc::invalid_argument, "keep", "while planning, a tensor has a shape but no elements",
+                tensor.shape().dims());
   }
   auto copy = Owned::zeros(tensor.shape(), tensor.dtype());
   if (copy) tensor.copy_elements(const_cast<std::byte*>(copy->tensor().data()));

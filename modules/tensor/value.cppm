@@ -40,7 +40,8 @@ class Tensor {
   template <Element T>
   [[nodiscard]] static Tensor borrow(std::span<const T> data, const Shape& shape) noexcept {
     return Tensor(reinterpret_cast<const std::byte*>(data.data()), dtype_of<T>,
-                  Layout::dense(shape.valid() && shape.numel() == data.size() ? shape : Shape(std::span(&k_bad, 1))), {});
+                  Layout::dense(shape.valid() && shape.numel() == data.size() ? shape : Shape(std::span(&k_bad, 1))),
+                  {});
   }
   // Used by owners: a view of memory with a lifetime. layout.offset is added to data.
   Tensor(const std::byte* data, DType dtype, const Layout& layout, const Lifetime& lifetime) noexcept
@@ -62,7 +63,8 @@ class Tensor {
   template <Element T>
   [[nodiscard]] Result<std::span<const T>> values() const noexcept {  // contiguous tensors only
     if (auto ok = readable(dtype_of<T>, "values"); !ok) return fail(ok.error());
-    if (!contiguous()) return fail(Errc::invalid_argument, "values", "not contiguous: ops::contiguous first", shape_.dims());
+    if (!contiguous())
+      return fail(Errc::invalid_argument, "values", "not contiguous: ops::contiguous first", shape_.dims());
     return std::span<const T>(reinterpret_cast<const T*>(data_), numel());
   }
   template <Element T>
@@ -161,15 +163,16 @@ class Fresh {
   // are all tensors whose memory the rule will read or add to, at most four: they must still be alive then.
   // Errors: out_of_memory.
   template <class Saved>
-  [[nodiscard]] Result<Tensor> freeze(RuleRef rule, std::initializer_list<const Tensor*> inputs, const Saved& saved) && noexcept {
+  [[nodiscard]] Result<Tensor> freeze(RuleRef rule, std::initializer_list<const Tensor*> inputs,
+                                      const Saved& saved) && noexcept {
     static_assert(std::is_trivially_copyable_v<Saved> && std::is_trivially_destructible_v<Saved>);
     return std::move(*this).freeze_recorded(rule, inputs, &saved, sizeof saved);
   }
 
  private:
   Fresh() = default;
-  [[nodiscard]] Result<Tensor> freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs, const void* saved,
-                                               std::size_t size) && noexcept;
+  [[nodiscard]] Result<Tensor> freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs,
+                                               const void* saved, std::size_t size) && noexcept;
 
   std::byte* data_ = nullptr;
   Context* context_ = nullptr;
