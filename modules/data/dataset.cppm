@@ -35,6 +35,7 @@ class Examples {
   [[nodiscard]] std::size_t size() const noexcept { return count_; }
   [[nodiscard]] Shape input_shape() const noexcept;   // of one example; not valid if there are none
   [[nodiscard]] Shape target_shape() const noexcept;  // of one example: rank 0 for classes
+  [[nodiscard]] DType input_dtype() const noexcept { return inputs_.dtype(); }  // as stored
   [[nodiscard]] DType target_dtype() const noexcept { return targets_.dtype(); }
   [[nodiscard]] int classes() const noexcept { return encoding_.classes; }
   [[nodiscard]] const Encoding& encoding() const noexcept { return encoding_; }

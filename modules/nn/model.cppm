@@ -123,13 +123,14 @@ template <Layer L>
 
 struct PlanOptions {
   bool training = false;  // with tape, backward and gradients
+  int threads = cpu_count();
 };
 
 // Bytes of workspace scratch that one pass over `input` (its shape with the batch) takes, computed from shapes alone.
 // Errors: those of the layers.
 template <Layer L>
 [[nodiscard]] Result<std::size_t> plan(const L& model, const Shape& input, const PlanOptions& options = {}, DType dtype = DType::f32) noexcept {
-  Workspace workspace = planning_workspace();
+  Workspace workspace = planning_workspace(options.threads);
   const Tensor x(nullptr, dtype, Layout::dense(input), {});
   if (options.training) {
     auto tape = workspace.record();

@@ -70,17 +70,15 @@ void Workspace::set_draws(std::uint64_t seed, std::uint64_t draws) noexcept {
   state_->context.draws = draws;
 }
 
-Workspace planning_workspace() noexcept {
+Workspace planning_workspace(int threads) noexcept {
   // Address space only: nothing but the tape's nodes is ever touched. Where the system limits even that, less may do.
-  for (std::size_t scratch = 4096_GiB; scratch > 1_GiB; scratch /= 4) {
-    Workspace workspace{{.scratch = scratch, .threads = 1}};
-    if (workspace.status()) {
-      workspace.context().planning = true;
-      return workspace;
-    }
+  std::size_t scratch = 4096_GiB;
+  Workspace workspace{{.scratch = scratch, .threads = 1}};
+  while (!workspace.status() && scratch > 1_GiB) workspace = Workspace{{.scratch = scratch /= 4, .threads = 1}};
+  if (workspace.status()) {
+    workspace.context().planning = true;
+    workspace.context().executor.width = threads < 1 ? 1 : threads;
   }
-  Workspace workspace{{.scratch = 1_GiB, .threads = 1}};
-  if (workspace.status()) workspace.context().planning = true;
   return workspace;
 }
 

@@ -65,6 +65,7 @@ class Workspace {
 };
 
 // A workspace that runs any code over shapes only: nothing is computed or read, and counters().high_water tells the bytes.
-[[nodiscard]] Workspace planning_workspace() noexcept;
+// `threads` is the number of workers to plan for: each has scratch of its own.
+[[nodiscard]] Workspace planning_workspace(int threads = 1) noexcept;
 
 }  // namespace qorus

@@ -2,3 +2,4 @@
 export module qorus.optim;
 export import qorus.nn;
 export import :optimizer;
+export import :schedule;
