@@ -110,7 +110,8 @@ bool Layout::reshaped(const Shape& wanted, Layout& result) const noexcept {
     while (to >= 0) {
       while (need * wanted[to] > have) {  // join the next outer extent, if it continues this one
         const std::int64_t reach = stride[from] * shape[from];
-        while (--from >= 0 && shape[from] == 1) {}
+        do --from;
+        while (from >= 0 && shape[from] == 1);
         if (from < 0 || stride[from] != reach) return false;
         have *= shape[from];
       }
