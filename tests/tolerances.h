@@ -82,4 +82,14 @@ inline constexpr double k_norm_slope = 2e-5;
 
 inline constexpr double k_state = 4 * k_epsilon;
 
+// --- operations, relative to the element's size plus the array's mean size ---
+
+// Every forward is a kernel within a few ULP, or a sum of at most some hundred terms of one size: 100 roundings.
+inline constexpr double k_op_forward = 100 * k_u;
+// A gradient is a product of up to three such results. The references differentiate by central differences in double precision,
+// step 1e-6: their truncation and cancellation, about 1e-9, do not count beside it.
+inline constexpr double k_op_gradient = 300 * k_u;
+// Below it nothing is relative: cancelled sums of numbers near 1, and the differences' own error.
+inline constexpr double k_op_floor = 1e-6;
+
 }  // namespace qorus_test

@@ -32,7 +32,9 @@ Result<Aligned<N>> align(const char* op, const std::array<const Operand*, N>& op
   Aligned<N> aligned{.context = context, .shape = (*operands[0])->shape()};
   for (const Operand* operand : operands) {
     const Shape both = broadcast(aligned.shape, (*operand)->shape());
-    if (!both.valid()) return fail(Errc::invalid_size, op, "the shapes do not broadcast", aligned.shape.dims(), (*operand)->shape().dims());
+    if (!both.valid())
+      return fail(Errc::invalid_size, op, "the shapes do not broadcast", aligned.shape.dims(),
+                  (*operand)->shape().dims());
     aligned.shape = both;
   }
   std::array<Layout, N> layouts;
@@ -46,7 +48,7 @@ Result<Aligned<N>> align(const char* op, const std::array<const Operand*, N>& op
     aligned.joint = join<N>(layouts);
     for (int o = 0; o < N && pass == 0; ++o) {
       if (aligned.joint.walkable(o)) continue;
-      auto dense = ops::contiguous(aligned.operand[o]);
+      auto dense = ops::contiguous(placed(aligned.operand[o], *context));
       if (!dense) return fail(dense.error());
       aligned.operand[o] = *dense;
     }
@@ -91,8 +93,8 @@ Result<Tensor> binary(Binary op, const char* name, const Operand& a, const Opera
   const Tensor& first = aligned->operand[0];
   const Tensor& second = aligned->operand[1];
   for_rows(*aligned, [&](const auto& offset, std::size_t at, std::size_t count) {
-    kernels::active().binary(op, first.f32() + offset[0], aligned->joint.step(0), second.f32() + offset[1], aligned->joint.step(1),
-                             y->f32() + at, count);
+    kernels::active().binary(op, first.f32() + offset[0], aligned->joint.step(0), second.f32() + offset[1],
+                             aligned->joint.step(1), y->f32() + at, count);
   });
   const BinarySaved saved{first, second, y->f32(), aligned->shape, op};
   return std::move(*y).freeze(rule(RuleId::binary), {&first, &second}, saved);
@@ -173,9 +175,12 @@ void give_power(const BinarySaved& s, Grads& grads) noexcept {
   const float* b = dense_elements(grads, s.b, s.shape);
   const float* dy = grads.out();
   if (!a || !b) return;
-  if (s.a.tracked()) give(grads, s.a, s.shape, [=](std::size_t i) { return b[i] == 0 ? 0.0f : dy[i] * b[i] * std::pow(a[i], b[i] - 1); });
+  if (s.a.tracked())
+    give(grads, s.a, s.shape,
+         [=](std::size_t i) { return b[i] == 0 ? 0.0f : dy[i] * b[i] * std::pow(a[i], b[i] - 1); });
   if (s.b.tracked()) {
-    give(grads, s.b, s.shape, [=, y = s.output](std::size_t i) { return a[i] == 0 && b[i] >= 0 ? 0.0f : dy[i] * y[i] * std::log(a[i]); });
+    give(grads, s.b, s.shape,
+         [=, y = s.output](std::size_t i) { return a[i] == 0 && b[i] >= 0 ? 0.0f : dy[i] * y[i] * std::log(a[i]); });
   }
 }
 
@@ -185,7 +190,9 @@ void give_extreme(const BinarySaved& s, Grads& grads) noexcept {
   const float* dy = grads.out();
   if (!a || !b) return;
   const float sign = s.op == Binary::max ? 1.0f : -1.0f;
-  const auto share = [=](float mine, float other, float g) { return mine == other ? g / 2 : sign * mine > sign * other ? g : 0.0f; };
+  const auto share = [=](float mine, float other, float g) {
+    return mine == other ? g / 2 : sign * mine > sign * other ? g : 0.0f;
+  };
   if (s.a.tracked()) give(grads, s.a, s.shape, [=](std::size_t i) { return share(a[i], b[i], dy[i]); });
   if (s.b.tracked()) give(grads, s.b, s.shape, [=](std::size_t i) { return share(b[i], a[i], dy[i]); });
 }
@@ -242,25 +249,34 @@ Result<Tensor> sub(const Operand& a, const Operand& b) noexcept { return binary(
 Result<Tensor> mul(const Operand& a, const Operand& b) noexcept { return binary(Binary::mul, "mul", a, b); }
 Result<Tensor> div(const Operand& a, const Operand& b) noexcept { return binary(Binary::div, "div", a, b); }
 Result<Tensor> pow(const Operand& a, const Operand& b) noexcept { return binary(Binary::pow, "pow", a, b); }
-Result<Tensor> max(const Operand& a, const Operand& b) noexcept { return binary(Binary::max, "max", a, b); }
-Result<Tensor> min(const Operand& a, const Operand& b) noexcept { return binary(Binary::min, "min", a, b); }
+Result<Tensor> maximum(const Operand& a, const Operand& b) noexcept { return binary(Binary::max, "maximum", a, b); }
+Result<Tensor> minimum(const Operand& a, const Operand& b) noexcept { return binary(Binary::min, "minimum", a, b); }
 
 Result<Tensor> equal(const Operand& a, const Operand& b) noexcept { return compare(Compare::eq, "equal", a, b); }
-Result<Tensor> not_equal(const Operand& a, const Operand& b) noexcept { return compare(Compare::ne, "not_equal", a, b); }
+Result<Tensor> not_equal(const Operand& a, const Operand& b) noexcept {
+  return compare(Compare::ne, "not_equal", a, b);
+}
 Result<Tensor> less(const Operand& a, const Operand& b) noexcept { return compare(Compare::lt, "less", a, b); }
-Result<Tensor> less_equal(const Operand& a, const Operand& b) noexcept { return compare(Compare::le, "less_equal", a, b); }
+Result<Tensor> less_equal(const Operand& a, const Operand& b) noexcept {
+  return compare(Compare::le, "less_equal", a, b);
+}
 Result<Tensor> greater(const Operand& a, const Operand& b) noexcept { return compare(Compare::gt, "greater", a, b); }
-Result<Tensor> greater_equal(const Operand& a, const Operand& b) noexcept { return compare(Compare::ge, "greater_equal", a, b); }
+Result<Tensor> greater_equal(const Operand& a, const Operand& b) noexcept {
+  return compare(Compare::ge, "greater_equal", a, b);
+}
 
 Result<Tensor> where(const Operand& mask, const Operand& a, const Operand& b) noexcept {
   auto context = common_context("where", {&mask, &a, &b});
   if (!context) return fail(context.error());
   if (auto ok = mask->check(DType::u8, "where"); !ok) return fail(ok.error());
-  if (auto floats = float_context("where", {&a, &b}); !floats && floats.error().code != Errc::no_workspace) return fail(floats.error());
+  for (const Operand* side : {&a, &b}) {
+    if (auto ok = (*side)->check(DType::f32, "where"); !ok) return fail(ok.error());
+  }
   auto first = align<3>("where", {&mask, &a, &b}, *context);
   if (!first) return fail(first.error());
   // The backward reads the mask densely, so a tape gets a mask of the full shape.
-  Result<Tensor> full = broadcast_to(mask, first->shape).and_then([](const Tensor& wide) { return contiguous(wide); });
+  Result<Tensor> full =
+      broadcast_to(placed(mask, **context), first->shape).and_then([](const Tensor& wide) { return contiguous(wide); });
   if (!full) return full;
   const Operand dense_mask(full);
   auto aligned = align<3>("where", {&dense_mask, &a, &b}, *context);

@@ -14,8 +14,9 @@ export namespace qorus::ops {
 [[nodiscard]] Result<Tensor> mul(const Operand& a, const Operand& b) noexcept;  // a b
 [[nodiscard]] Result<Tensor> div(const Operand& a, const Operand& b) noexcept;  // a / b
 [[nodiscard]] Result<Tensor> pow(const Operand& a, const Operand& b) noexcept;  // a^b
-[[nodiscard]] Result<Tensor> max(const Operand& a, const Operand& b) noexcept;  // the larger; at a tie both get half the gradient
-[[nodiscard]] Result<Tensor> min(const Operand& a, const Operand& b) noexcept;
+[[nodiscard]] Result<Tensor> maximum(const Operand& a,
+                                     const Operand& b) noexcept;  // the larger; a tie shares the gradient
+[[nodiscard]] Result<Tensor> minimum(const Operand& a, const Operand& b) noexcept;
 
 [[nodiscard]] Result<Tensor> add(const Operand& x, float a) noexcept;
 [[nodiscard]] Result<Tensor> sub(const Operand& x, float a) noexcept;
@@ -25,8 +26,8 @@ export namespace qorus::ops {
 [[nodiscard]] Result<Tensor> div(float a, const Operand& x) noexcept;
 [[nodiscard]] Result<Tensor> pow(const Operand& x, float a) noexcept;
 [[nodiscard]] Result<Tensor> pow(float a, const Operand& x) noexcept;
-[[nodiscard]] Result<Tensor> max(const Operand& x, float a) noexcept;
-[[nodiscard]] Result<Tensor> min(const Operand& x, float a) noexcept;
+[[nodiscard]] Result<Tensor> maximum(const Operand& x, float a) noexcept;
+[[nodiscard]] Result<Tensor> minimum(const Operand& x, float a) noexcept;
 [[nodiscard]] Result<Tensor> clamp(const Operand& x, float low, float high) noexcept;  // low <= high
 
 [[nodiscard]] Result<Tensor> neg(const Operand& x) noexcept;

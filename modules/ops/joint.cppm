@@ -16,7 +16,9 @@ struct Joint {
   std::array<std::array<std::int64_t, k_max_rank>, N> stride{};
 
   [[nodiscard]] std::size_t inner() const noexcept { return rank ? extent[rank - 1] : 1; }
-  [[nodiscard]] std::size_t step(int operand) const noexcept { return rank ? static_cast<std::size_t>(stride[operand][rank - 1]) : 0; }
+  [[nodiscard]] std::size_t step(int operand) const noexcept {
+    return rank ? static_cast<std::size_t>(stride[operand][rank - 1]) : 0;
+  }
   // Whether this operand's innermost stride is one that kernels take.
   [[nodiscard]] bool walkable(int operand) const noexcept { return rank == 0 || step(operand) <= 1; }
   // Offsets of outer row `row` in each operand.

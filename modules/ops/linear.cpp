@@ -50,8 +50,9 @@ struct LinearSaved {
   Activation activation;
 };
 
-Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Tensor* bias, Activation activation, Context& context) noexcept {
-  auto x = ops::contiguous(input);
+Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Tensor* bias, Activation activation,
+                          Context& context) noexcept {
+  auto x = ops::contiguous(placed(input, context));
   if (!x) return x;
   const std::int64_t in = weight->dim(1), out = weight->dim(0);
   auto y = Fresh::make(context, x->shape().with(-1, out));
@@ -64,22 +65,43 @@ Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Ten
     if (!kept) return fail(kept.error());
     before = kept->f32();
   }
-  const Gemm gemm{.m = rows, .n = static_cast<std::size_t>(out), .k = static_cast<std::size_t>(in),
-                  .a = x->f32(), .a_row = in, .a_col = 1,
-                  .b = weight->f32(), .b_row = weight->stride(1), .b_col = weight->stride(0),
-                  .c = y->f32(), .c_row = out,
-                  .bias = bias ? bias->f32() : nullptr, .act = kernel_of(activation), .pre = before, .pre_row = out};
+  const Gemm gemm{.m = rows,
+                  .n = static_cast<std::size_t>(out),
+                  .k = static_cast<std::size_t>(in),
+                  .a = x->f32(),
+                  .a_row = in,
+                  .a_col = 1,
+                  .b = weight->f32(),
+                  .b_row = weight->stride(1),
+                  .b_col = weight->stride(0),
+                  .c = y->f32(),
+                  .c_row = out,
+                  .bias = bias ? bias->f32() : nullptr,
+                  .act = kernel_of(activation),
+                  .pre = before,
+                  .pre_row = out};
   if (auto done = run_product(context, gemm); !done) return fail(done.error());
-  const LinearSaved saved{x->grad_ref(), weight->grad_ref(), bias ? bias->grad_ref() : GradRef{}, x->f32(), weight->f32(),
-                          before ? before : y->f32(), y->f32(), rows, static_cast<std::size_t>(in), static_cast<std::size_t>(out),
-                          weight->stride(0), weight->stride(1), activation};
+  const LinearSaved saved{x->grad_ref(),
+                          weight->grad_ref(),
+                          bias ? bias->grad_ref() : GradRef{},
+                          x->f32(),
+                          weight->f32(),
+                          before ? before : y->f32(),
+                          y->f32(),
+                          rows,
+                          static_cast<std::size_t>(in),
+                          static_cast<std::size_t>(out),
+                          weight->stride(0),
+                          weight->stride(1),
+                          activation};
   const Tensor none;
   return std::move(*y).freeze(rule(RuleId::linear), {&*x, &*weight, bias ? bias : &none}, saved);
 }
 
 Status check_sizes(const Operand& x, const Operand& weight) noexcept {
   if (weight->rank() != 2 || x->rank() < 1 || x->dim(-1) != weight->dim(1)) {
-    return fail(Errc::invalid_size, "linear", "x: [..., in] and weight: [out, in] must agree on in", x->shape().dims(), weight->shape().dims());
+    return fail(Errc::invalid_size, "linear", "x: [..., in] and weight: [out, in] must agree on in", x->shape().dims(),
+                weight->shape().dims());
   }
   return {};
 }
@@ -94,20 +116,41 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
   if (s.activation != Activation::none) {
     float* place = grads.out_in_place();
     parallel_chunks(grads.context(), n, k_grain, [&](std::size_t begin, std::size_t end) {
-      kernels::active().unary_bwd(unary_of(s.activation), s.before + begin, s.after + begin, place + begin, place + begin, end - begin, 0, false);
+      kernels::active().unary_bwd(unary_of(s.activation), s.before + begin, s.after + begin, place + begin,
+                                  place + begin, end - begin, 0, false);
     });
   }
   const auto out = static_cast<std::int64_t>(s.out), in = static_cast<std::int64_t>(s.in);
-  if (const Into db = grads.into(s.bias)) sum_to(grads, dz, Shape{static_cast<std::int64_t>(s.rows), out}, Shape{out}, db);
+  if (const Into db = grads.into(s.bias))
+    sum_to(grads, dz, Shape{static_cast<std::int64_t>(s.rows), out}, Shape{out}, db);
   if (const Into dw = grads.into(s.weight)) {
-    const Gemm gemm{.m = s.out, .n = s.in, .k = s.rows, .a = dz, .a_row = 1, .a_col = out, .b = s.input, .b_row = in, .b_col = 1,
-                    .c = dw.data, .c_row = in, .accumulate = dw.accumulate};
+    const Gemm gemm{.m = s.out,
+                    .n = s.in,
+                    .k = s.rows,
+                    .a = dz,
+                    .a_row = 1,
+                    .a_col = out,
+                    .b = s.input,
+                    .b_row = in,
+                    .b_col = 1,
+                    .c = dw.data,
+                    .c_row = in,
+                    .accumulate = dw.accumulate};
     grads.settle(run_product(grads.context(), gemm));
   }
   if (const Into dx = grads.into(s.x)) {
-    const Gemm gemm{.m = s.rows, .n = s.in, .k = s.out, .a = dz, .a_row = out, .a_col = 1,
-                    .b = s.weights, .b_row = s.weight_row, .b_col = s.weight_col,
-                    .c = dx.data, .c_row = in, .accumulate = dx.accumulate};
+    const Gemm gemm{.m = s.rows,
+                    .n = s.in,
+                    .k = s.out,
+                    .a = dz,
+                    .a_row = out,
+                    .a_col = 1,
+                    .b = s.weights,
+                    .b_row = s.weight_row,
+                    .b_col = s.weight_col,
+                    .c = dx.data,
+                    .c_row = in,
+                    .accumulate = dx.accumulate};
     grads.settle(run_product(grads.context(), gemm));
   }
 }
@@ -119,9 +162,10 @@ Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bi
   if (!context) return fail(context.error());
   if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
   if (bias->rank() != 1 || bias->dim(0) != weight->dim(0)) {
-    return fail(Errc::invalid_size, "linear", "bias: [out] and weight: [out, in] must agree on out", bias->shape().dims(), weight->shape().dims());
+    return fail(Errc::invalid_size, "linear", "bias: [out] and weight: [out, in] must agree on out",
+                bias->shape().dims(), weight->shape().dims());
   }
-  auto dense = contiguous(bias);
+  auto dense = contiguous(placed(bias, **context));
   if (!dense) return dense;
   return run_linear(x, weight, &*dense, activation, **context);
 }

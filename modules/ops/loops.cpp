@@ -68,12 +68,14 @@ void copy_dense(const Context& context, const Tensor& tensor, float* out) noexce
   const auto inner = static_cast<std::size_t>(layout.shape[-1]);
   const std::int64_t step = layout.stride[rank - 1];
   const float* x = tensor.f32();
-  if (rank >= 2 && step != 1 && layout.stride[rank - 2] == 1) {  // rows of columns: a transposition for each outer index
+  if (rank >= 2 && step != 1 &&
+      layout.stride[rank - 2] == 1) {  // rows of columns: a transposition for each outer index
     const auto rows = static_cast<std::size_t>(layout.shape[rank - 2]);
     Layout outer = layout;
     outer.shape = layout.shape.with(-2, 1);
     parallel(context, static_cast<std::uint32_t>(n / (rows * inner)), [&](std::uint32_t i, int) {
-      kernels::active().transpose(x + row_offset(outer, i), static_cast<std::size_t>(step), out + i * rows * inner, inner, inner, rows);
+      kernels::active().transpose(x + row_offset(outer, i), static_cast<std::size_t>(step), out + i * rows * inner,
+                                  inner, inner, rows);
     });
     return;
   }
@@ -90,7 +92,8 @@ void copy_dense(const Context& context, const Tensor& tensor, float* out) noexce
   });
 }
 
-void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to, std::size_t out_numel) noexcept {
+void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to,
+                 std::size_t out_numel) noexcept {
   const std::size_t n = layout.shape.numel();
   bool repeats = false;
   for (int d = 0; d < layout.shape.rank(); ++d) repeats = repeats || (layout.stride[d] == 0 && layout.shape[d] > 1);
@@ -127,12 +130,33 @@ void add_strided(const Context& context, const Layout& layout, const float* x, c
   }
 }
 
+void copy_rows(const Context& context, const std::byte* x, std::size_t x_step, std::byte* y, std::size_t y_step,
+               std::size_t rows, std::size_t bytes) noexcept {
+  parallel_rows(context, rows, bytes, [&](std::size_t row, std::size_t begin, std::size_t end) {
+    std::memcpy(y + row * y_step + begin, x + row * x_step + begin, end - begin);
+  });
+}
+
+void add_rows(const Context& context, const float* x, std::size_t x_step, const Into& to, std::size_t to_step,
+              std::size_t rows, std::size_t cols) noexcept {
+  parallel_rows(context, rows, cols, [&](std::size_t row, std::size_t begin, std::size_t end) {
+    const float* from = x + row * x_step + begin;
+    float* out = to.data + row * to_step + begin;
+    if (to.accumulate) {
+      kernels::active().axpy(1, from, out, end - begin);
+    } else {
+      std::memcpy(out, from, (end - begin) * sizeof(float));
+    }
+  });
+}
+
 std::size_t reduce_scratch(const ReduceSizes& sizes) noexcept {
   const std::size_t rows = block_rows(sizes);
   return rows ? (sizes.reduced + rows - 1) / rows * sizes.inner : 0;
 }
 
-void reduce_dense(const Context& context, Reduction reduction, const float* x, float* y, const ReduceSizes& sizes, float* scratch) noexcept {
+void reduce_dense(const Context& context, Reduction reduction, const float* x, float* y, const ReduceSizes& sizes,
+                  float* scratch) noexcept {
   const auto reduce = kernels::active().reduce;
   if (const std::size_t rows = block_rows(sizes)) {
     const std::size_t blocks = (sizes.reduced + rows - 1) / rows;
@@ -146,9 +170,11 @@ void reduce_dense(const Context& context, Reduction reduction, const float* x, f
     });
     return;
   }
-  parallel_chunks(context, sizes.outer, row_grain(sizes.reduced * sizes.inner), [&](std::size_t begin, std::size_t end) {
-    reduce(kernel_of(reduction), x + begin * sizes.reduced * sizes.inner, y + begin * sizes.inner, end - begin, sizes.reduced, sizes.inner);
-  });
+  parallel_chunks(context, sizes.outer, row_grain(sizes.reduced * sizes.inner),
+                  [&](std::size_t begin, std::size_t end) {
+                    reduce(kernel_of(reduction), x + begin * sizes.reduced * sizes.inner, y + begin * sizes.inner,
+                           end - begin, sizes.reduced, sizes.inner);
+                  });
 }
 
 Result<float> sum_of_squares(Context& context, const float* x, std::size_t n) noexcept {

@@ -8,17 +8,45 @@ import :tape;
 
 namespace qorus {
 
-constexpr std::size_t k_grain = 16384;  // elements per task of element-wise work: 64 KiB, long enough to outweigh a claim
+constexpr std::size_t k_grain =
+    16384;  // elements per task of element-wise work: 64 KiB, long enough to outweigh a claim
 
 // Rows of `cols` elements per task.
-[[nodiscard]] constexpr std::size_t row_grain(std::size_t cols) noexcept { return cols >= k_grain ? 1 : k_grain / (cols ? cols : 1); }
+[[nodiscard]] constexpr std::size_t row_grain(std::size_t cols) noexcept {
+  return cols >= k_grain ? 1 : k_grain / (cols ? cols : 1);
+}
 
 // out[i] = elements of `tensor` in row-major order, whatever its strides. f32.
 void copy_dense(const Context& context, const Tensor& tensor, float* out) noexcept;
 
 // out[layout(i)] (+)= x[i] for the dense x of layout.shape. With strides of 0, contributions add up. If !to.accumulate, elements of
 // `out` (out_numel of them) that the layout does not reach become 0.
-void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to, std::size_t out_numel) noexcept;
+void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to,
+                 std::size_t out_numel) noexcept;
+
+// Runs f(row, begin, end) over rows of `cols` elements, long rows cut into pieces.
+template <class F>
+void parallel_rows(const Context& context, std::size_t rows, std::size_t cols, F&& f) {
+  if (rows == 0 || cols == 0) return;
+  if (cols < 2 * k_grain) {
+    parallel_chunks(context, rows, row_grain(cols), [&](std::size_t first, std::size_t last) {
+      for (std::size_t row = first; row < last; ++row) f(row, std::size_t{0}, cols);
+    });
+    return;
+  }
+  const std::size_t pieces = (cols + k_grain - 1) / k_grain;
+  parallel_chunks(context, rows * pieces, 1, [&](std::size_t piece, std::size_t) {
+    const std::size_t begin = piece % pieces * k_grain;
+    f(piece / pieces, begin, begin + k_grain < cols ? begin + k_grain : cols);
+  });
+}
+
+// y[r, :] = x[r, :], rows of so many bytes, each array with a step from row to row of its own.
+void copy_rows(const Context& context, const std::byte* x, std::size_t x_step, std::byte* y, std::size_t y_step,
+               std::size_t rows, std::size_t bytes) noexcept;
+// to[r, :] (+)= x[r, :]; steps and cols in floats.
+void add_rows(const Context& context, const float* x, std::size_t x_step, const Into& to, std::size_t to_step,
+              std::size_t rows, std::size_t cols) noexcept;
 
 // How axes of a dense tensor are reduced: [outer, reduced, inner].
 struct ReduceSizes {
@@ -30,7 +58,8 @@ enum class Reduction { sum, sum_abs, sum_square, max, min, prod };
 // y = reduction of dense x over the middle axis. Big reductions to few results go by blocks of rows whose number depends on the
 // sizes alone. `scratch` has reduce_scratch(sizes) floats (may be null if that is 0).
 [[nodiscard]] std::size_t reduce_scratch(const ReduceSizes& sizes) noexcept;
-void reduce_dense(const Context& context, Reduction reduction, const float* x, float* y, const ReduceSizes& sizes, float* scratch) noexcept;
+void reduce_dense(const Context& context, Reduction reduction, const float* x, float* y, const ReduceSizes& sizes,
+                  float* scratch) noexcept;
 
 // Sum of the squares of n floats. Errors: out_of_memory.
 [[nodiscard]] Result<float> sum_of_squares(Context& context, const float* x, std::size_t n) noexcept;

@@ -18,12 +18,14 @@ using kernels::Gemm;
 
 // a: [batch…, m, k], b: [batch…, k, n], broadcast to the batch's shape with strides of 0; c dense.
 struct MatmulSaved {
-  Tensor a, b;          // of rank >= 2, their own batch extents
+  Tensor a, b;            // of rank >= 2, their own batch extents
   Layout wide_a, wide_b;  // broadcast to the batch
   Shape batch, out;
 };
 
-Shape batch_of(const Shape& shape) noexcept { return Shape(shape.extents().first(static_cast<std::size_t>(shape.rank() - 2))); }
+Shape batch_of(const Shape& shape) noexcept {
+  return Shape(shape.extents().first(static_cast<std::size_t>(shape.rank() - 2)));
+}
 
 Shape with_matrix(const Shape& batch, std::int64_t rows, std::int64_t cols) noexcept {
   return batch.inserted(batch.rank(), rows).inserted(batch.rank() + 1, cols);
@@ -57,8 +59,11 @@ Result<Tensor> multiply(const Tensor& left, const Tensor& right, Context& contex
   Tensor a = left;
   const Tensor& b = right;
   const Shape batch = broadcast(batch_of(a.shape()), batch_of(b.shape()));
-  if (a.dim(-1) != b.dim(-2)) return fail(Errc::invalid_size, "matmul", "inner sizes differ", a.shape().dims(), b.shape().dims());
-  if (!batch.valid()) return fail(Errc::invalid_size, "matmul", "the leading extents do not broadcast", a.shape().dims(), b.shape().dims());
+  if (a.dim(-1) != b.dim(-2))
+    return fail(Errc::invalid_size, "matmul", "inner sizes differ", a.shape().dims(), b.shape().dims());
+  if (!batch.valid())
+    return fail(Errc::invalid_size, "matmul", "the leading extents do not broadcast", a.shape().dims(),
+                b.shape().dims());
   const Shape out = with_matrix(batch, a.dim(-2), b.dim(-1));
   auto c = Fresh::make(context, out);
   if (!c) return fail(c.error());
@@ -72,12 +77,20 @@ Result<Tensor> multiply(const Tensor& left, const Tensor& right, Context& contex
   saved.wide_a = *wide_a;
   saved.wide_b = *wide_b;
   const std::size_t m = extent(a, -2), n = extent(b, -1), k = extent(a, -1);
-  const Gemm gemm{.m = m, .n = n, .k = k,
-                  .a = a.f32(), .a_row = a.stride(-2), .a_col = a.stride(-1),
-                  .b = b.f32(), .b_row = b.stride(-2), .b_col = b.stride(-1),
-                  .c = c->f32(), .c_row = static_cast<std::ptrdiff_t>(n)};
-  const Batch spread{saved.batch, saved.wide_a.stride, saved.wide_b.stride,
-                     Layout::dense(with_matrix(saved.batch, static_cast<std::int64_t>(m), static_cast<std::int64_t>(n))).stride};
+  const Gemm gemm{.m = m,
+                  .n = n,
+                  .k = k,
+                  .a = a.f32(),
+                  .a_row = a.stride(-2),
+                  .a_col = a.stride(-1),
+                  .b = b.f32(),
+                  .b_row = b.stride(-2),
+                  .b_col = b.stride(-1),
+                  .c = c->f32(),
+                  .c_row = static_cast<std::ptrdiff_t>(n)};
+  const Batch spread{
+      saved.batch, saved.wide_a.stride, saved.wide_b.stride,
+      Layout::dense(with_matrix(saved.batch, static_cast<std::int64_t>(m), static_cast<std::int64_t>(n))).stride};
   if (auto done = run_products(context, gemm, spread); !done) return fail(done.error());
   return std::move(*c).freeze(rule(RuleId::matmul), {&left, &right}, saved);
 }
@@ -90,18 +103,36 @@ void rules::matmul(const void* saved, Grads& grads) noexcept {
   const std::size_t m = extent(s.a, -2), n = extent(s.b, -1), k = extent(s.a, -1);
   const auto dc_batch = Layout::dense(with_matrix(s.batch, s.a.dim(-2), s.b.dim(-1))).stride;
   if (const Into da = grads.into(s.a.grad_ref())) {
-    const Gemm gemm{.m = m, .n = k, .k = n,
-                    .a = grads.out(), .a_row = static_cast<std::ptrdiff_t>(n), .a_col = 1,
-                    .b = s.b.f32(), .b_row = s.b.stride(-1), .b_col = s.b.stride(-2),
-                    .c = da.data, .c_row = static_cast<std::ptrdiff_t>(k), .accumulate = da.accumulate};
-    grads.settle(run_products(grads.context(), gemm, {s.batch, dc_batch, s.wide_b.stride, dense_batch_strides(s.a, s.batch)}));
+    const Gemm gemm{.m = m,
+                    .n = k,
+                    .k = n,
+                    .a = grads.out(),
+                    .a_row = static_cast<std::ptrdiff_t>(n),
+                    .a_col = 1,
+                    .b = s.b.f32(),
+                    .b_row = s.b.stride(-1),
+                    .b_col = s.b.stride(-2),
+                    .c = da.data,
+                    .c_row = static_cast<std::ptrdiff_t>(k),
+                    .accumulate = da.accumulate};
+    grads.settle(
+        run_products(grads.context(), gemm, {s.batch, dc_batch, s.wide_b.stride, dense_batch_strides(s.a, s.batch)}));
   }
   if (const Into db = grads.into(s.b.grad_ref())) {
-    const Gemm gemm{.m = k, .n = n, .k = m,
-                    .a = s.a.f32(), .a_row = s.a.stride(-1), .a_col = s.a.stride(-2),
-                    .b = grads.out(), .b_row = static_cast<std::ptrdiff_t>(n), .b_col = 1,
-                    .c = db.data, .c_row = static_cast<std::ptrdiff_t>(n), .accumulate = db.accumulate};
-    grads.settle(run_products(grads.context(), gemm, {s.batch, s.wide_a.stride, dc_batch, dense_batch_strides(s.b, s.batch)}));
+    const Gemm gemm{.m = k,
+                    .n = n,
+                    .k = m,
+                    .a = s.a.f32(),
+                    .a_row = s.a.stride(-1),
+                    .a_col = s.a.stride(-2),
+                    .b = grads.out(),
+                    .b_row = static_cast<std::ptrdiff_t>(n),
+                    .b_col = 1,
+                    .c = db.data,
+                    .c_row = static_cast<std::ptrdiff_t>(n),
+                    .accumulate = db.accumulate};
+    grads.settle(
+        run_products(grads.context(), gemm, {s.batch, s.wide_a.stride, dc_batch, dense_batch_strides(s.b, s.batch)}));
   }
 }
 
@@ -111,7 +142,8 @@ Result<Tensor> matmul(const Operand& a, const Operand& b) noexcept {
   auto context = float_context("matmul", {&a, &b});
   if (!context) return fail(context.error());
   if (a->rank() == 0 || b->rank() == 0) {
-    return fail(Errc::invalid_size, "matmul", "needs vectors, matrices or batches of them", a->shape().dims(), b->shape().dims());
+    return fail(Errc::invalid_size, "matmul", "needs vectors, matrices or batches of them", a->shape().dims(),
+                b->shape().dims());
   }
   const Result<Tensor> left = a->rank() == 1 ? unsqueeze(a, 0) : Result<Tensor>(*a);
   const Result<Tensor> right = b->rank() == 1 ? unsqueeze(b, 1) : Result<Tensor>(*b);

@@ -19,8 +19,10 @@ namespace ops {
 
 // y = activation(x weight^T + bias); x: […, in], weight: [out, in], bias: [out], y: […, out]. One node, one pass over y; agrees with
 // the composition matmul, add, activation. Errors: as matmul.
-[[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bias, Activation activation = Activation::none) noexcept;
-[[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight, Activation activation = Activation::none) noexcept;  // no bias
+[[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bias,
+                                    Activation activation = Activation::none) noexcept;
+[[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight,
+                                    Activation activation = Activation::none) noexcept;  // no bias
 
 }  // namespace ops
 }  // namespace qorus

@@ -10,8 +10,9 @@ export namespace qorus {
 // Refers to its source; used within one expression only.
 class Operand {
  public:
-  Operand(const Tensor& tensor) noexcept : tensor_(&tensor) {}  // NOLINT(google-explicit-constructor): that is its purpose
-  Operand(const Result<Tensor>& result) noexcept                // NOLINT(google-explicit-constructor)
+  Operand(const Tensor& tensor) noexcept
+      : tensor_(&tensor) {}                       // NOLINT(google-explicit-constructor): that is its purpose
+  Operand(const Result<Tensor>& result) noexcept  // NOLINT(google-explicit-constructor)
       : tensor_(result ? &*result : nullptr), error_(result ? nullptr : &result.error()) {}
 
   [[nodiscard]] bool ok() const noexcept { return tensor_ != nullptr; }
@@ -29,5 +30,21 @@ class Operand {
 [[nodiscard]] Result<Context*> common_context(const char* op, std::initializer_list<const Operand*> operands) noexcept;
 // The same, and all are f32. Errors: also invalid_dtype.
 [[nodiscard]] Result<Context*> float_context(const char* op, std::initializer_list<const Operand*> operands) noexcept;
+
+}  // namespace qorus
+
+// Within the module only.
+namespace qorus {
+
+// Takes one more operand into the workspace that the earlier ones share (null before the first). Errors: as common_context, but
+// for no_workspace.
+[[nodiscard]] Status join_context(const char* op, const Operand& operand, Context*& context) noexcept;
+// That workspace, if there is one. Errors: no_workspace, and why it could not be made.
+[[nodiscard]] Result<Context*> joined_context(const char* op, Context* context) noexcept;
+
+// The operand as an input of the workspace, if it came without one: a copy of it has to go somewhere.
+[[nodiscard]] inline Tensor placed(const Operand& operand, Context& context) noexcept {
+  return operand->context() ? *operand : operand->in(context);
+}
 
 }  // namespace qorus

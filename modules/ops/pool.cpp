@@ -75,8 +75,7 @@ void Pool::run_some(std::uint32_t first, std::uint32_t tasks, Task task, void* u
     bell_.fetch_add(1);
     syscall(SYS_futex, &bell_, FUTEX_WAKE_PRIVATE, static_cast<int>(tasks) - 1, nullptr, nullptr, 0);
   }
-  while (work_once(0)) {
-  }
+  while (work_once(0)) {}
   for (int spins = 0; done_.load(std::memory_order_acquire) != tasks; ++spins) {
     if (spins < k_spins) {
       pause();

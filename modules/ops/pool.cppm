@@ -29,7 +29,8 @@ class Pool {
     int index = 0;
   };
   static constexpr int k_max_width = 256;
-  static constexpr int k_count_bits = 20;  // of tasks and of next in the job word; more tasks than that run in several jobs
+  static constexpr int k_count_bits =
+      20;  // of tasks and of next in the job word; more tasks than that run in several jobs
   static constexpr std::uint64_t k_count_mask = (1u << k_count_bits) - 1;
 
   void run(std::uint32_t tasks, Task task, void* user) noexcept;

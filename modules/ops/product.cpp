@@ -4,6 +4,7 @@ module;
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/kernels.h"
 module qorus.ops;
@@ -41,6 +42,20 @@ bool adds_up(const Batch& batch) noexcept {
   return false;
 }
 
+// Sums of no products, where c has elements all the same: zeros.
+Status clear(Context& context, const Gemm& gemm, const Batch& batch) noexcept {
+  std::array<std::int64_t, k_max_rank> extents{};
+  for (int d = 0; d < batch.shape.rank(); ++d) extents[d] = batch.c[d] == 0 ? 1 : batch.shape[d];
+  Batch kept = batch;
+  kept.shape = Shape(std::span<const std::int64_t>(extents.data(), static_cast<std::size_t>(batch.shape.rank())));
+  Gemm none = gemm;
+  none.k = 0;
+  for (std::size_t i = 0; i < kept.shape.numel(); ++i) {
+    if (auto done = run_product(context, at(none, kept, i)); !done) return done;
+  }
+  return {};
+}
+
 }  // namespace
 
 Status run_product(Context& context, const Gemm& gemm) noexcept {
@@ -48,7 +63,8 @@ Status run_product(Context& context, const Gemm& gemm) noexcept {
   const kernels::Table& table = kernels::active();
   const GemmPlan plan = table.gemm_plan(gemm);
   const std::size_t mark = context.scratch->mark(), worker_bytes = align_up(plan.worker_bytes);
-  auto scratch = context.scratch->take(align_up(plan.shared_bytes) + worker_bytes * static_cast<std::size_t>(context.executor.width));
+  auto scratch = context.scratch->take(align_up(plan.shared_bytes) +
+                                       worker_bytes * static_cast<std::size_t>(context.executor.width));
   if (!scratch) return fail(scratch.error());
   std::byte* own = scratch->data + align_up(plan.shared_bytes);
   for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
@@ -62,7 +78,8 @@ Status run_product(Context& context, const Gemm& gemm) noexcept {
 
 Status run_products(Context& context, const Gemm& gemm, const Batch& batch) noexcept {
   const std::size_t count = batch.shape.numel();
-  if (count == 0 || gemm.m == 0 || gemm.n == 0) return {};
+  if (gemm.m == 0 || gemm.n == 0) return {};
+  if (count == 0) return gemm.accumulate ? Status{} : clear(context, gemm, batch);
   if (count == 1 || adds_up(batch) || gemm.m * gemm.n * gemm.k > k_small) {
     for (std::size_t i = 0; i < count; ++i) {
       if (auto done = run_product(context, at(gemm, batch, i)); !done) return done;
@@ -71,7 +88,8 @@ Status run_products(Context& context, const Gemm& gemm, const Batch& batch) noex
   }
   const kernels::Table& table = kernels::active();
   const GemmPlan plan = table.gemm_plan(gemm);
-  const std::size_t mark = context.scratch->mark(), shared = align_up(plan.shared_bytes), each = shared + align_up(plan.worker_bytes);
+  const std::size_t mark = context.scratch->mark(), shared = align_up(plan.shared_bytes),
+                    each = shared + align_up(plan.worker_bytes);
   auto scratch = context.scratch->take(each * static_cast<std::size_t>(context.executor.width));
   if (!scratch) return fail(scratch.error());
   const std::size_t grain = std::max<std::size_t>(1, k_small / 8 / std::max<std::size_t>(1, gemm.m * gemm.n * gemm.k));
@@ -80,7 +98,8 @@ Status run_products(Context& context, const Gemm& gemm, const Batch& batch) noex
     for (std::size_t i = piece * grain; i < std::min(count, (piece + 1) * grain); ++i) {
       const Gemm one = at(gemm, batch, i);
       for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
-        for (std::uint32_t task = 0; task < plan.tasks[phase]; ++task) table.gemm_task(one, plan, phase, task, own, own + shared);
+        for (std::uint32_t task = 0; task < plan.tasks[phase]; ++task)
+          table.gemm_task(one, plan, phase, task, own, own + shared);
       }
     }
   });

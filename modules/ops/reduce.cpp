@@ -20,8 +20,8 @@ namespace {
 // Which axes are reduced, as a bit each, and the result's shapes.
 struct ReducePlan {
   unsigned reduced = 0;
-  Shape kept;       // with extents of 1
-  Shape squeezed;   // without them
+  Shape kept;      // with extents of 1
+  Shape squeezed;  // without them
   std::size_t count = 1;
 };
 
@@ -55,7 +55,8 @@ struct ReduceSaved {
 };
 
 // The reduction from the inside out, one run of neighbouring axes after the other; `from` is dense.
-Status reduce_axes(Context& context, Reduction reduction, const float* from, Shape shape, unsigned reduced, float* out) noexcept {
+Status reduce_axes(Context& context, Reduction reduction, const float* from, Shape shape, unsigned reduced,
+                   float* out) noexcept {
   const std::size_t mark = context.scratch->mark();
   const bool add = reduction == Reduction::sum_abs || reduction == Reduction::sum_square;
   while (reduced) {
@@ -72,7 +73,8 @@ Status reduce_axes(Context& context, Reduction reduction, const float* from, Sha
       shape = shape.with(d, 1);
       reduced &= ~(1u << d);
     }
-    auto scratch = context.scratch->take((sizes.outer * sizes.inner * (reduced ? 1 : 0) + reduce_scratch(sizes)) * sizeof(float));
+    auto scratch =
+        context.scratch->take((sizes.outer * sizes.inner * (reduced ? 1 : 0) + reduce_scratch(sizes)) * sizeof(float));
     if (!scratch) return fail(scratch.error());
     auto* place = reinterpret_cast<float*>(scratch->data);
     float* to = reduced ? place + reduce_scratch(sizes) : out;
@@ -84,7 +86,8 @@ Status reduce_axes(Context& context, Reduction reduction, const float* from, Sha
   return {};
 }
 
-Result<Tensor> reduce(Reduction reduction, const char* op, const Operand& operand, const ops::Axes& axes, bool keep) noexcept {
+Result<Tensor> reduce(Reduction reduction, const char* op, const Operand& operand, const ops::Axes& axes,
+                      bool keep) noexcept {
   auto context = float_context(op, {&operand});
   if (!context) return fail(context.error());
   auto plan = plan_axes(op, operand->shape(), axes);
@@ -116,10 +119,11 @@ Result<Tensor> arg_reduce(bool largest, const char* op, const Operand& operand, 
   }
   auto y = Fresh::make(**context, keep ? x->shape().with(*at, 1) : x->shape().without(*at), DType::i32);
   if (!y) return fail(y.error());
-  parallel_chunks(**context, sizes.outer, row_grain(sizes.reduced * sizes.inner), [&](std::size_t begin, std::size_t end) {
-    kernels::active().arg_reduce(largest, x->f32() + begin * sizes.reduced * sizes.inner, y->i32() + begin * sizes.inner, end - begin,
-                                 sizes.reduced, sizes.inner);
-  });
+  parallel_chunks(
+      **context, sizes.outer, row_grain(sizes.reduced * sizes.inner), [&](std::size_t begin, std::size_t end) {
+        kernels::active().arg_reduce(largest, x->f32() + begin * sizes.reduced * sizes.inner,
+                                     y->i32() + begin * sizes.inner, end - begin, sizes.reduced, sizes.inner);
+      });
   return std::move(*y).freeze();
 }
 
@@ -232,11 +236,21 @@ Axes::Axes(std::span<const int> list) noexcept {
   for (std::size_t i = 0; i < list.size() && i < k_max_rank; ++i) axis[i] = list[i];
 }
 
-Result<Tensor> sum(const Operand& x, const Axes& axes, bool keep) noexcept { return reduce(Reduction::sum, "sum", x, axes, keep); }
-Result<Tensor> max(const Operand& x, const Axes& axes, bool keep) noexcept { return reduce(Reduction::max, "max", x, axes, keep); }
-Result<Tensor> min(const Operand& x, const Axes& axes, bool keep) noexcept { return reduce(Reduction::min, "min", x, axes, keep); }
-Result<Tensor> prod(const Operand& x, const Axes& axes, bool keep) noexcept { return reduce(Reduction::prod, "prod", x, axes, keep); }
-Result<Tensor> sum_abs(const Operand& x, const Axes& axes, bool keep) noexcept { return reduce(Reduction::sum_abs, "sum_abs", x, axes, keep); }
+Result<Tensor> sum(const Operand& x, const Axes& axes, bool keep) noexcept {
+  return reduce(Reduction::sum, "sum", x, axes, keep);
+}
+Result<Tensor> max(const Operand& x, const Axes& axes, bool keep) noexcept {
+  return reduce(Reduction::max, "max", x, axes, keep);
+}
+Result<Tensor> min(const Operand& x, const Axes& axes, bool keep) noexcept {
+  return reduce(Reduction::min, "min", x, axes, keep);
+}
+Result<Tensor> prod(const Operand& x, const Axes& axes, bool keep) noexcept {
+  return reduce(Reduction::prod, "prod", x, axes, keep);
+}
+Result<Tensor> sum_abs(const Operand& x, const Axes& axes, bool keep) noexcept {
+  return reduce(Reduction::sum_abs, "sum_abs", x, axes, keep);
+}
 Result<Tensor> sum_square(const Operand& x, const Axes& axes, bool keep) noexcept {
   return reduce(Reduction::sum_square, "sum_square", x, axes, keep);
 }
@@ -256,8 +270,12 @@ Result<Tensor> variance(const Operand& x, const Axes& axes, int correction, bool
   return mul(squares, 1 / (count - static_cast<float>(correction)));
 }
 
-Result<Tensor> argmax(const Operand& x, int axis, bool keep) noexcept { return arg_reduce(true, "argmax", x, axis, keep); }
-Result<Tensor> argmin(const Operand& x, int axis, bool keep) noexcept { return arg_reduce(false, "argmin", x, axis, keep); }
+Result<Tensor> argmax(const Operand& x, int axis, bool keep) noexcept {
+  return arg_reduce(true, "argmax", x, axis, keep);
+}
+Result<Tensor> argmin(const Operand& x, int axis, bool keep) noexcept {
+  return arg_reduce(false, "argmin", x, axis, keep);
+}
 
 }  // namespace ops
 }  // namespace qorus

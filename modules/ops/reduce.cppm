@@ -14,8 +14,8 @@ export namespace qorus::ops {
 // A list of axes, counted from the front or (negative) from the end. Empty: all of them.
 struct Axes {
   Axes() noexcept = default;
-  Axes(int axis) noexcept : Axes({axis}) {}                // NOLINT(google-explicit-constructor)
-  Axes(std::initializer_list<int> list) noexcept           // NOLINT(google-explicit-constructor)
+  Axes(int axis) noexcept : Axes({axis}) {}       // NOLINT(google-explicit-constructor)
+  Axes(std::initializer_list<int> list) noexcept  // NOLINT(google-explicit-constructor)
       : Axes(std::span(list.begin(), list.size())) {}
   explicit Axes(std::span<const int> list) noexcept;
   int axis[k_max_rank] = {};
@@ -23,15 +23,18 @@ struct Axes {
 };
 
 [[nodiscard]] Result<Tensor> sum(const Operand& x, const Axes& axes = {}, bool keep = false) noexcept;
-[[nodiscard]] Result<Tensor> mean(const Operand& x, const Axes& axes = {}, bool keep = false) noexcept;  // of nothing: NaN
-[[nodiscard]] Result<Tensor> max(const Operand& x, const Axes& axes, bool keep = false) noexcept;  // equal largest ones share the gradient
+[[nodiscard]] Result<Tensor> mean(const Operand& x, const Axes& axes = {},
+                                  bool keep = false) noexcept;  // of nothing: NaN
+[[nodiscard]] Result<Tensor> max(const Operand& x, const Axes& axes,
+                                 bool keep = false) noexcept;  // equal largest ones share the gradient
 [[nodiscard]] Result<Tensor> min(const Operand& x, const Axes& axes, bool keep = false) noexcept;
 [[nodiscard]] Result<Tensor> prod(const Operand& x, const Axes& axes = {}, bool keep = false) noexcept;
 // sum |x|, sum x^2
 [[nodiscard]] Result<Tensor> sum_abs(const Operand& x, const Axes& axes = {}, bool keep = false) noexcept;
 [[nodiscard]] Result<Tensor> sum_square(const Operand& x, const Axes& axes = {}, bool keep = false) noexcept;
 // mean (x - mean x)^2, with n - correction for n: 0 for the variance of the elements, 1 for an estimate from a sample.
-[[nodiscard]] Result<Tensor> variance(const Operand& x, const Axes& axes = {}, int correction = 0, bool keep = false) noexcept;
+[[nodiscard]] Result<Tensor> variance(const Operand& x, const Axes& axes = {}, int correction = 0,
+                                      bool keep = false) noexcept;
 
 // i32 index of the first largest (smallest) element along one axis; no gradient. A NaN counts as largest (smallest).
 // Errors: also invalid_size if the axis has no elements.

@@ -21,11 +21,23 @@ constexpr Rule k_rules[] = {
     {"softmax", rules::softmax},
     {"log_softmax", rules::log_softmax},
     {"cross_entropy", rules::cross_entropy},
+    {"concat", rules::concat},
+    {"pad", rules::pad},
+    {"take", rules::take},
+    {"gather", rules::gather},
+    {"scatter_add", rules::scatter_add},
+    {"cast", rules::cast},
+    {"dropout", rules::dropout},
+    {"cumsum", rules::cumsum},
+    {"pointwise_loss", rules::pointwise_loss},
+    {"nll", rules::nll},
 };
 static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(RuleId::count_));
 
 }  // namespace
 
-const Rule& rule_of(const RuleRef& ref) noexcept { return ref.custom ? *static_cast<const Rule*>(ref.custom) : k_rules[ref.builtin]; }
+const Rule& rule_of(const RuleRef& ref) noexcept {
+  return ref.custom ? *static_cast<const Rule*>(ref.custom) : k_rules[ref.builtin];
+}
 
 }  // namespace qorus

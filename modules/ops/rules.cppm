@@ -22,6 +22,16 @@ enum class RuleId : std::uint16_t {
   softmax,
   log_softmax,
   cross_entropy,
+  concat,
+  pad,
+  take,
+  gather,
+  scatter_add,
+  cast,
+  dropout,
+  cumsum,
+  pointwise_loss,
+  nll,
   count_
 };
 
@@ -44,6 +54,16 @@ void linear(const void* saved, Grads& grads) noexcept;
 void softmax(const void* saved, Grads& grads) noexcept;
 void log_softmax(const void* saved, Grads& grads) noexcept;
 void cross_entropy(const void* saved, Grads& grads) noexcept;
+void concat(const void* saved, Grads& grads) noexcept;
+void pad(const void* saved, Grads& grads) noexcept;
+void take(const void* saved, Grads& grads) noexcept;
+void gather(const void* saved, Grads& grads) noexcept;
+void scatter_add(const void* saved, Grads& grads) noexcept;
+void cast(const void* saved, Grads& grads) noexcept;
+void dropout(const void* saved, Grads& grads) noexcept;
+void cumsum(const void* saved, Grads& grads) noexcept;
+void pointwise_loss(const void* saved, Grads& grads) noexcept;
+void nll(const void* saved, Grads& grads) noexcept;
 }  // namespace rules
 
 }  // namespace qorus

@@ -66,7 +66,8 @@ struct CrossEntropySaved {
   float factor;  // of each row's loss in the result
 };
 
-Status check_targets(const Context& context, const Tensor& target, std::size_t classes, std::int32_t ignore, std::size_t& counted) noexcept {
+Status check_targets(const Context& context, const Tensor& target, std::size_t classes, std::int32_t ignore,
+                     std::size_t& counted) noexcept {
   counted = target.numel();
   if (context.planning) return {};
   bool good = true;
@@ -97,8 +98,9 @@ void rules::cross_entropy(const void* saved, Grads& grads) noexcept {
   float* dloss = grads.out_in_place();
   if (!each) parallel(grads.context(), 1, [&](std::uint32_t, int) { *dloss *= s.factor; });
   parallel_chunks(grads.context(), s.rows, row_grain(s.cols), [&](std::size_t begin, std::size_t end) {
-    kernels::active().cross_entropy_bwd(s.input + begin * s.cols, s.target + begin, s.log_sum + begin, each ? dloss + begin : dloss, each ? 1 : 0,
-                                        dx.data + begin * s.cols, end - begin, s.cols, s.options.label_smoothing, s.options.ignore_index,
+    kernels::active().cross_entropy_bwd(s.input + begin * s.cols, s.target + begin, s.log_sum + begin,
+                                        each ? dloss + begin : dloss, each ? 1 : 0, dx.data + begin * s.cols,
+                                        end - begin, s.cols, s.options.label_smoothing, s.options.ignore_index,
                                         dx.accumulate);
   });
 }
@@ -110,23 +112,26 @@ Result<Tensor> softmax(const Operand& x, int axis) noexcept {
 }
 
 Result<Tensor> log_softmax(const Operand& x, int axis) noexcept {
-  return softmax_rows("log_softmax", RuleId::log_softmax, x, axis, [](const kernels::Table& table) { return table.log_softmax; });
+  return softmax_rows("log_softmax", RuleId::log_softmax, x, axis,
+                      [](const kernels::Table& table) { return table.log_softmax; });
 }
 
-Result<Tensor> cross_entropy(const Operand& logits, const Operand& target, const CrossEntropyOptions& options) noexcept {
+Result<Tensor> cross_entropy(const Operand& logits, const Operand& target,
+                             const CrossEntropyOptions& options) noexcept {
   auto context = common_context("cross_entropy", {&logits, &target});
   if (!context) return fail(context.error());
   if (auto ok = logits->check(DType::f32, "cross_entropy"); !ok) return fail(ok.error());
   if (auto ok = target->check(DType::i32, "cross_entropy"); !ok) return fail(ok.error());
   if (logits->rank() < 1 || logits->dim(-1) == 0 || logits->shape().without(-1) != target->shape()) {
-    return fail(Errc::invalid_size, "cross_entropy", "logits: [..., classes] need targets: [...]", logits->shape().dims(), target->shape().dims());
+    return fail(Errc::invalid_size, "cross_entropy", "logits: [..., classes] need targets: [...]",
+                logits->shape().dims(), target->shape().dims());
   }
   if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
     return fail(Errc::invalid_argument, "cross_entropy", "label smoothing lies between 0 and 1");
   }
-  auto x = contiguous(logits);
+  auto x = contiguous(placed(logits, **context));
   if (!x) return x;
-  auto labels = contiguous(target);
+  auto labels = contiguous(placed(target, **context));
   if (!labels) return labels;
   const auto cols = static_cast<std::size_t>(x->dim(-1));
   const std::size_t rows = labels->numel();
@@ -137,12 +142,14 @@ Result<Tensor> cross_entropy(const Operand& logits, const Operand& target, const
   auto log_sum = Fresh::make(**context, labels->shape());
   if (!log_sum) return fail(log_sum.error());
   parallel_chunks(**context, rows, row_grain(cols), [&](std::size_t begin, std::size_t end) {
-    kernels::active().cross_entropy(x->f32() + begin * cols, labels->i32() + begin, each->f32() + begin, log_sum->f32() + begin, end - begin, cols,
-                                    options.label_smoothing, options.ignore_index);
+    kernels::active().cross_entropy(x->f32() + begin * cols, labels->i32() + begin, each->f32() + begin,
+                                    log_sum->f32() + begin, end - begin, cols, options.label_smoothing,
+                                    options.ignore_index);
   });
   const float factor = options.reduce == Reduce::mean ? (counted ? 1 / static_cast<float>(counted) : 0) : 1;
   const CrossEntropySaved saved{x->grad_ref(), x->f32(), log_sum->f32(), labels->i32(), rows, cols, options, factor};
-  if (options.reduce == Reduce::none) return std::move(*each).freeze(rule(RuleId::cross_entropy), {&*x, &*labels}, saved);
+  if (options.reduce == Reduce::none)
+    return std::move(*each).freeze(rule(RuleId::cross_entropy), {&*x, &*labels}, saved);
   auto loss = Fresh::make(**context, Shape{});
   if (!loss) return fail(loss.error());
   parallel(**context, 1, [&](std::uint32_t, int) {

@@ -20,6 +20,7 @@ struct CrossEntropyOptions {
 };
 // -log softmax(x)[target], fused with its gradient. x: […, classes]; target: […] i32. Result: a scalar, or […] for Reduce::none.
 // Agrees with the composition log_softmax, gather, mean. Errors: also invalid_argument if a target is neither ignored nor below classes.
-[[nodiscard]] Result<Tensor> cross_entropy(const Operand& x, const Operand& target, const CrossEntropyOptions& options = {}) noexcept;
+[[nodiscard]] Result<Tensor> cross_entropy(const Operand& x, const Operand& target,
+                                           const CrossEntropyOptions& options = {}) noexcept;
 
 }  // namespace qorus::ops

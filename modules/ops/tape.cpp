@@ -47,7 +47,6 @@ struct GradState {
 };
 
 struct TapeState {
-  Node* last = nullptr;
   std::uint32_t slots = 1;  // slot 0 means "not tracked"
   std::uint32_t nodes = 0;
   bool ran = false;
@@ -65,7 +64,8 @@ T* take_array(Context& context, std::size_t count) noexcept {
   return new (slice->data) T[count]();
 }
 
-Result<std::uint32_t> record_node(Context& context, const Node& node, const void* saved, std::size_t saved_size) noexcept {
+Result<std::uint32_t> record_node(Context& context, const Node& node, const void* saved,
+                                  std::size_t saved_size) noexcept {
   TapeState& tape = state_of(context);
   auto slice = context.scratch->take(align_up(sizeof(Node), 16) + saved_size);
   if (!slice) return fail(slice.error());
@@ -73,9 +73,9 @@ Result<std::uint32_t> record_node(Context& context, const Node& node, const void
   if (saved_size) std::memcpy(copy, saved, saved_size);
   auto* placed = new (slice->data) Node(node);
   placed->saved = copy;
-  placed->previous = tape.last;
+  placed->previous = context.newest;
   placed->out_slot = tape.slots++;
-  tape.last = placed;
+  context.newest = placed;
   ++tape.nodes;
   return placed->out_slot;
 }
@@ -134,7 +134,9 @@ void run_node(const Node& node, Grads& grads) noexcept { rule_of(node.rule).back
 Into Grads::into(const GradRef& input) noexcept {
   if (!input || state_->failure.code != Errc::ok) return {};
   const auto exhausted = [&]() -> Into {
-    state_->failure = {.code = Errc::out_of_memory, .op = "backward", .text = "the workspace's scratch is too small for the gradients"};
+    state_->failure = {.code = Errc::out_of_memory,
+                       .op = "backward",
+                       .text = "the workspace's scratch is too small for the gradients"};
     return {};
   };
   if (input.leaf()) {
@@ -152,7 +154,8 @@ Into Grads::into(const GradRef& input) noexcept {
 
 Into Grads::into_out(const GradRef& input) noexcept {
   if (!input || state_->failure.code != Errc::ok) return {};
-  const bool reusable = !input.leaf() && !out_given_away_ && input.numel == out_numel_ && !state_->slots[input.slot].data;
+  const bool reusable =
+      !input.leaf() && !out_given_away_ && input.numel == out_numel_ && !state_->slots[input.slot].data;
   if (!reusable) return into(input);
   out_given_away_ = true;
   return {state_->slots[input.slot].data = out_, false};
@@ -188,7 +191,9 @@ float* Grads::temporary(std::size_t count) noexcept {
     state_->failure = slice.error();
     return nullptr;
   }
-  if (state_->first_temporary == state_->last_temporary) state_->first_temporary = mark;
+  // A gradient taken since the last temporary must stay: only what lies above it can be given back.
+  if (state_->first_temporary == state_->last_temporary || mark != state_->last_temporary)
+    state_->first_temporary = mark;
   state_->last_temporary = context_->scratch->mark();
   return reinterpret_cast<float*>(slice->data);
 }
@@ -196,8 +201,11 @@ float* Grads::temporary(std::size_t count) noexcept {
 Result<Gradients> backward(const Tensor& loss) noexcept {
   if (auto ok = loss.check(DType::f32, "backward"); !ok) return fail(ok.error());
   Context* context = loss.context();
-  if (!context || !context->tape) return fail(Errc::invalid_argument, "backward", "the loss was not computed on a tape");
-  if (loss.numel() != 1) return fail(Errc::invalid_argument, "backward", "the loss must have one element", loss.shape().dims());
+  if (!context || !context->tape || !loss.tracked()) {
+    return fail(Errc::invalid_argument, "backward", "the loss depends on no parameter and no watched input of a tape");
+  }
+  if (loss.numel() != 1)
+    return fail(Errc::invalid_argument, "backward", "the loss must have one element", loss.shape().dims());
   TapeState& tape = state_of(*context);
   if (tape.ran) return fail(Errc::invalid_argument, "backward", "this tape was run before");
   tape.ran = true;
@@ -205,9 +213,11 @@ Result<Gradients> backward(const Tensor& loss) noexcept {
   state.slots = take_array<GradSlot>(*context, tape.slots);
   if (!state.slots) return fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small");
   Grads grads(*context, state);
-  if (const Into seed = grads.into(loss.grad_ref()); seed && !context->planning) *seed.data = 1;
+  const Into seed = grads.into(loss.grad_ref());
+  if (!seed) return fail(state.failure);
+  if (!context->planning) *seed.data = 1;
   context->record = nullptr;  // rules compute; they are not recorded
-  for (Node* node = tape.last; node; node = node->previous) {
+  for (Node* node = context->newest; node; node = node->previous) {
     GradSlot& slot = state.slots[node->out_slot];
     if (node->rule.builtin == static_cast<std::uint16_t>(RuleId::watch) && !node->rule.custom) {
       slot.watched = true;
@@ -241,19 +251,22 @@ Result<Tensor> Gradients::of(const Tensor& tensor) const noexcept {
   if (!scope_.alive()) return fail(Errc::stale_tensor, "gradients", "used after their tape ended");
   if (auto ok = tensor.check(DType::f32, "gradients"); !ok) return fail(ok.error());
   const GradRef ref = tensor.grad_ref();
-  if (!ref) return fail(Errc::invalid_argument, "gradients", "neither a parameter nor a watched input", tensor.shape().dims());
+  if (!ref)
+    return fail(Errc::invalid_argument, "gradients", "neither a parameter nor a watched input", tensor.shape().dims());
   const float* data = nullptr;
   if (ref.leaf()) {
     for (const GradSlab* slab = state_->slabs; slab; slab = slab->next) {
       if (slab->block == ref.block) data = slab->data + ref.offset;
     }
   } else if (!state_->slots[ref.slot].watched) {
-    return fail(Errc::invalid_argument, "gradients", "an intermediate result's gradient is not kept: watch the input", tensor.shape().dims());
+    return fail(Errc::invalid_argument, "gradients", "an intermediate result's gradient is not kept: watch the input",
+                tensor.shape().dims());
   } else {
     data = state_->slots[ref.slot].data;
   }
   if (data) {
-    return Tensor(reinterpret_cast<const std::byte*>(data), DType::f32, Layout::dense(tensor.shape()), scope_).in(*context_);
+    return Tensor(reinterpret_cast<const std::byte*>(data), DType::f32, Layout::dense(tensor.shape()), scope_)
+        .in(*context_);
   }
   auto zeros = Fresh::make(*context_, tensor.shape());
   if (!zeros) return fail(zeros.error());
@@ -304,6 +317,7 @@ Tape::Tape(Context& context) noexcept : scope_(context) {
   auto* state = take_array<TapeState>(context, 1);
   if (!state) return;
   context.tape = state;
+  context.newest = nullptr;
   context.record = record_node;
   context.training = recording_ = true;
 }
@@ -319,7 +333,8 @@ Tape::~Tape() {
 Result<Tensor> Tape::input(const Tensor& tensor) noexcept {
   auto placed = scope_.input(tensor);
   if (placed && !recording_) {
-    return fail(Errc::invalid_argument, "record", "another tape records here, or the workspace's scratch is too small for one");
+    return fail(Errc::invalid_argument, "record",
+                "another tape records here, or the workspace's scratch is too small for one");
   }
   return placed;
 }
@@ -328,12 +343,15 @@ Result<Tensor> Tape::watch(const Tensor& tensor) noexcept {
   auto placed = input(tensor);
   if (!placed) return placed;
   if (auto ok = tensor.check(DType::f32, "watch"); !ok) return fail(ok.error());
-  if (!tensor.contiguous()) return fail(Errc::invalid_argument, "watch", "needs a contiguous tensor", tensor.shape().dims());
+  if (!tensor.contiguous())
+    return fail(Errc::invalid_argument, "watch", "needs a contiguous tensor", tensor.shape().dims());
   auto slot = record_node(context(), Node{.rule = rule(RuleId::watch), .out_numel = tensor.numel()}, nullptr, 0);
   if (!slot) return fail(slot.error());
   return placed->with_slot(*slot);
 }
 
-std::size_t Tape::size() const noexcept { return recording_ ? state_of(const_cast<Scope&>(scope_).context()).nodes : 0; }
+std::size_t Tape::size() const noexcept {
+  return recording_ ? state_of(const_cast<Scope&>(scope_).context()).nodes : 0;
+}
 
 }  // namespace qorus

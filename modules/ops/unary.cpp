@@ -50,7 +50,8 @@ void rules::unary(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const UnarySaved*>(saved);
   if (const Into dx = grads.into_out(s.x)) {
     parallel_chunks(grads.context(), s.n, k_grain, [&](std::size_t begin, std::size_t end) {
-      kernels::active().unary_bwd(s.op, s.input + begin, s.output + begin, grads.out() + begin, dx.data + begin, end - begin, s.a, dx.accumulate);
+      kernels::active().unary_bwd(s.op, s.input + begin, s.output + begin, grads.out() + begin, dx.data + begin,
+                                  end - begin, s.a, dx.accumulate);
     });
   }
 }
@@ -84,7 +85,9 @@ Result<Tensor> floor(const Operand& x) noexcept { return unary(Unary::floor, "fl
 Result<Tensor> ceil(const Operand& x) noexcept { return unary(Unary::ceil, "ceil", x); }
 Result<Tensor> round(const Operand& x) noexcept { return unary(Unary::round, "round", x); }
 Result<Tensor> relu(const Operand& x) noexcept { return unary(Unary::relu, "relu", x); }
-Result<Tensor> leaky_relu(const Operand& x, float slope) noexcept { return unary(Unary::leaky_relu, "leaky_relu", x, slope); }
+Result<Tensor> leaky_relu(const Operand& x, float slope) noexcept {
+  return unary(Unary::leaky_relu, "leaky_relu", x, slope);
+}
 Result<Tensor> elu(const Operand& x, float a) noexcept { return unary(Unary::elu, "elu", x, a); }
 Result<Tensor> gelu(const Operand& x) noexcept { return unary(Unary::gelu, "gelu", x); }
 Result<Tensor> gelu_tanh(const Operand& x) noexcept { return unary(Unary::gelu_tanh, "gelu_tanh", x); }
@@ -101,8 +104,8 @@ Result<Tensor> div(const Operand& x, float a) noexcept { return unary(Unary::mul
 Result<Tensor> div(float a, const Operand& x) noexcept { return unary(Unary::rdiv, "div", x, a); }
 Result<Tensor> pow(const Operand& x, float a) noexcept { return unary(Unary::pow, "pow", x, a); }
 Result<Tensor> pow(float a, const Operand& x) noexcept { return unary(Unary::rpow, "pow", x, a); }
-Result<Tensor> max(const Operand& x, float a) noexcept { return unary(Unary::max, "max", x, a); }
-Result<Tensor> min(const Operand& x, float a) noexcept { return unary(Unary::min, "min", x, a); }
+Result<Tensor> maximum(const Operand& x, float a) noexcept { return unary(Unary::max, "maximum", x, a); }
+Result<Tensor> minimum(const Operand& x, float a) noexcept { return unary(Unary::min, "minimum", x, a); }
 
 Result<Tensor> clamp(const Operand& operand, float low, float high) noexcept {
   auto context = float_context("clamp", {&operand});

@@ -23,7 +23,14 @@ struct ViewSaved {
 Result<Tensor> record_view(const Tensor& x, const Layout& seen, const Layout& seen_dense) noexcept {
   const Tensor view = x.seen_as(seen);
   Context* context = x.context();
-  if (!x.tracked() || !context || !context->record) return view;
+  // A parameter outside of any workspace: its gradient finds the way through a reshape only.
+  if (x.tracked() && !context) {
+    if (seen_dense.offset == 0 && seen_dense.is_dense() && seen_dense.shape.numel() == x.numel())
+      return view.with_slot(x.grad_ref().slot);
+    return fail(Errc::no_workspace, "view", "a parameter is seen another way as tape.input(parameter) only",
+                x.shape().dims());
+  }
+  if (!x.tracked() || !context->record) return view;
   Node node{.rule = rule(RuleId::view), .out_numel = view.numel()};
   if (x.lifetime().block != context->scope.block) node.reads[node.read_count++] = x.lifetime();
   const ViewSaved saved{x.grad_ref(), seen_dense};
@@ -44,6 +51,22 @@ Result<Tensor> view_of(const char* op, const Operand& x, const Change& change) n
   return record_view(*x, *seen, *seen_dense);
 }
 
+// The shape with repeated extents (stride 0) as 1.
+Shape unrepeated(const Layout& layout) noexcept {
+  Shape shape = layout.shape;
+  for (int d = 0; d < shape.rank(); ++d) {
+    if (layout.stride[d] == 0 && shape[d] > 1) shape = shape.with(d, 1);
+  }
+  return shape;
+}
+
+bool strides_agree(const Layout& repeated, const Layout& once) noexcept {
+  for (int d = 0; d < once.shape.rank(); ++d) {
+    if (once.shape[d] != 1 && repeated.stride[d] != once.stride[d]) return false;
+  }
+  return true;
+}
+
 struct CopySaved {
   GradRef x;
 };
@@ -53,7 +76,14 @@ struct CopySaved {
 void rules::view(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const ViewSaved*>(saved);
   if (s.layout.is_dense() && s.layout.offset == 0 && s.layout.shape.numel() == s.x.numel) return grads.pass(s.x);
-  if (const Into dx = grads.into(s.x)) add_strided(grads.context(), s.layout, grads.out(), dx, s.x.numel);
+  const Into dx = grads.into(s.x);
+  if (!dx) return;
+  const Shape once = unrepeated(s.layout);
+  if (once != s.layout.shape && s.layout.offset == 0 && once.numel() == s.x.numel &&
+      strides_agree(s.layout, Layout::dense(once))) {
+    return sum_to(grads, grads.out(), s.layout.shape, once, dx);  // a broadcast: any number of workers can add
+  }
+  add_strided(grads.context(), s.layout, grads.out(), dx, s.x.numel);
 }
 
 void rules::copy(const void* saved, Grads& grads) noexcept { grads.pass(static_cast<const CopySaved*>(saved)->x); }
@@ -82,7 +112,8 @@ Result<Tensor> reshape(const Operand& x, std::span<const std::int64_t> extents) 
   auto shape = infer_extent(extents, x->numel(), "reshape");
   if (!shape) return fail(shape.error());
   Layout seen;
-  if (!x->layout().reshaped(*shape, seen)) return contiguous(x).and_then([&](const Tensor& copy) { return reshape(copy, extents); });
+  if (!x->layout().reshaped(*shape, seen))
+    return contiguous(x).and_then([&](const Tensor& copy) { return reshape(copy, extents); });
   return record_view(*x, seen, Layout::dense(*shape));
 }
 
@@ -94,7 +125,8 @@ Result<Tensor> flatten(const Operand& x, int first, int last) noexcept {
   auto to = normal_axis(last, x->rank(), "flatten");
   if (!from) return fail(from.error());
   if (!to) return fail(to.error());
-  if (*to < *from) return fail(Errc::invalid_argument, "flatten", "the last axis comes before the first", x->shape().dims());
+  if (*to < *from)
+    return fail(Errc::invalid_argument, "flatten", "the last axis comes before the first", x->shape().dims());
   std::array<std::int64_t, k_max_rank> extents{};
   std::size_t count = 0;
   for (int d = 0; d < x->rank(); ++d) {
@@ -132,7 +164,8 @@ Result<Tensor> select(const Operand& x, int axis, std::int64_t index) noexcept {
     auto at = normal_axis(axis, layout.shape.rank(), "select");
     if (!at) return fail(at.error());
     const std::int64_t i = index < 0 ? index + layout.shape[*at] : index;
-    if (i < 0 || i >= layout.shape[*at]) return fail(Errc::invalid_argument, "select", "the index is out of range", layout.shape.dims());
+    if (i < 0 || i >= layout.shape[*at])
+      return fail(Errc::invalid_argument, "select", "the index is out of range", layout.shape.dims());
     Layout seen{.shape = layout.shape.without(*at), .offset = layout.offset + i * layout.stride[*at]};
     for (int d = 0, to = 0; d < layout.shape.rank(); ++d) {
       if (d != *at) seen.stride[to++] = layout.stride[d];
@@ -160,7 +193,8 @@ Result<Tensor> squeeze(const Operand& x, int axis) noexcept {
   return view_of("squeeze", x, [&](const Layout& layout) -> Result<Layout> {
     auto at = normal_axis(axis, layout.shape.rank(), "squeeze");
     if (!at) return fail(at.error());
-    if (layout.shape[*at] != 1) return fail(Errc::invalid_size, "squeeze", "only an extent of 1 can go", layout.shape.dims());
+    if (layout.shape[*at] != 1)
+      return fail(Errc::invalid_size, "squeeze", "only an extent of 1 can go", layout.shape.dims());
     Layout seen{.shape = layout.shape.without(*at), .offset = layout.offset};
     for (int d = 0, to = 0; d < layout.shape.rank(); ++d) {
       if (d != *at) seen.stride[to++] = layout.stride[d];

@@ -25,7 +25,8 @@ export namespace qorus::ops {
   return permute(x, std::span(axes.begin(), axes.size()));
 }
 // Indices begin, begin + step, … below end of one axis; begin and end count from the end when negative. step >= 1.
-[[nodiscard]] Result<Tensor> slice(const Operand& x, int axis, std::int64_t begin, std::int64_t end, std::int64_t step = 1) noexcept;
+[[nodiscard]] Result<Tensor> slice(const Operand& x, int axis, std::int64_t begin, std::int64_t end,
+                                   std::int64_t step = 1) noexcept;
 // One index of an axis, which disappears.
 [[nodiscard]] Result<Tensor> select(const Operand& x, int axis, std::int64_t index) noexcept;
 // Extents of 1 repeated, new ones in front, as in all element-wise operations.

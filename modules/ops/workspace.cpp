@@ -21,7 +21,8 @@ namespace {
 
 // What a workspace refers to that could not even allocate its state. Never changed.
 Context& no_memory() noexcept {
-  static Context context{.failure = {.code = Errc::out_of_memory, .op = "Workspace", .text = "the system has no more memory"}};
+  static Context context{
+      .failure = {.code = Errc::out_of_memory, .op = "Workspace", .text = "the system has no more memory"}};
   return context;
 }
 
@@ -32,7 +33,8 @@ Status prepare(WorkspaceState& state, const WorkspaceOptions& options) noexcept 
   state.context.scratch = &state.arena;
   state.context.seed = options.seed;
   if (options.executor.run) {
-    if (options.executor.width < 1) return fail(Errc::invalid_argument, "Workspace", "an executor needs at least one worker");
+    if (options.executor.width < 1)
+      return fail(Errc::invalid_argument, "Workspace", "an executor needs at least one worker");
     state.context.executor = options.executor;
     return {};
   }
@@ -45,7 +47,7 @@ Status prepare(WorkspaceState& state, const WorkspaceOptions& options) noexcept 
 
 Workspace::Workspace() noexcept : Workspace(WorkspaceOptions{}) {}
 
-Workspace::Workspace(const WorkspaceOptions& options) noexcept : state_(new (std::nothrow) WorkspaceState) {
+Workspace::Workspace(const WorkspaceOptions& options) noexcept : state_(new(std::nothrow) WorkspaceState) {
   if (!state_) return;
   if (auto ready = prepare(*state_, options); !ready) state_->context.failure = ready.error();
 }
@@ -82,14 +84,16 @@ Workspace planning_workspace(int threads) noexcept {
   return workspace;
 }
 
-Scope::Scope(Context& context) noexcept : context_(&context), outer_(context.scope) {
+Scope::Scope(Context& context) noexcept : context_(&context), outer_(context.scope), outer_newest_(context.newest) {
   if (context.failure.code != Errc::ok) return;
   frame_.emplace(*context.scratch);
   if (auto mark = context.scratch->take(0)) context.scope = mark->lifetime;
 }
 
 Scope::~Scope() {
-  if (frame_) context_->scope = outer_;
+  if (!frame_) return;
+  context_->scope = outer_;
+  context_->newest = outer_newest_;  // what was recorded inside is stale, and its memory is about to be used again
 }
 
 Result<Tensor> Scope::input(const Tensor& tensor) noexcept {

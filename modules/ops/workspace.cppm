@@ -35,6 +35,7 @@ class Scope {
   Context* context_;
   std::optional<Frame> frame_;
   Lifetime outer_;
+  Node* outer_newest_;
 };
 
 class Tape;

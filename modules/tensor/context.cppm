@@ -51,7 +51,8 @@ struct Context {
   // Appends a copy of the node and of what its rule saved; gives its output's slot. Null without a tape.
   Result<std::uint32_t> (*record)(Context& context, const Node& node, const void* saved,
                                   std::size_t saved_size) noexcept = nullptr;
-  void* tape = nullptr;  // the recording's state
+  void* tape = nullptr;    // the recording's state
+  Node* newest = nullptr;  // its last node; a frame inside a recording takes its own nodes away when it ends
 
   // Learns the shape of a parameter that is not bound yet, during nn::build; null otherwise.
   Status (*declare)(void* builder, const void* parameter, const Dims& shape) noexcept = nullptr;

@@ -1,0 +1,155 @@
+// Matrix products in all their forms, and the linear layer's product with bias and activation.
+#include <cmath>
+#include <functional>
+#include <numbers>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/testing.h"
+
+import qorus.ops;
+import qorus.test.ops;
+
+using namespace qorus;
+using namespace qorus_test;
+
+namespace {
+
+using Tensors = std::span<const Tensor>;
+using Arrays = std::vector<Array>;
+
+// c[…, i, j] = sum over k of a[…, i, k] b[…, k, j], by the definition.
+Array product(Array a, Array b) {
+  const bool row = a.rank() == 1, column = b.rank() == 1;
+  if (row) a.dims.insert(a.dims.begin(), 1);
+  if (column) b.dims.push_back(1);
+  Extents dims = zip(Array(Extents(a.dims.begin(), a.dims.end() - 2)), Array(Extents(b.dims.begin(), b.dims.end() - 2)),
+                     [](double, double) { return 0.0; })
+                     .dims;
+  dims.push_back(a.dim(-2));
+  dims.push_back(b.dim(-1));
+  Array c = build(dims, [&](const Extents& index) {
+    Extents left = index, right = index;
+    double sum = 0;
+    for (std::int64_t k = 0; k < a.dim(-1); ++k) {
+      left[left.size() - 1] = right[right.size() - 2] = k;
+      sum += a.at(left) * b.at(right);
+    }
+    return sum;
+  });
+  if (row) c.dims.erase(c.dims.end() - 2);
+  if (column) c.dims.pop_back();
+  return c;
+}
+
+double activate(Activation activation, double x) {
+  const double s = 1 / (1 + std::exp(-x));
+  switch (activation) {
+    case Activation::none: return x;
+    case Activation::relu: return x > 0 ? x : 0;
+    case Activation::gelu: return x / 2 * std::erfc(-x / std::numbers::sqrt2);
+    case Activation::gelu_tanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case Activation::silu: return x * s;
+    case Activation::sigmoid: return s;
+    case Activation::tanh: return std::tanh(x);
+  }
+  return x;
+}
+
+Array linear(const Array& x, const Array& weight, const Array* bias, Activation activation) {
+  const Array turned = build({weight.dim(1), weight.dim(0)}, [&](const Extents& i) { return weight.at({i[1], i[0]}); });
+  Array y = product(x, turned);
+  if (bias) y = zip(y, *bias, [](double a, double b) { return a + b; });
+  return map(y, [&](double v) { return activate(activation, v); });
+}
+
+const std::vector<Case>& all() {
+  static const std::vector<Case> cases = [] {
+    std::vector<Case> c;
+    const std::pair<Extents, Extents> shapes[] = {
+        {{1, 1}, {1, 1}},       {{3, 4}, {4, 5}},       {{7, 13}, {13, 11}},       {{4}, {4}},
+        {{4}, {4, 3}},          {{3, 4}, {4}},          {{4, 4}, {4, 4}},          {{2, 3, 4}, {4, 5}},
+        {{3, 4}, {2, 4, 5}},    {{2, 3, 4}, {2, 4, 5}}, {{2, 1, 3, 4}, {3, 4, 2}}, {{1, 3, 4}, {5, 4, 2}},
+        {{0, 4}, {4, 3}},       {{3, 0}, {0, 4}},       {{3, 4}, {4, 0}},          {{0, 3, 4}, {4, 5}},
+        {{1, 3, 4}, {0, 4, 5}}, {{4}, {2, 4, 3}},       {{2, 3, 4}, {4}},          {{17, 31}, {31, 19}}};
+    int i = 0;
+    for (const auto& [a, b] : shapes) {
+      c.push_back({"matmul_" + std::to_string(i++),
+                   {{a}, {b}},
+                   [](Tensors x) { return ops::matmul(x[0], x[1]); },
+                   [](const Arrays& x) { return product(x[0], x[1]); }});
+    }
+    c.push_back({"matmul_by_its_own_transpose",
+                 {{{5, 7}}},
+                 [](Tensors x) { return ops::matmul(x[0], ops::transpose(x[0])); },
+                 [](const Arrays& x) { return linear(x[0], x[0], nullptr, Activation::none); }});
+    for (const auto activation : {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
+                                  Activation::silu, Activation::sigmoid, Activation::tanh}) {
+      const std::string tail = "_" + std::to_string(static_cast<int>(activation));
+      c.push_back({"linear" + tail,
+                   {{{5, 7}}, {{3, 7}}, {{3}}},
+                   [=](Tensors x) { return ops::linear(x[0], x[1], x[2], activation); },
+                   [=](const Arrays& x) { return linear(x[0], x[1], &x[2], activation); }});
+      c.push_back({"linear_without_bias" + tail,
+                   {{{2, 3, 5}}, {{4, 5}}},
+                   [=](Tensors x) { return ops::linear(x[0], x[1], activation); },
+                   [=](const Arrays& x) { return linear(x[0], x[1], nullptr, activation); }});
+    }
+    for (const Extents& x : {Extents{7}, Extents{1, 7}, Extents{0, 7}, Extents{2, 1, 2, 7}}) {
+      c.push_back({"linear_of_" + std::to_string(x.size()) + "d_" + std::to_string(count_of(x)),
+                   {{x}, {{3, 7}}, {{3}}},
+                   [](Tensors t) { return ops::linear(t[0], t[1], t[2], Activation::silu); },
+                   [](const Arrays& a) { return linear(a[0], a[1], &a[2], Activation::silu); }});
+    }
+    return c;
+  }();
+  return cases;
+}
+
+class Products : public testing::TestWithParam<std::size_t> {};
+TEST_P(Products, KeepsItsPromises) { EXPECT_EQ(check(all()[GetParam()]), ""); }
+INSTANTIATE_TEST_SUITE_P(Op, Products, testing::Range(std::size_t{0}, all().size()),
+                         [](const auto& info) { return all()[info.param].name; });
+
+TEST(ProductBits, DoNotDependOnWorkers) {
+  const Case cases[] = {
+      {"matmul", {{{301, 203}}, {{203, 157}}}, [](Tensors x) { return ops::matmul(x[0], x[1]); }, {}},
+      {"transposed",
+       {{{203, 301}}, {{157, 203}}},
+       [](Tensors x) { return ops::matmul(ops::transpose(x[0]), ops::transpose(x[1])); },
+       {}},
+      {"batched", {{{40, 31, 23}}, {{40, 23, 17}}}, [](Tensors x) { return ops::matmul(x[0], x[1]); }, {}},
+      {"shared", {{{40, 31, 23}}, {{23, 17}}}, [](Tensors x) { return ops::matmul(x[0], x[1]); }, {}},
+      {"repeated", {{{31, 23}}, {{40, 23, 17}}}, [](Tensors x) { return ops::matmul(x[0], x[1]); }, {}},
+      {"linear",
+       {{{129, 300}}, {{257, 300}}, {{257}}},
+       [](Tensors x) { return ops::linear(x[0], x[1], x[2], Activation::gelu); },
+       {}},
+  };
+  for (const Case& c : cases) EXPECT_EQ(check_bits(c), "") << c.name;
+}
+
+// A row's result is the same alone and in a batch.
+TEST(ProductBits, DoNotDependOnTheBatch) {
+  const Owned x = random_owned({37, 203}, 1), weight = random_owned({64, 203}, 2), bias = random_owned({64}, 3);
+  const Tensor w = weight, b = bias;
+  auto frame = workspace(2).frame();
+  auto whole = ops::linear(frame.input(x), w, b, Activation::silu).value();
+  for (const std::int64_t row : {0, 5, 36}) {
+    auto alone = ops::linear(ops::slice(frame.input(x), 0, row, row + 1), w, b, Activation::silu).value();
+    EXPECT_EQ(alone.to_vector().value(), ops::slice(whole, 0, row, row + 1).value().to_vector().value());
+  }
+}
+
+TEST(Products, LinearAgreesWithItsComposition) {
+  const Owned x = random_owned({9, 31}, 1), weight = random_owned({17, 31}, 2), bias = random_owned({17}, 3);
+  const Tensor w = weight, b = bias;
+  auto frame = workspace(1).frame();
+  auto fused = ops::linear(frame.input(x), w, b, Activation::gelu).value().to_vector().value();
+  auto plain = ops::gelu(ops::add(ops::matmul(frame.input(x), ops::transpose(w)), b)).value().to_vector().value();
+  for (std::size_t i = 0; i < fused.size(); ++i) EXPECT_NEAR(fused[i], plain[i], 1e-5f * (1 + std::fabs(plain[i])));
+}
+
+}  // namespace
