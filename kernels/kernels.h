@@ -3,7 +3,10 @@
 //
 // Conventions, unless a declaration says otherwise: f32, row-major, contiguous; any alignment; any n including 0; an output
 // may be exactly an input of the same size (in place), otherwise arrays do not overlap. "accumulate" adds to the output
-// instead of replacing it. Every result depends on the arguments alone: never on threads, time or earlier calls.
+// instead of replacing it. Every result depends on the arguments alone: never on threads, time or earlier calls; and an
+// element's result (a row's) on that element (row) alone, not on its place, so that a caller may cut an array as it likes.
+// Where it cuts matters for speed: a call that writes 2^21 elements or more sends them past the caches, which is up to twice as
+// fast for arrays that the caches cannot hold, and shorter calls leave their output where the next operation finds it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -28,11 +31,11 @@ enum class Unary : std::uint8_t {
   rsub,        // a - x
   rdiv,        // a / x
   rpow,        // a^x
-  max,         // max(x, a)
-  min,         // min(x, a)
+  max,         // max(x, a); NaN if either is
+  min,         // min(x, a); NaN if either is
   count_       // not an operation
 };
-enum class Binary : std::uint8_t { add, sub, mul, div, pow, max, min, count_ };
+enum class Binary : std::uint8_t { add, sub, mul, div, pow, max, min, count_ };  // max, min: NaN if either is
 enum class Compare : std::uint8_t { eq, ne, lt, le, gt, ge, count_ };
 enum class Reduce : std::uint8_t { sum, sum_abs, sum_square, max, min, prod, count_ };
 enum class Act : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh, count_ };
@@ -147,7 +150,7 @@ struct Table {
   // dx (+)=; dw, db [cols] are always added to (may be null).
   void (*layer_norm_bwd)(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
                          float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept;
-  // y = x / sqrt(mean(x^2) + eps) * w. rstd: [rows] or null.
+  // y = x / sqrt(mean(x^2) + eps) * w; w: [cols] or null. rstd: [rows] or null.
   void (*rms_norm)(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
                    float eps) noexcept;
   void (*rms_norm_bwd)(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
@@ -156,7 +159,7 @@ struct Table {
   // --- random numbers: Philox 4x32-10; element i uses counter (first + i) / 4, lane (first + i) % 4 -------------------------------
   void (*random_bits)(std::uint32_t* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;
   void (*random_uniform)(float* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;  // [0, 1), 24 bits
-  // y[i] = keep(i) ? x[i] / (1 - p) : 0 where keep(i) = uniform(i) >= p. Its own backward, with dy for x. 0 <= p < 1.
+  // y[i] = keep(i) ? x[i] * (1 / (1 - p)) : 0 where keep(i) = uniform(i) >= p. Its own backward, with dy for x. 0 <= p < 1.
   void (*dropout)(const float* x, float* y, std::size_t n, float p, std::uint64_t key, std::uint64_t first,
                   bool accumulate) noexcept;
 

@@ -264,6 +264,51 @@ INSTANTIATE_TEST_SUITE_P(Forms, KernelsNorm,
                                          NormCase{true, false, true}, NormCase{true, false, false},
                                          NormCase{false, true, false}, NormCase{false, false, false}));
 
+// What a long call writes past the caches is what short calls write through them, to the bit; at any alignment.
+TEST(KernelsRows, LongCallsAgreeWithShortOnes) {
+  using qorus::kernels::Binary;
+  using qorus::kernels::Unary;
+  const std::size_t cols = 1031, rows = 2040, n = rows * cols;  // above 2^21
+  Guarded<float> x(n, 1), g(n, 2), whole(n, 3), pieces(n, 3), w(cols, 1), center(rows), scale(rows), all(rows);
+  const std::vector<std::int32_t> target(rows, 5);
+  fill(x, -6, 6, 1);
+  fill(g, -1, 1, 2);
+  fill(w, 0.5f, 1.5f, 3);
+  for (const Table* t : tables()) {
+    const auto compare = [&](const char* what, auto call) {  // call(first row, rows, output)
+      call(0, rows, whole.data());
+      for (std::size_t r = 0; r < rows; r += 40) call(r, 40, pieces.data() + r * cols);
+      EXPECT_EQ(std::memcmp(whole.data(), pieces.data(), n * sizeof(float)), 0) << t->isa << " " << what;
+    };
+    const auto at = [&](Guarded<float>& a, std::size_t r) { return a.data() + r * cols; };
+    compare("silu", [&](std::size_t r, std::size_t k, float* y) { t->unary(Unary::silu, at(x, r), y, k * cols, 0); });
+    compare("silu_bwd", [&](std::size_t r, std::size_t k, float* y) {
+      t->unary_bwd(Unary::silu, at(x, r), nullptr, at(g, r), y, k * cols, 0, false);
+    });
+    compare("add", [&](std::size_t r, std::size_t k, float* y) {
+      t->binary(Binary::add, at(x, r), 1, at(g, r), 1, y, k * cols);
+    });
+    compare("log_softmax", [&](std::size_t r, std::size_t k, float* y) { t->log_softmax(at(x, r), y, k, cols); });
+    compare("softmax", [&](std::size_t r, std::size_t k, float* y) { t->softmax(at(x, r), y, k, cols); });
+    compare("softmax_bwd",
+            [&](std::size_t r, std::size_t k, float* y) { t->softmax_bwd(at(x, r), at(g, r), y, k, cols, false); });
+    compare("layer_norm", [&](std::size_t r, std::size_t k, float* y) {
+      t->layer_norm(at(x, r), w.data(), w.data(), y, center.data() + r, scale.data() + r, k, cols, 1e-5f);
+    });
+    compare("layer_norm_bwd", [&](std::size_t r, std::size_t k, float* y) {
+      t->layer_norm_bwd(at(x, r), w.data(), center.data() + r, scale.data() + r, at(g, r), y, nullptr, nullptr, k, cols,
+                        false);
+    });
+    compare("rms_norm", [&](std::size_t r, std::size_t k, float* y) {
+      t->rms_norm(at(x, r), w.data(), y, nullptr, k, cols, 1e-5f);
+    });
+    t->cross_entropy(x.data(), target.data(), all.data(), center.data(), rows, cols, 0.1f, -1);
+    compare("cross_entropy_bwd", [&](std::size_t r, std::size_t k, float* y) {
+      t->cross_entropy_bwd(at(x, r), target.data(), center.data() + r, w.data(), 0, y, k, cols, 0.1f, -1, false);
+    });
+  }
+}
+
 // A row far from 0 keeps its digits: the variance is that of the distances from the mean.
 TEST(KernelsRows, LayerNormFarFromZero) {
   for (const Table* table : tables()) {

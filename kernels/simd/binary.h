@@ -10,14 +10,7 @@ namespace {
 template <class F>
 QORUS_INLINE void zip(const float* a, std::size_t sa, const float* b, std::size_t sb, float* y, std::size_t n, F f) {
   with_strides(a, sa, b, sb, [&](auto left, auto right) {
-    each4(n, [&](std::size_t i, auto part) { store(y + i, f(left.at(i, part), right.at(i, part)), part); });
-  });
-}
-template <class F>
-QORUS_INLINE void zip_pow(const float* a, std::size_t sa, const float* b, std::size_t sb, float* y, std::size_t n,
-                          F f) {
-  with_strides(a, sa, b, sb, [&](auto left, auto right) {
-    each(n, [&](std::size_t i, auto part) { store(y + i, f(left.at(i, part), right.at(i, part)), part); });
+    put(y, n, y != a && y != b, [&](std::size_t i, auto part) { return f(left.at(i, part), right.at(i, part)); });
   });
 }
 
@@ -29,7 +22,7 @@ void binary(Binary op, const float* a, std::size_t sa, const float* b, std::size
     case Binary::sub: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u - v; });
     case Binary::mul: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u * v; });
     case Binary::div: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u / v; });
-    case Binary::pow: return zip_pow(a, sa, b, sb, y, n, [](F32 u, F32 v) { return pow(u, v); });
+    case Binary::pow: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return pow(u, v); });
     case Binary::max: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return select(is_nan(u), u, max(u, v)); });
     case Binary::min: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return select(is_nan(u), u, min(u, v)); });
     case Binary::count_: return;

@@ -22,22 +22,23 @@ void transpose_edge(const float* x, std::size_t x_row, float* y, std::size_t y_r
   for (std::size_t c = 0; c < width; ++c) store(y + c * y_row, square[c], down);
 }
 
-// Tiles go down the rows of x, so that y is written in long runs; panels of 8 vectors' width keep x's lines in the
-// cache.
+// In blocks of 8 by 8 tiles: few enough pages at a time for the first table of translations to hold.
 void transpose(const float* x, std::size_t x_row, float* y, std::size_t y_row, std::size_t rows,
                std::size_t cols) noexcept {
-  for (std::size_t c = 0; c < cols; c += k_lanes) {
-    const std::size_t width = cols - c < k_lanes ? cols - c : k_lanes;
-    for (std::size_t r = 0; r < rows; r += k_lanes) {
-      const std::size_t height = rows - r < k_lanes ? rows - r : k_lanes;
-      const float* from = x + r * x_row + c;
-      float* to = y + c * y_row + r;
-      if (height == k_lanes && width == k_lanes)
-        transpose_tile(from, x_row, to, y_row);
-      else
-        transpose_edge(from, x_row, to, y_row, height, width);
-    }
-  }
+  constexpr std::size_t block = 8 * k_lanes;
+  const auto least = [](std::size_t a, std::size_t b) { return a < b ? a : b; };
+  for (std::size_t r0 = 0; r0 < rows; r0 += block)
+    for (std::size_t c0 = 0; c0 < cols; c0 += block)
+      for (std::size_t c = c0; c < least(c0 + block, cols); c += k_lanes)
+        for (std::size_t r = r0; r < least(r0 + block, rows); r += k_lanes) {
+          const std::size_t height = least(rows - r, k_lanes), width = least(cols - c, k_lanes);
+          const float* from = x + r * x_row + c;
+          float* to = y + c * y_row + r;
+          if (height == k_lanes && width == k_lanes)
+            transpose_tile(from, x_row, to, y_row);
+          else
+            transpose_edge(from, x_row, to, y_row, height, width);
+        }
 }
 
 void f16_to_f32(const std::uint16_t* x, float* y, std::size_t n) noexcept {

@@ -27,6 +27,45 @@ QORUS_INLINE void each4(std::size_t n, F f) {
   if (i < n) f(i, first_lanes(n - i));
 }
 
+// From this many elements a call's output goes past the caches: 8 MiB that would push out what is there and be read into the
+// cache first only to be overwritten. Measured (bench/NOTES.md): below, writing through the caches is as fast, and leaves the
+// result where the next operation finds it; above, up to twice as slow.
+constexpr std::size_t k_past_caches = std::size_t(1) << 21;
+
+// y[i] = value(i, part) for all i, past the caches. The first and last elements go by ordinary stores.
+template <class Value>
+QORUS_INLINE void stream_each(float* y, std::size_t n, Value value) {
+  const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(y) / sizeof(float) % k_lanes;
+  std::size_t i = 0;
+  if (misaligned != 0) {
+    i = k_lanes - misaligned < n ? k_lanes - misaligned : n;
+    store(y, value(0, first_lanes(i)), first_lanes(i));
+  }
+  for (; i + k_lanes <= n; i += k_lanes) stream(y + i, value(i, All{}));
+  if (i < n) store(y + i, value(i, first_lanes(n - i)), first_lanes(n - i));
+}
+// Before another thread may be told of what was streamed.
+QORUS_INLINE void end_stream() { _mm_sfence(); }
+
+// y[i] = value(i, part) for all i. `fresh`: y is none of the arrays that value reads.
+template <class Value>
+QORUS_INLINE void put(float* y, std::size_t n, bool fresh, Value value) {
+  if (fresh && n >= k_past_caches) {
+    stream_each(y, n, value);
+    end_stream();
+  } else {
+    each4(n, [&](std::size_t i, auto part) { store(y + i, value(i, part), part); });
+  }
+}
+// One row of a larger array, streamed or not; the caller ends the stream.
+template <class Value>
+QORUS_INLINE void put_row(float* y, std::size_t n, bool streamed, Value value) {
+  if (streamed)
+    stream_each(y, n, value);
+  else
+    each4(n, [&](std::size_t i, auto part) { store(y + i, value(i, part), part); });
+}
+
 // An array, or one number for all: what a stride of 1 or 0 means.
 struct Stream {
   const float* p;

@@ -129,26 +129,32 @@ QORUS_INLINE F32 tanh(F32 x) {
 }
 
 // --- gelu ---
-// The upper tail of the normal distribution, 1 - Phi(t) = exp(-t^2 / 2) R(t), R = N / D with all coefficients positive:
-// relative error 2^-27 for t in [0, 14.6], beyond which the tail is 0 in f32. t^2 is split so that the tail keeps its
-// digits.
+// The upper tail of the normal distribution, 1 - Phi(t) = exp(z) N / D, z = -t^2 / 2, for t in [0, 14.6], beyond which
+// it is 0 in f32. All terms of N and D are positive; relative error 2^-27. z keeps its digits: what the product lost is
+// added to the reduced argument. The reduction has one part of ln 2 only; the other's effect, exp(2.7e-9 z), is within
+// N / D.
 struct Tail {
-  F32 gauss;  // exp(-t^2 / 2)
+  F32 gauss;  // exp(z)
   F32 numerator, denominator;
 };
 QORUS_INLINE Tail normal_tail(F32 t) {
-  constexpr float n[] = {0.5f, 0.438496172f, 0.183384389f, 0.0406835936f, 0.0041237995f};
-  constexpr float d[] = {1.0f, 1.67487729f, 1.20312274f, 0.469864696f, 0.101985022f, 0.0103367139f};
-  const F32 square = t * t, low = fms(t, t, square), half = set(-0.5f);
-  Reduced z = reduced(square * half);
-  z.r = fma(low, half, z.r);
-  return {exp(z), polynomial(t, square, n), polynomial(t, square, d)};
+  constexpr float n[] = {0.5f, 0.440034002f, -2 * 0.184494585f, -2 * 0.041051235f, 4 * 0.00417687697f};  // t^2 is -2 z
+  constexpr float d[] = {1.0f, 1.677953f, -2 * 1.20779681f, -2 * 0.472792774f, 4 * 0.102905691f, 4 * 0.0104697915f};
+  const F32 half = t * set(-0.5f), z = t * half, lost = fms(t, half, z), whole = round(z * set(k_log2e));
+  const F32 r = fnma(whole, set(k_ln2_high), z) + lost;
+  constexpr float p[] = {0.499992013f, 0.166671336f, 0.0418944992f,
+                         0.00831204932f};  // 2^-23: one step fewer than exp's
+  const F32 one = set(1.0f), start = one + r, square = r * r;
+  const F32 power = start + fma(square, polynomial(r, square, p), r - (start - one));
+  return {scale2(power, whole), polynomial(t, z, n), polynomial(t, z, d)};
 }
+// max(x, 0) by the sign bit, on the ports that products do not need; a NaN may become 0.
+QORUS_INLINE F32 positive_part(F32 x) { return from_bits(max(bits(x), set(0))); }
 // x Phi(x) = max(x, 0) - |x| tail(|x|).
 QORUS_INLINE F32 gelu(F32 x) {
   const F32 t = min(set(14.6f), abs(x));
   const Tail tail = normal_tail(t);
-  return fnma(tail.numerator * t / tail.denominator, tail.gauss, max(set(0.0f), x));
+  return fnma(tail.numerator * t / tail.denominator, tail.gauss, positive_part(x));
 }
 // d/dx x Phi(x) = Phi(x) + x phi(x), phi(x) = exp(-x^2/2) / sqrt(2 pi).
 QORUS_INLINE F32 gelu_slope(F32 x) {
@@ -183,8 +189,8 @@ QORUS_INLINE F32 erf(F32 x) {
 }
 
 // --- sin, cos, pow: by way of f64, which makes them right to the last bit or nearly so ---
-// x = n pi/2 + r; the quadrant n mod 4 says which of sin r and cos r, and its sign. |x| <= 2^30: n is then exact and the two
-// parts of pi/2 suffice.
+// x = n pi/2 + r; the quadrant n mod 4 says which of sin r and cos r, and its sign. |x| <= 2^30: n is then exact and
+// the two parts of pi/2 suffice.
 QORUS_INLINE F64 sine(F64 x, std::int64_t quadrant) {  // quadrant 0 for sin, 1 for cos
   constexpr double s[] = {-0.16666666666631272, 0.0083333333252126659, -0.00019841263789790447, 2.755535053677513e-06,
                           -2.4761118083956007e-08};  // 2^-47

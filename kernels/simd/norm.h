@@ -20,6 +20,7 @@ QORUS_INLINE float inverse_sqrt(double x) { return first(set(1.0f) / sqrt(set(fl
 
 void layer_norm(const float* x, const float* w, const float* b, float* y, float* mean, float* rstd, std::size_t rows,
                 std::size_t cols, float eps) noexcept {
+  const bool streamed = rows * cols >= k_past_caches && x != y;
   with_scale(w, b, [&](auto weight, auto bias) {
     for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
       const auto value = [&](std::size_t i, auto part) { return load(x + i, part); };
@@ -29,14 +30,15 @@ void layer_norm(const float* x, const float* w, const float* b, float* y, float*
         return d * d;
       };
       const float scale = inverse_sqrt(total(cols, square) / double(cols) + eps);
-      each4(cols, [&](std::size_t i, auto part) {
+      put_row(y, cols, streamed, [&](std::size_t i, auto part) {
         const F32 z = (load(x + i, part) - set(center)) * set(scale);
-        store(y + i, fma(z, weight.at(i, part), bias.at(i, part)), part);
+        return fma(z, weight.at(i, part), bias.at(i, part));
       });
       if (mean) mean[r] = center;
       if (rstd) rstd[r] = scale;
     }
   });
+  if (streamed) end_stream();
 }
 
 // With z = x scale + shift and g = dy w:  dx (+)= rstd (g - mean(g) - z mean(g z)),  dw += dy z,  db += dy.
@@ -44,6 +46,7 @@ void layer_norm(const float* x, const float* w, const float* b, float* y, float*
 template <bool centered>
 QORUS_INLINE void norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
                            float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) {
+  const bool streamed = !accumulate && rows * cols >= k_past_caches && dx != x && dx != dy;
   with_scale(w, nullptr, [&](auto weight, auto) {
     for (std::size_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
       const F32 center = set(centered ? mean[r] : 0), scale = set(rstd[r]);
@@ -63,9 +66,10 @@ QORUS_INLINE void norm_bwd(const float* x, const float* w, const float* mean, co
       if (accumulate)
         each(cols, [&](std::size_t i, auto part) { store(dx + i, load(dx + i, part) + slope(i, part), part); });
       else
-        each(cols, [&](std::size_t i, auto part) { store(dx + i, slope(i, part), part); });
+        put_row(dx, cols, streamed, slope);
     }
   });
+  if (streamed) end_stream();
 }
 
 void layer_norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy, float* dx,
@@ -75,6 +79,7 @@ void layer_norm_bwd(const float* x, const float* w, const float* mean, const flo
 
 void rms_norm(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
               float eps) noexcept {
+  const bool streamed = rows * cols >= k_past_caches && x != y;
   with_scale(w, nullptr, [&](auto weight, auto) {
     for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
       const auto square = [&](std::size_t i, auto part) {
@@ -82,11 +87,12 @@ void rms_norm(const float* x, const float* w, float* y, float* rstd, std::size_t
         return v * v;
       };
       const float scale = inverse_sqrt(total(cols, square) / double(cols) + eps);
-      each4(cols,
-            [&](std::size_t i, auto part) { store(y + i, load(x + i, part) * set(scale) * weight.at(i, part), part); });
+      put_row(y, cols, streamed,
+              [&](std::size_t i, auto part) { return load(x + i, part) * set(scale) * weight.at(i, part); });
       if (rstd) rstd[r] = scale;
     }
   });
+  if (streamed) end_stream();
 }
 
 void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,

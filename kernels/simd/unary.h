@@ -13,32 +13,28 @@ QORUS_INLINE F32 smaller(F32 x, F32 a) { return select(is_nan(x), x, min(x, a));
 
 template <class F>
 QORUS_INLINE void map(const float* x, float* y, std::size_t n, F f) {
-  each(n, [&](std::size_t i, auto part) { store(y + i, f(load(x + i, part)), part); });
-}
-template <class F>
-QORUS_INLINE void map4(const float* x, float* y, std::size_t n, F f) {
-  each4(n, [&](std::size_t i, auto part) { store(y + i, f(load(x + i, part)), part); });
+  put(y, n, x != y, [&](std::size_t i, auto part) { return f(load(x + i, part)); });
 }
 
 void unary(Unary op, const float* x, float* y, std::size_t n, float parameter) noexcept {
   const F32 a = set(parameter), one = set(1.0f), zero = set(0.0f);
   switch (op) {
-    case Unary::neg: return map4(x, y, n, [=](F32 v) { return -v; });
-    case Unary::abs: return map4(x, y, n, [=](F32 v) { return abs(v); });
+    case Unary::neg: return map(x, y, n, [=](F32 v) { return -v; });
+    case Unary::abs: return map(x, y, n, [=](F32 v) { return abs(v); });
     case Unary::sign: return map(x, y, n, [=](F32 v) { return sign(v); });
     case Unary::sqrt: return map(x, y, n, [=](F32 v) { return sqrt(v); });
-    case Unary::square: return map4(x, y, n, [=](F32 v) { return v * v; });
+    case Unary::square: return map(x, y, n, [=](F32 v) { return v * v; });
     case Unary::reciprocal: return map(x, y, n, [=](F32 v) { return one / v; });
     case Unary::exp: return map(x, y, n, [=](F32 v) { return exp(v); });
     case Unary::log: return map(x, y, n, [=](F32 v) { return log(v); });
     case Unary::sin: return map(x, y, n, [=](F32 v) { return sine<0>(v); });
     case Unary::cos: return map(x, y, n, [=](F32 v) { return sine<1>(v); });
     case Unary::erf: return map(x, y, n, [=](F32 v) { return erf(v); });
-    case Unary::floor: return map4(x, y, n, [=](F32 v) { return floor(v); });
-    case Unary::ceil: return map4(x, y, n, [=](F32 v) { return ceil(v); });
-    case Unary::round: return map4(x, y, n, [=](F32 v) { return round(v); });
-    case Unary::relu: return map4(x, y, n, [=](F32 v) { return max(zero, v); });
-    case Unary::leaky_relu: return map4(x, y, n, [=](F32 v) { return select(v > zero, v, a * v); });
+    case Unary::floor: return map(x, y, n, [=](F32 v) { return floor(v); });
+    case Unary::ceil: return map(x, y, n, [=](F32 v) { return ceil(v); });
+    case Unary::round: return map(x, y, n, [=](F32 v) { return round(v); });
+    case Unary::relu: return map(x, y, n, [=](F32 v) { return max(zero, v); });
+    case Unary::leaky_relu: return map(x, y, n, [=](F32 v) { return select(v > zero, v, a * v); });
     case Unary::elu: return map(x, y, n, [=](F32 v) { return select(v > zero, v, a * expm1(min(zero, v))); });
     case Unary::gelu: return map(x, y, n, [=](F32 v) { return gelu(v); });
     case Unary::gelu_tanh: return map(x, y, n, [=](F32 v) { return gelu_tanh(v); });
@@ -47,15 +43,15 @@ void unary(Unary op, const float* x, float* y, std::size_t n, float parameter) n
     case Unary::tanh: return map(x, y, n, [=](F32 v) { return tanh(v); });
     case Unary::softplus: return map(x, y, n, [=](F32 v) { return softplus(v); });
     case Unary::pow:
-      if (parameter == 2) return map4(x, y, n, [=](F32 v) { return v * v; });
+      if (parameter == 2) return map(x, y, n, [=](F32 v) { return v * v; });
       return map(x, y, n, [=](F32 v) { return pow(v, a); });
-    case Unary::add: return map4(x, y, n, [=](F32 v) { return v + a; });
-    case Unary::mul: return map4(x, y, n, [=](F32 v) { return v * a; });
-    case Unary::rsub: return map4(x, y, n, [=](F32 v) { return a - v; });
+    case Unary::add: return map(x, y, n, [=](F32 v) { return v + a; });
+    case Unary::mul: return map(x, y, n, [=](F32 v) { return v * a; });
+    case Unary::rsub: return map(x, y, n, [=](F32 v) { return a - v; });
     case Unary::rdiv: return map(x, y, n, [=](F32 v) { return a / v; });
     case Unary::rpow: return map(x, y, n, [=](F32 v) { return pow(a, v); });
-    case Unary::max: return map4(x, y, n, [=](F32 v) { return larger(v, a); });
-    case Unary::min: return map4(x, y, n, [=](F32 v) { return smaller(v, a); });
+    case Unary::max: return map(x, y, n, [=](F32 v) { return larger(v, a); });
+    case Unary::min: return map(x, y, n, [=](F32 v) { return smaller(v, a); });
     case Unary::count_: return;
   }
 }
@@ -68,7 +64,8 @@ QORUS_INLINE void map_bwd(const float* from, const float* dy, float* dx, std::si
       store(dx + i, load(dx + i, part) + product(load(dy + i, part), load(from + i, part)), part);
     });
   else
-    each(n, [&](std::size_t i, auto part) { store(dx + i, product(load(dy + i, part), load(from + i, part)), part); });
+    put(dx, n, dx != dy && dx != from,
+        [&](std::size_t i, auto part) { return product(load(dy + i, part), load(from + i, part)); });
 }
 
 // The derivatives that read nothing but dy.
