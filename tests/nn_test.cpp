@@ -181,6 +181,44 @@ TEST(Chain, FusedAgreesWithUnfused) {
   expect_fused_agrees<Activation::tanh>();
 }
 
+TEST(Dropout, DropsOnATapeAndNowhereElse) {
+  const std::vector<float> x(10000, 1);
+  Workspace ws{{.scratch = 4_MiB, .threads = 2, .seed = 5}};
+  const auto drop = [&](auto&& scope) {
+    auto y = scope.input(view(x, {100, 100})) | nn::dropout(0.25f);
+    EXPECT_OK(y);
+    return *y->to_vector();
+  };
+  const auto dropped = drop(ws.record());
+  const auto zeros = std::count(dropped.begin(), dropped.end(), 0.0f);
+  EXPECT_NEAR(static_cast<double>(zeros), 2500, 200);  // 4.6 standard deviations
+  EXPECT_EQ(std::count(dropped.begin(), dropped.end(), 1 / 0.75f), 10000 - zeros);
+  EXPECT_NE(drop(ws.record()), dropped);
+  EXPECT_EQ(drop(ws.frame()), x);
+}
+
+// Each loss ends a pipe, and gives what its operation gives.
+TEST(Loss, EndsAPipe) {
+  const auto x = ramp(12), t = std::vector<float>{0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1};
+  const std::vector<std::int32_t> classes = {0, 3, 2};
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  auto frame = ws.frame();
+  auto in = frame.input(view(x, {3, 4}));
+  const Tensor target = view(t, {3, 4}), labels = Tensor::borrow(std::span<const std::int32_t>(classes), {3});
+  const auto expect_same = [&](const Result<Tensor>& a, const Result<Tensor>& b) {
+    ASSERT_OK(a);
+    ASSERT_OK(b);
+    EXPECT_EQ(*a->item(), *b->item());
+  };
+  expect_same(in | loss::cross_entropy(labels, {.label_smoothing = 0.1f}), ops::cross_entropy(in, labels, {.label_smoothing = 0.1f}));
+  expect_same(in | nn::log_softmax() | loss::nll(labels), ops::nll(ops::log_softmax(in), labels));
+  expect_same(in | loss::mse(target), ops::mse(in, target));
+  expect_same(in | loss::l1(target), ops::l1(in, target));
+  expect_same(in | loss::huber(target, 0.3f), ops::huber(in, target, 0.3f));
+  expect_same(in | loss::bce_with_logits(target, 2), ops::bce_with_logits(in, target, 2));
+  EXPECT_FAILS(in | loss::mse(fail(Errc::not_found, "a file", "is not there")), Errc::not_found);
+}
+
 TEST(Init, IsDeterministicAndOfTheStatedSpread) {
   const auto weight = [](const Initializer& init) {
     auto model = nn::build(nn::linear(400), {300}, init);

@@ -97,6 +97,14 @@ struct LogSoftmax {
 };
 [[nodiscard]] constexpr LogSoftmax log_softmax(int axis = -1) noexcept { return {axis}; }
 
+// While a tape records, each element is 0 with probability p and x / (1 - p) otherwise; without one, x itself.
+struct Dropout {
+  static constexpr std::string_view k_name = "dropout";
+  float p = 0.5f;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::dropout(x, p); }
+};
+[[nodiscard]] constexpr Dropout dropout(float p = 0.5f) noexcept { return {p}; }
+
 // Each example made a row: [batch, …] to [batch, rest]. `first` is the first axis that is joined.
 struct Flatten {
   static constexpr std::string_view k_name = "flatten";
