@@ -1,0 +1,169 @@
+// qorus.io: npy files, every type and order, damaged and hostile.
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/files.h"
+#include "tests/testing.h"
+
+import qorus.io;
+
+using namespace qorus;
+using qorus_test::read_file;
+using qorus_test::sweep;
+using qorus_test::TemporaryFolder;
+using qorus_test::write_file;
+
+namespace {
+
+template <class... T>
+std::string bytes_of(T... values) {
+  std::string bytes;
+  (bytes.append(reinterpret_cast<const char*>(&values), sizeof values), ...);
+  return bytes;
+}
+
+std::string npy(const std::string& header, const std::string& data, char major = 1) {
+  std::string bytes = std::string("\x93NUMPY") + major + '\0';
+  const auto length = static_cast<std::uint32_t>(header.size());
+  bytes += std::string(reinterpret_cast<const char*>(&length), major == 1 ? 2 : 4);
+  return bytes + header + data;
+}
+std::string literal(const std::string& type, const std::string& shape, const std::string& order = "False") {
+  return "{'descr': '" + type + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }\n";
+}
+
+class Npy : public testing::Test {
+ protected:
+  Result<Owned> read(const std::string& bytes) {
+    write_file(path, bytes);
+    return io::read_npy(path);
+  }
+  TemporaryFolder folder;
+  std::string path = folder / "array.npy";
+};
+
+}  // namespace
+
+TEST_F(Npy, ReadsEveryType) {
+  using I32 = std::vector<std::int32_t>;
+  const auto ints = [&](const char* type, const std::string& data) {
+    return read(npy(literal(type, "(2,)"), data))->tensor().to_vector<std::int32_t>().value();
+  };
+  EXPECT_EQ(read(npy(literal("<f4", "(2,)"), bytes_of(1.5f, -2.0f)))->tensor().to_vector().value(),
+            (std::vector<float>{1.5f, -2.0f}));
+  EXPECT_EQ(read(npy(literal("<f8", "(2,)"), bytes_of(0.1, 1e300)))->tensor().to_vector().value(),
+            (std::vector<float>{0.1f, INFINITY}));
+  EXPECT_EQ(ints("<i4", bytes_of(7, -7)), (I32{7, -7}));
+  EXPECT_EQ(ints("=i4", bytes_of(7, -7)), (I32{7, -7}));
+  EXPECT_EQ(ints("<i2", bytes_of(std::int16_t{-3}, std::int16_t{4})), (I32{-3, 4}));
+  EXPECT_EQ(ints("<u2", bytes_of(std::uint16_t{65535}, std::uint16_t{4})), (I32{65535, 4}));
+  EXPECT_EQ(ints("<u4", bytes_of(1u, 2u)), (I32{1, 2}));
+  EXPECT_EQ(ints("<i8", bytes_of(std::int64_t{INT32_MIN}, std::int64_t{INT32_MAX})), (I32{INT32_MIN, INT32_MAX}));
+  EXPECT_EQ(ints("<u8", bytes_of(std::uint64_t{1}, std::uint64_t{2})), (I32{1, 2}));
+  EXPECT_EQ(read(npy(literal("|b1", "(2,)"), "\x01\x02"))->tensor().to_vector<std::uint8_t>().value(),
+            (std::vector<std::uint8_t>{1, 1}));
+  EXPECT_EQ(read(npy(literal("|u1", "(2,)"), "\x01\xff"))->tensor().to_vector<std::uint8_t>().value(),
+            (std::vector<std::uint8_t>{1, 255}));
+  EXPECT_EQ(read(npy(literal("<i1", "(2,)"), "\x01\xff"))->tensor().to_vector<std::int8_t>().value(),
+            (std::vector<std::int8_t>{1, -1}));
+  EXPECT_EQ(read(npy(literal("<f2", "(2,)"), "1234"))->tensor().dtype(), DType::f16);
+  EXPECT_FAILS(read(npy(literal("<i8", "(1,)"), bytes_of(std::int64_t{1} << 31))), Errc::overflow);
+  EXPECT_FAILS(read(npy(literal("<u4", "(1,)"), bytes_of(0x80000000u))), Errc::overflow);
+}
+
+TEST_F(Npy, ReadsBothOrdersAndAllShapes) {
+  const std::string six = bytes_of(1.f, 2.f, 3.f, 4.f, 5.f, 6.f);
+  const auto c = read(npy(literal("<f4", "(2, 3)"), six)), f = read(npy(literal("<f4", "(2, 3)", "True"), six));
+  ASSERT_TRUE(c && f);
+  EXPECT_EQ(c->tensor().to_vector().value(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(f->tensor().to_vector().value(), (std::vector<float>{1, 3, 5, 2, 4, 6}));
+  EXPECT_EQ(f->tensor().shape(), Shape({2, 3}));
+  EXPECT_TRUE(f->tensor().contiguous());
+  const auto wide = read(npy(literal("<f8", "(1, 2, 2)", "True"), bytes_of(1., 2., 3., 4.)));
+  ASSERT_OK(wide);
+  EXPECT_EQ(wide->tensor().to_vector().value(), (std::vector<float>{1, 3, 2, 4}));
+  EXPECT_EQ(read(npy(literal("<f4", "()"), bytes_of(2.5f)))->tensor().item().value(), 2.5f);
+  EXPECT_EQ(read(npy(literal("<f4", "(0, 3)", "True"), ""))->tensor().shape(), Shape({0, 3}));
+  EXPECT_EQ(read(npy(literal("<f4", "(1,1,1,1,1,1)", "True"), bytes_of(2.5f)))->tensor().rank(), 6);
+  for (const char major : {2, 3}) EXPECT_OK(read(npy(literal("<f4", "(1)"), bytes_of(2.5f), major)));
+  EXPECT_OK(read(npy(R"({"shape":(1,),"descr":"<f4","fortran_order":False})", bytes_of(2.5f))));
+}
+
+TEST_F(Npy, NamesEachMistake) {
+  EXPECT_FAILS(io::read_npy(folder / "nowhere"), Errc::not_found);
+  const auto says = [&](const std::string& bytes, Errc code, const char* text) {
+    const auto made = read(bytes);
+    EXPECT_FAILS(made, code);
+    EXPECT_FAILS_SAYING(made, text);
+    EXPECT_FAILS_SAYING(made, "array.npy");
+  };
+  const std::string four = bytes_of(1.0f);
+  says("", Errc::corrupt, "not an npy file");
+  says("PK\3\4 and more of it", Errc::corrupt, "not an npy file");
+  says(npy(literal("<f4", "(1,)"), four, 4), Errc::unsupported, "versions 1 to 3");
+  says(npy(literal("<f4", "(1,)"), four).substr(0, 40), Errc::corrupt, "within its header");
+  says(npy(literal("<f4", "(1,)"), four, 2).substr(0, 11), Errc::corrupt, "within its header");
+  says(npy(std::string(65537, ' '), "", 2), Errc::unsupported, "more than 64 KiB");
+  says(npy(literal("<f4", "(1,)"), "123"), Errc::corrupt, "fewer bytes");
+  says(npy(literal("<f4", "(1,)"), "12345"), Errc::corrupt, "more bytes");
+  says(npy(literal(">f4", "(1,)"), four), Errc::unsupported, "big-endian");
+  says(npy(literal("<c8", "(1,)"), four), Errc::unsupported, "element type");
+  says(npy(literal("|O", "(1,)"), four), Errc::unsupported, "element type");
+  says(npy(literal("f", "(1,)"), four), Errc::corrupt, "element type");
+  says(npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,), }", four), Errc::unsupported, "records");
+  says(npy(literal("<f4", "(1,1,1,1,1,1,1)"), four), Errc::unsupported, "more than 6");
+  says(npy(literal("<f4", "(99999999999999999999,)"), four), Errc::overflow, "does not fit");
+  says(npy(literal("<f4", "(9223372036854775808,)"), four), Errc::overflow, "does not fit");
+  says(npy(literal("<f4", "(4294967296, 4294967296)"), four), Errc::overflow, "more elements");
+  for (const char* const shape : {"", "1", "(1", "(1 1)", "(,)", "(-1,)", "(1.0,)", "('1',)", "(1,,)", "[1]"}) {
+    EXPECT_FAILS(read(npy(literal("<f4", shape), four)), Errc::corrupt) << shape;
+  }
+  for (const char* const header :
+       {"", "[]", "{", "{}", "{'descr': '<f4'}", "{'descr' '<f4'}", "{'descr: '<f4'}", "{'what': 1}",
+        "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}", "{'descr': '<f4', 'fortran_order': 0, 'shape': (1,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1,)} x"}) {
+    EXPECT_FAILS(read(npy(header, four)), Errc::corrupt) << header;
+  }
+}
+
+TEST_F(Npy, WritesWhatItReads) {
+  const auto floats = Owned::from<float>({1, 2, 3, 4, 5, 6}, {2, 3}).value();
+  ASSERT_OK(io::write_npy(path, floats));
+  const std::string bytes = read_file(path);
+  EXPECT_EQ(bytes.size(), 128u + 24u);
+  EXPECT_EQ(bytes.substr(10, 59), "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }");
+  EXPECT_EQ(io::read_npy(path)->tensor().to_vector().value(), floats.tensor().to_vector().value());
+  const int axes[] = {1, 0};
+  ASSERT_OK(io::write_npy(path, floats.tensor().seen_as(floats.tensor().layout().permuted(axes).value())));
+  EXPECT_EQ(io::read_npy(path)->tensor().to_vector().value(), (std::vector<float>{1, 4, 2, 5, 3, 6}));
+  for (const DType type : {DType::f16, DType::i32, DType::i8, DType::u8}) {
+    for (const Shape& shape : {Shape{}, Shape{3}, Shape{0, 2}, Shape{1, 2, 1, 2, 1, 2}}) {
+      ASSERT_OK(io::write_npy(path, Owned::zeros(shape, type).value()));
+      const auto back = io::read_npy(path);
+      ASSERT_OK(back);
+      EXPECT_EQ(back->tensor().shape(), shape);
+      EXPECT_EQ(back->tensor().dtype(), type);
+    }
+  }
+  EXPECT_FAILS(io::write_npy(path, Owned::zeros({1}, DType::bf16).value()), Errc::invalid_dtype);
+  EXPECT_FAILS(io::write_npy(path, Tensor()), Errc::invalid_size);
+  EXPECT_FAILS(io::write_npy(folder / "no/file", floats), Errc::not_found);
+}
+
+TEST_F(Npy, SurvivesEveryDamage) {
+  const auto attempt = [&](const std::string& bytes) {
+    if (const auto made = read(bytes)) EXPECT_TRUE(made->tensor().contiguous());
+  };
+  sweep(npy(literal("<f4", "(1, 2)"), "12345678"), attempt);
+  sweep(npy(literal("<i8", "(2, 1)", "True"), bytes_of(std::int64_t{1}, std::int64_t{2}), 2), attempt);
+}
+
+TEST(NpyOfOthers, AreRead) {
+  QORUS_NEEDS_DATA("quant-blocks/source.npy");
+  const auto made = io::read_npy(qorus_test::data_path("quant-blocks/source.npy"));
+  ASSERT_OK(made);
+  EXPECT_EQ(made->tensor().shape(), Shape({64, 512}));
+}
