@@ -2,7 +2,8 @@
 // ("qorus_packed"), which take turns. The median of many short samples; one thread is timed on the process's own clock,
 // which stands still while another program has the processor, more threads on the wall clock.
 //
-//   gemm [--isa scalar|avx2|avx512] [--rounds R] [--threads T] [--shapes square|skinny|forms|all | --shape m,n,k,nn|nt|tn|tt]
+//   gemm [--isa scalar|avx2|avx512] [--rounds R] [--threads T] [--shapes square|skinny|forms|all | --shape
+//   m,n,k,nn|nt|tn|tt]
 #include <sys/resource.h>
 
 #include <algorithm>

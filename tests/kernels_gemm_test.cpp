@@ -1,5 +1,5 @@
-// The matrix product of every instruction set this CPU has: against a double-precision plain loop, in bounds, and bit for bit
-// the same however it is cut, packed or laid out.
+// The matrix product of every instruction set this CPU has: against a double-precision plain loop, in bounds, and bit
+// for bit the same however it is cut, packed or laid out.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -37,8 +37,8 @@ struct Case {
 };
 std::string describe(const Isa& isa, const Case& x) {
   const auto flag = [](bool on, const char* text) { return std::string(on ? text : ""); };
-  return std::string(isa.name) + " " + std::to_string(x.m) + "x" + std::to_string(x.n) + "x" + std::to_string(x.k) + " " +
-         (x.a_transposed ? "T" : "N") + (x.b_transposed ? "T" : "N") + flag(x.packed, " packed") + " step " +
+  return std::string(isa.name) + " " + std::to_string(x.m) + "x" + std::to_string(x.n) + "x" + std::to_string(x.k) +
+         " " + (x.a_transposed ? "T" : "N") + (x.b_transposed ? "T" : "N") + flag(x.packed, " packed") + " step " +
          std::to_string(x.step) + " gap " + std::to_string(x.gap) + flag(x.accumulate, " accumulate") +
          flag(x.bias, " bias") + flag(x.pre, " pre") + " act " + std::to_string(int(x.act)) + " residual " +
          std::to_string(int(x.residual));
@@ -46,8 +46,8 @@ std::string describe(const Isa& isa, const Case& x) {
 
 constexpr float k_guard = -12345.0f;
 
-// A matrix one float past an aligned address, with nothing readable outside [first, last element] as far as a sanitizer can
-// tell, and its gaps filled with guards.
+// A matrix one float past an aligned address, with nothing readable outside [first, last element] as far as a sanitizer
+// can tell, and its gaps filled with guards.
 struct Matrix {
   std::size_t rows, cols;
   std::ptrdiff_t row, col;
@@ -112,12 +112,28 @@ struct Product {  // the arrays of one case
   std::vector<float> packed;
   Gemm g;
   Product(const GemmPart& part, const Case& x)
-      : a(x.m, x.k, x.a_transposed, x.step, x.gap, 1), b(x.k, x.n, x.b_transposed, x.step, x.gap, 2),
-        c(x.m, x.n, false, 1, x.gap, 3), pre(x.m, x.n, false, 1, x.gap, 4), residual(x.m, x.n, false, 1, x.gap, 5),
+      : a(x.m, x.k, x.a_transposed, x.step, x.gap, 1),
+        b(x.k, x.n, x.b_transposed, x.step, x.gap, 2),
+        c(x.m, x.n, false, 1, x.gap, 3),
+        pre(x.m, x.n, false, 1, x.gap, 4),
+        residual(x.m, x.n, false, 1, x.gap, 5),
         bias(1, x.n, false, 1, 0, 6) {
-    g = {.m = x.m, .n = x.n, .k = x.k, .a = a.data(), .a_row = a.row, .a_col = a.col, .b = b.data(), .b_row = b.row,
-         .b_col = b.col, .c = c.data(), .c_row = c.row, .accumulate = x.accumulate,
-         .bias = x.bias ? bias.data() : nullptr, .act = x.act, .pre = x.pre ? pre.data() : nullptr, .pre_row = pre.row,
+    g = {.m = x.m,
+         .n = x.n,
+         .k = x.k,
+         .a = a.data(),
+         .a_row = a.row,
+         .a_col = a.col,
+         .b = b.data(),
+         .b_row = b.row,
+         .b_col = b.col,
+         .c = c.data(),
+         .c_row = c.row,
+         .accumulate = x.accumulate,
+         .bias = x.bias ? bias.data() : nullptr,
+         .act = x.act,
+         .pre = x.pre ? pre.data() : nullptr,
+         .pre_row = pre.row,
          .residual_row = residual.row};
     if (x.residual == Residual::other) g.residual = residual.data();
     if (x.residual == Residual::c) g.residual = c.data();
@@ -195,12 +211,28 @@ TEST_P(GemmTest, SmallSizesInEveryForm) {
       }
 }
 
-// Sizes around every edge of the blocking: rows of a tile (6, 14), columns (16, 32), depth (384, 1024), tasks, stack scratch.
+// Sizes around every edge of the blocking: rows of a tile (6, 14), columns (16, 32), depth (384, 1024), tasks, stack
+// scratch.
 TEST_P(GemmTest, SizesAroundTheBlockingEdges) {
-  for (const auto& [m, n, k] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{
-           {1, 67, 385}, {1, 1031, 771}, {4, 97, 1029}, {5, 131, 2051}, {8, 259, 1027}, {9, 67, 1025}, {13, 33, 383},
-           {14, 64, 384}, {15, 515, 385}, {29, 35, 769}, {31, 519, 131}, {57, 131, 127}, {65, 67, 129}, {131, 259, 389},
-           {197, 37, 391}, {389, 35, 67}, {211, 643, 17}, {97, 1, 513}, {3, 2, 5000}}) {
+  for (const auto& [m, n, k] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{{1, 67, 385},
+                                                                                              {1, 1031, 771},
+                                                                                              {4, 97, 1029},
+                                                                                              {5, 131, 2051},
+                                                                                              {8, 259, 1027},
+                                                                                              {9, 67, 1025},
+                                                                                              {13, 33, 383},
+                                                                                              {14, 64, 384},
+                                                                                              {15, 515, 385},
+                                                                                              {29, 35, 769},
+                                                                                              {31, 519, 131},
+                                                                                              {57, 131, 127},
+                                                                                              {65, 67, 129},
+                                                                                              {131, 259, 389},
+                                                                                              {197, 37, 391},
+                                                                                              {389, 35, 67},
+                                                                                              {211, 643, 17},
+                                                                                              {97, 1, 513},
+                                                                                              {3, 2, 5000}}) {
     check_forms(GetParam(), {.m = m, .n = n, .k = k});
     ASSERT_FALSE(HasFatalFailure());
   }
@@ -240,7 +272,8 @@ TEST_P(GemmTest, EverythingAfterTheSumInLargeProducts) {
     }
 }
 
-// A sequence alone or in a batch: row i of c is the same bits for every m, in every form and however the tasks are ordered.
+// A sequence alone or in a batch: row i of c is the same bits for every m, in every form and however the tasks are
+// ordered.
 TEST_P(GemmTest, RowsDoNotDependOnTheNumberOfRows) {
   constexpr std::size_t most = 130;
   for (const auto& [n, k] : std::vector<std::pair<std::size_t, std::size_t>>{{67, 41}, {96, 800}, {129, 1100}})
@@ -262,8 +295,8 @@ TEST_P(GemmTest, RowsDoNotDependOnTheNumberOfRows) {
     }
 }
 
-// An element is one chain of fused multiply-adds in the order of k: the layout and the packing of the operands, the order of
-// the tasks and the width of the vectors cannot be seen.
+// An element is one chain of fused multiply-adds in the order of k: the layout and the packing of the operands, the
+// order of the tasks and the width of the vectors cannot be seen.
 TEST_P(GemmTest, BitsDependOnTheNumbersAlone) {
   if (std::string(GetParam().name) == "scalar") GTEST_SKIP() << "rounds products and sums one by one";
   const Isa other = isas()[1];

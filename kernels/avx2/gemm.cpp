@@ -1,5 +1,5 @@
-// The matrix product with AVX2 and FMA: the shape of its register tile and the transposing load; the rest is written once for all
-// vector types, in simd/gemm_*.h.
+// The matrix product with AVX2 and FMA: the shape of its register tile and the transposing load; the rest is written
+// once for all vector types, in simd/gemm_*.h.
 #include "kernels/avx2/vec.h"
 #include "kernels/parts.h"
 #include "kernels/simd/math.h"
@@ -11,8 +11,8 @@ constexpr int k_tile_rows = 6;    // 6 x 2 accumulators, 2 vectors of B, 1 broad
 constexpr int k_stream_rows = 4;  // 4 x 1 accumulators beside an 8 x 8 block that is transposed in registers
 constexpr std::size_t k_block_k = 384;
 
-// out[t] = x[0..7][t]: an 8 x 8 block of rows `row` apart, transposed. Every load takes two rows' 16 bytes into the two halves
-// of a register, so only the 4 x 4 transposition within the halves is left to shuffles (16 of them).
+// out[t] = x[0..7][t]: an 8 x 8 block of rows `row` apart, transposed. Every load takes two rows' 16 bytes into the two
+// halves of a register, so only the 4 x 4 transposition within the halves is left to shuffles (16 of them).
 QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)[8]) {
   __m256 q[4][2];  // [row mod 4][column / 4]: half h holds row 4 h + (row mod 4)
   for (int r = 0; r < 4; ++r)

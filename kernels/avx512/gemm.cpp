@@ -1,5 +1,5 @@
-// The matrix product with AVX-512: the shape of its register tile and the transposing load; the rest is written once for all
-// vector types, in simd/gemm_*.h.
+// The matrix product with AVX-512: the shape of its register tile and the transposing load; the rest is written once
+// for all vector types, in simd/gemm_*.h.
 #include "kernels/avx512/vec.h"
 #include "kernels/parts.h"
 #include "kernels/simd/math.h"
@@ -11,8 +11,8 @@ constexpr int k_tile_rows = 14;   // 14 x 2 accumulators, 2 vectors of B, 1 broa
 constexpr int k_stream_rows = 8;  // 8 x 1 accumulators beside a 16 x 16 block that is transposed in registers
 constexpr std::size_t k_block_k = 384;
 
-// out[t] = x[0..15][t]: a 16 x 16 block of rows `row` apart, transposed. Every load takes four rows' 16 bytes into the four
-// quarters of a register, so only the 4 x 4 transposition within the quarters is left to shuffles (32 of them).
+// out[t] = x[0..15][t]: a 16 x 16 block of rows `row` apart, transposed. Every load takes four rows' 16 bytes into the
+// four quarters of a register, so only the 4 x 4 transposition within the quarters is left to shuffles (32 of them).
 QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)[16]) {
   __m512 q[4][4];  // [row mod 4][column / 4]: quarter g holds row 4 g + (row mod 4)
   for (int r = 0; r < 4; ++r)

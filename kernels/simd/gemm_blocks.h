@@ -1,8 +1,8 @@
-// How a product is cut and carried out: the plan, and a task's walk over blocks of B that stay in the second-level cache.
-// Included by one instruction set's gemm.cpp after gemm_tile.h and gemm_pack.h; everything has internal linkage.
+// How a product is cut and carried out: the plan, and a task's walk over blocks of B that stay in the second-level
+// cache. Included by one instruction set's gemm.cpp after gemm_tile.h and gemm_pack.h; everything has internal linkage.
 //
-//   phase 0         A is copied, if it cannot be read as it stands; only where it is large, each task copies what it needs
-//   task            some runs of rows x cols_per_task columns of c, all of k
+//   phase 0         A is copied, if it cannot be read as it stands; only where it is large, each task copies what it
+//   needs task            some runs of rows x cols_per_task columns of c, all of k
 //    columns        runs of `cols` columns, so that depth x cols of B fit half of the second-level cache
 //     k             runs of `depth`; B's run is packed here, unless it is read as it stands
 //      rows         runs of at most k_tile_rows, as even as they can be
@@ -25,13 +25,14 @@ struct Cut {  // what GemmPlan::detail holds
   std::size_t a_at, residual_at;  // in the worker's scratch, in floats; residual_at is 0 for no copy
 };
 
-constexpr std::size_t k_stack_depth = 128;            // products without scratch pack this much of k at a time
-constexpr std::size_t k_tiny_work = 64 * 64 * 64;     // m n k up to which a product is one task without scratch
+constexpr std::size_t k_stack_depth = 128;                 // products without scratch pack this much of k at a time
+constexpr std::size_t k_tiny_work = 64 * 64 * 64;          // m n k up to which a product is one task without scratch
 constexpr std::size_t k_task_work = std::size_t{1} << 20;  // m n k that repays handing a task to another worker
 
 constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A that phase 0 copies at most
 constexpr std::size_t k_copy_task = std::size_t{1} << 16;     // floats of A that one task of phase 0 copies at least
-constexpr std::size_t k_copy_cols = 512;  // columns of c from which on copying A pays although it could be read as it stands
+constexpr std::size_t k_copy_cols =
+    512;  // columns of c from which on copying A pays although it could be read as it stands
 
 constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
 constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
@@ -52,7 +53,9 @@ inline Right right_of(const Gemm& g, Left left) noexcept {
 inline bool finishes(const Gemm& g) noexcept { return g.act != Act::none || g.pre || g.residual; }
 
 // The residual that is c itself, where c also holds the sums between two runs of k: it must be saved first.
-inline bool saves_residual(const Gemm& g, std::size_t depth) noexcept { return g.residual == g.c && g.residual && g.k > depth; }
+inline bool saves_residual(const Gemm& g, std::size_t depth) noexcept {
+  return g.residual == g.c && g.residual && g.k > depth;
+}
 
 inline Cut read(const GemmPlan& p) noexcept {
   const std::size_t* d = p.detail;
@@ -117,8 +120,10 @@ GemmPlan plan(const Gemm& g) noexcept {
   }
   p.worker_bytes = floats * sizeof(float);
   const std::size_t detail[8] = {
-      cut.cols_per_task, cut.runs_per_task, cut.col_tasks, cut.cols, cut.depth,
-      static_cast<std::size_t>(cut.left) | static_cast<std::size_t>(cut.right) << 2, cut.a_at, cut.residual_at};
+      cut.cols_per_task, cut.runs_per_task,
+      cut.col_tasks,     cut.cols,
+      cut.depth,         static_cast<std::size_t>(cut.left) | static_cast<std::size_t>(cut.right) << 2,
+      cut.a_at,          cut.residual_at};
   for (int i = 0; i < 8; ++i) p.detail[i] = detail[i];
   return p;
 }
@@ -137,9 +142,10 @@ inline F32 activate(Act act, F32 x) noexcept {
   return x;
 }
 
-// v = act(v + ...) of the tile's rows, from `tile` [rows, k_tile_cols] to c: what stands in for bias, pre, act and residual.
-inline void write_tile(const Gemm& g, const float* tile, std::size_t i, std::size_t rows, std::size_t j, std::size_t cols,
-                       bool last) noexcept {
+// v = act(v + ...) of the tile's rows, from `tile` [rows, k_tile_cols] to c: what stands in for bias, pre, act and
+// residual.
+inline void write_tile(const Gemm& g, const float* tile, std::size_t i, std::size_t rows, std::size_t j,
+                       std::size_t cols, bool last) noexcept {
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t v = 0; v < cols; v += k_lanes) {
       const std::size_t count = smaller(cols - v, k_lanes);
@@ -297,7 +303,8 @@ inline void copy_a(const Gemm& g, const Runs& runs, std::size_t run_begin, std::
   }
 }
 
-void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t index, void* shared, void* worker) noexcept {
+void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t index, void* shared,
+          void* worker) noexcept {
   const Cut cut = read(p);
   const Runs runs(g.m);
   if (phase + 1 < p.phases) {

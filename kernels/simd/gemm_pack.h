@@ -1,5 +1,5 @@
-// Copies of A and B in the order in which the register tiles read them. Included by one instruction set's gemm.cpp after
-// its gemm_vec.h and gemm_tile.h; everything has internal linkage.
+// Copies of A and B in the order in which the register tiles read them. Included by one instruction set's gemm.cpp
+// after its gemm_vec.h and gemm_tile.h; everything has internal linkage.
 #pragma once
 
 namespace qorus::kernels {
@@ -10,7 +10,8 @@ inline void load_transposed_part(const float* x, std::ptrdiff_t row, std::size_t
                                  F32 (&out)[k_lanes]) noexcept {
   alignas(64) float block[k_lanes * k_lanes];
   for (std::size_t r = 0; r < k_lanes; ++r)
-    store(block + r * k_lanes, r < rows ? load(x + static_cast<std::ptrdiff_t>(r) * row, first_lanes(cols)) : set(0.0f));
+    store(block + r * k_lanes,
+          r < rows ? load(x + static_cast<std::ptrdiff_t>(r) * row, first_lanes(cols)) : set(0.0f));
   load_transposed(block, k_lanes, out);
 }
 
@@ -21,8 +22,9 @@ inline void store_within(float* to, F32 v, std::size_t room) noexcept {
     store(to, v, first_lanes(room));
 }
 
-// to[t * step + r] = x[r * row + t], r < rows <= k_lanes, t < depth. Whole vectors are written in the order of t, so that with
-// step < k_lanes the next one covers what the last one wrote too much; nothing is written from to + depth * step on.
+// to[t * step + r] = x[r * row + t], r < rows <= k_lanes, t < depth. Whole vectors are written in the order of t, so
+// that with step < k_lanes the next one covers what the last one wrote too much; nothing is written from to + depth *
+// step on.
 inline void pack_transposed(const float* x, std::ptrdiff_t row, std::size_t rows, std::size_t depth, float* to,
                             std::size_t step) noexcept {
   for (std::size_t t = 0; t < depth; t += k_lanes) {
@@ -37,11 +39,13 @@ inline void pack_transposed(const float* x, std::ptrdiff_t row, std::size_t rows
 }
 
 // Rows i ... i+rows-1 of A, columns k0 ... k0+depth-1, as to[k][rows].
-inline void pack_a(const Gemm& g, std::size_t i, std::size_t rows, std::size_t k0, std::size_t depth, float* to) noexcept {
+inline void pack_a(const Gemm& g, std::size_t i, std::size_t rows, std::size_t k0, std::size_t depth,
+                   float* to) noexcept {
   const float* a = g.a + static_cast<std::ptrdiff_t>(i) * g.a_row + static_cast<std::ptrdiff_t>(k0) * g.a_col;
   if (g.a_row == 1 && rows <= k_lanes) {
     for (std::size_t k = 0; k < depth; ++k)
-      store_within(to + k * rows, load(a + static_cast<std::ptrdiff_t>(k) * g.a_col, first_lanes(rows)), (depth - k) * rows);
+      store_within(to + k * rows, load(a + static_cast<std::ptrdiff_t>(k) * g.a_col, first_lanes(rows)),
+                   (depth - k) * rows);
   } else if (g.a_col == 1 && rows <= k_lanes) {
     pack_transposed(a, g.a_row, rows, depth, to, rows);
   } else {
@@ -51,9 +55,10 @@ inline void pack_a(const Gemm& g, std::size_t i, std::size_t rows, std::size_t k
   }
 }
 
-// Columns j ... j+cols-1 of B, rows k0 ... k0+depth-1, as panels of k_tile_cols columns, each [depth][k_tile_cols]; the last
-// one is filled up with zeros.
-inline void pack_b(const Gemm& g, std::size_t j, std::size_t cols, std::size_t k0, std::size_t depth, float* to) noexcept {
+// Columns j ... j+cols-1 of B, rows k0 ... k0+depth-1, as panels of k_tile_cols columns, each [depth][k_tile_cols]; the
+// last one is filled up with zeros.
+inline void pack_b(const Gemm& g, std::size_t j, std::size_t cols, std::size_t k0, std::size_t depth,
+                   float* to) noexcept {
   const float* b = g.b + static_cast<std::ptrdiff_t>(k0) * g.b_row + static_cast<std::ptrdiff_t>(j) * g.b_col;
   const std::size_t panel = depth * k_tile_cols;
   if (g.b_col == 1) {
@@ -82,7 +87,8 @@ inline void pack_b(const Gemm& g, std::size_t j, std::size_t cols, std::size_t k
         for (std::size_t k = 0; k < depth; ++k)
           for (std::size_t c = 0; c < k_lanes; ++c)
             to[k * k_tile_cols + half + c] =
-                c < count ? from[static_cast<std::ptrdiff_t>(k) * g.b_row + static_cast<std::ptrdiff_t>(c) * g.b_col] : 0.0f;
+                c < count ? from[static_cast<std::ptrdiff_t>(k) * g.b_row + static_cast<std::ptrdiff_t>(c) * g.b_col]
+                          : 0.0f;
       }
     }
 }
@@ -95,7 +101,8 @@ constexpr std::size_t even_part(std::size_t all, std::size_t most, std::size_t s
 }
 constexpr std::size_t depth_of(std::size_t k) noexcept { return even_part(k, k_block_k, k_lanes); }
 
-// B packed ahead: blocks of depth_of(k) rows (the last may be shorter), in each the panels of all columns as pack_b writes them.
+// B packed ahead: blocks of depth_of(k) rows (the last may be shorter), in each the panels of all columns as pack_b
+// writes them.
 inline std::size_t packed_offset(std::size_t n, std::size_t k0, std::size_t depth, std::size_t j) noexcept {
   return k0 * round_up(n, k_tile_cols) + j * depth;
 }

@@ -1,9 +1,9 @@
 // The register tiles of the matrix product: R rows by C vectors of c, held in registers while k runs. Included after a
 // gemm_vec.h, by that instruction set's gemm.cpp alone; everything has internal linkage.
 //
-// One rule makes every path give the same bits: an element of c is one chain of fused multiply-adds in the order of k, from
-// its start (c, or 0, plus the bias) on. Stopping a chain, storing c and going on from there changes nothing, so neither
-// blocking nor packing nor the number of rows can be seen in the result.
+// One rule makes every path give the same bits: an element of c is one chain of fused multiply-adds in the order of k,
+// from its start (c, or 0, plus the bias) on. Stopping a chain, storing c and going on from there changes nothing, so
+// neither blocking nor packing nor the number of rows can be seen in the result.
 #pragma once
 
 namespace qorus::kernels {
@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::size_t k_tile_cols = 2 * k_lanes;
 
-// What a tile reads and writes. a: element (i,k) at a[i * a_row + k * a_col]. b: row k at b + k * b_row, C vectors of it.
+// What a tile reads and writes. a: element (i,k) at a[i * a_row + k * a_col]. b: row k at b + k * b_row, C vectors of
+// it.
 struct Tile {
   std::size_t k;
   const float* a;
@@ -21,7 +22,7 @@ struct Tile {
   float* c;
   std::ptrdiff_t c_row;
   const float* bias;  // C vectors, or null: added to the start of every row
-  bool from_c;  // the chains go on from what c holds
+  bool from_c;        // the chains go on from what c holds
 };
 
 // The compiler moves no load across it: it would load a step's operands steps ahead and spill accumulators for them.
@@ -122,8 +123,9 @@ void tile_cols(const Tile& t) noexcept {
   finish_tile<R, C>(t, acc);
 }
 
-// The same where B is given as its transpose: column j of b at b + j * b_row, contiguous along k. Blocks of k_lanes columns are
-// transposed on their way from memory to the multiplication, for products of so few rows that B is read only once.
+// The same where B is given as its transpose: column j of b at b + j * b_row, contiguous along k. Blocks of k_lanes
+// columns are transposed on their way from memory to the multiplication, for products of so few rows that B is read
+// only once.
 template <int R, int C>
 void tile_stream(const Tile& t) noexcept {
   constexpr auto W = static_cast<std::ptrdiff_t>(k_lanes);
@@ -159,14 +161,28 @@ void tile_stream(const Tile& t) noexcept {
 
 // Function pointers for R = 1 ... k_tile_rows: tiles[C - 1][R - 1].
 using TileFunction = void (*)(const Tile&) noexcept;
-template <int... R> struct Rows {};
-template <int N, int... R> struct CountRows : CountRows<N - 1, N, R...> {};
-template <int... R> struct CountRows<0, R...> { using type = Rows<R...>; };
-struct TileTable { TileFunction at[2][k_tile_rows]; };
+template <int... R>
+struct Rows {};
+template <int N, int... R>
+struct CountRows : CountRows<N - 1, N, R...> {};
+template <int... R>
+struct CountRows<0, R...> {
+  using type = Rows<R...>;
+};
+struct TileTable {
+  TileFunction at[2][k_tile_rows];
+};
 
-template <int... R> constexpr TileTable rows_table(Rows<R...>) { return {{{tile_rows<R, 1>...}, {tile_rows<R, 2>...}}}; }
-template <int... R> constexpr TileTable cols_table(Rows<R...>) { return {{{tile_cols<R, 1>...}, {tile_cols<R, 2>...}}}; }
-template <int... R> constexpr TileTable stream_table(Rows<R...>) {
+template <int... R>
+constexpr TileTable rows_table(Rows<R...>) {
+  return {{{tile_rows<R, 1>...}, {tile_rows<R, 2>...}}};
+}
+template <int... R>
+constexpr TileTable cols_table(Rows<R...>) {
+  return {{{tile_cols<R, 1>...}, {tile_cols<R, 2>...}}};
+}
+template <int... R>
+constexpr TileTable stream_table(Rows<R...>) {
   return {{{tile_stream<R, 1>...}, {tile_stream<R, 2>...}}};
 }
 constexpr TileTable k_tile_rows_table = rows_table(CountRows<k_tile_rows>::type{});
