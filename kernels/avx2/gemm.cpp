@@ -7,8 +7,9 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr int k_tile_rows = 6;    // 6 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 15 of 16 registers
-constexpr int k_stream_rows = 4;  // 4 x 1 accumulators beside an 8 x 8 block that is transposed in registers
+constexpr int k_tile_rows = 6;         // 6 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 15 of 16 registers
+constexpr int k_stream_rows = 4;       // 4 x 1 accumulators beside an 8 x 8 block that is transposed in registers
+constexpr int k_stream_pair_rows = 3;  // rows up to which two such blocks go side by side
 constexpr std::size_t k_block_k = 384;
 
 // out[t] = x[0..7][t]: an 8 x 8 block of rows `row` apart, transposed. Every load takes two rows' 16 bytes into the two

@@ -30,24 +30,34 @@ constexpr std::size_t k_tiny_work = 64 * 64 * 64;          // m n k up to which 
 constexpr std::size_t k_task_work = std::size_t{1} << 20;  // m n k that repays handing a task to another worker
 
 constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A that phase 0 copies at most
-constexpr std::size_t k_copy_task = std::size_t{1} << 16;     // floats of A that one task of phase 0 copies at least
+constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows goes through at a time when it streams
+constexpr std::size_t k_stream_most =
+    k_stream_rows == k_tile_rows
+        ? 64
+        : k_stream_rows;  // rows up to which transposing B for each run of rows costs less than copying it
+constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
 constexpr std::size_t k_copy_cols =
     512;  // columns of c from which on copying A pays although it could be read as it stands
 
 constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
 constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
 
+// Few rows and B contiguous along k: its columns are transposed on the way, once for each run of rows.
+inline bool streams(const Gemm& g) noexcept {
+  return !g.b_packed && g.b_row == 1 && g.b_col != 1 && g.m <= k_stream_most;
+}
+
 inline Left left_of(const Gemm& g) noexcept {
-  if (g.k <= 1 || (g.a_col == 1 && (g.n < k_copy_cols || g.m < k_tile_rows))) return Left::rows;
-  if (g.m == 1 || (g.a_row == 1 && (g.m * g.k <= 8192 || g.n <= k_tile_cols))) return Left::cols;
+  const bool as_it_stands = g.n < k_copy_cols && !streams(g);
+  if (g.m == 1 || (g.a_row == 1 && g.m * g.k <= 8192) || (g.a_row == 1 && g.n <= k_tile_cols)) return Left::cols;
+  if (g.a_col == 1 && as_it_stands) return Left::rows;
   return g.m * g.k <= k_shared_most ? Left::shared : Left::packed;
 }
 
-inline Right right_of(const Gemm& g, Left left) noexcept {
+inline Right right_of(const Gemm& g) noexcept {
   if (g.b_packed) return Right::ahead;
-  if (g.b_col == 1 || g.n == 1) return g.m <= k_tile_rows || g.n * g.k <= 16384 ? Right::direct : Right::packed;
-  if ((g.b_row == 1 || g.k <= 1) && g.m <= k_stream_rows && left == Left::rows) return Right::stream;
-  return Right::packed;
+  if (streams(g)) return Right::stream;
+  return g.b_col == 1 && (g.m <= k_tile_rows || g.n * g.k <= 16384) ? Right::direct : Right::packed;
 }
 
 inline bool finishes(const Gemm& g) noexcept { return g.act != Act::none || g.pre || g.residual; }
@@ -62,17 +72,18 @@ inline Cut read(const GemmPlan& p) noexcept {
   return {d[0], d[1], d[2], d[3], d[4], static_cast<Left>(d[5] & 3), static_cast<Right>(d[5] >> 2), d[6], d[7]};
 }
 
-// Tasks are cut from the columns first, as these share no part of B; then from the rows, if these are many.
+// Tasks are cut from the columns first, as these share no part of B; then from the rows, if the columns do not give
+// enough tasks for sixteen workers and the rows are so many that packing B for each part again costs little.
 inline void cut_tasks(const Gemm& g, Cut& cut) noexcept {
-  const std::size_t work = g.m * g.n * larger(g.k, 1);
-  // A product of few rows costs the reading of B rather than the arithmetic.
-  const std::size_t wanted = smaller(64, ceil_div(larger(work, g.n * larger(g.k, 1) * 8), k_task_work));
-  const std::size_t panels = ceil_div(g.n, k_tile_cols);
-  const std::size_t least = g.m > 64 ? 2 : 1;
-  const std::size_t per_task = larger(panels / wanted, smaller(least, panels));
-  cut.cols_per_task = ceil_div(panels, ceil_div(panels, per_task)) * k_tile_cols;
+  // A product of few rows costs the reading of B rather than the arithmetic: as much as eight rows.
+  const std::size_t work = larger(g.m, 8) * g.n * larger(g.k, 1);
+  const std::size_t wanted = ceil_div(work, k_task_work), panels = ceil_div(g.n, k_tile_cols);
+  std::size_t per_task = larger(1, panels / smaller(wanted, 64));
+  if (g.m > 64) per_task = larger(larger(1, 128 / k_tile_cols), smaller(panels / 8, 256 / k_tile_cols));
+  cut.cols_per_task = even_part(panels, per_task, 1) * k_tile_cols;
   cut.col_tasks = ceil_div(g.n, cut.cols_per_task);
-  const std::size_t row_tasks = larger(1, smaller(ceil_div(wanted, cut.col_tasks), g.m / 192));
+  const std::size_t least_rows = cut.right == Right::packed ? 512 : 128;
+  const std::size_t row_tasks = smaller(ceil_div(smaller(wanted, 16), cut.col_tasks), larger(1, g.m / least_rows));
   cut.runs_per_task = ceil_div(ceil_div(g.m, k_tile_rows), row_tasks);
 }
 
@@ -81,7 +92,7 @@ GemmPlan plan(const Gemm& g) noexcept {
   if (g.m == 0 || g.n == 0) return p;
   Cut cut{};
   cut.left = left_of(g);
-  cut.right = right_of(g, cut.left);
+  cut.right = right_of(g);
   const bool tiny = g.m * g.n * g.k <= k_tiny_work;
   if (tiny && cut.left == Left::shared) cut.left = Left::packed;
   const std::size_t runs = ceil_div(g.m, k_tile_rows);
@@ -96,7 +107,7 @@ GemmPlan plan(const Gemm& g) noexcept {
   }
   p.tasks[p.phases++] = static_cast<std::uint32_t>(cut.col_tasks * ceil_div(runs, cut.runs_per_task));
   cut.depth = depth_of(g.k);
-  if (cut.right == Right::stream) cut.depth = even_part(g.k, 1024, k_lanes);
+  if (cut.right == Right::stream) cut.depth = even_part(g.k, k_stream_depth, 16);
   const bool wide = g.m > 4 * k_tile_rows || g.b_col == 1 || cut.right == Right::ahead;
   const std::size_t most_cols = smaller(512, larger(64, cache_sizes().l2 / 2 / sizeof(float) / cut.depth));
   cut.cols = wide ? even_part(cut.cols_per_task, most_cols / k_tile_cols * k_tile_cols, k_tile_cols) : k_tile_cols;

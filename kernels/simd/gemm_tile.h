@@ -25,6 +25,16 @@ struct Tile {
   bool from_c;        // the chains go on from what c holds
 };
 
+// out[t] = x[0 .. rows-1][t] for t < cols, 0 in the lanes from `rows` on; rows, cols <= k_lanes. Reads nothing else.
+inline void load_transposed_part(const float* x, std::ptrdiff_t row, std::size_t rows, std::size_t cols,
+                                 F32 (&out)[k_lanes]) noexcept {
+  alignas(64) float block[k_lanes * k_lanes];
+  for (std::size_t r = 0; r < k_lanes; ++r)
+    store(block + r * k_lanes,
+          r < rows ? load(x + static_cast<std::ptrdiff_t>(r) * row, first_lanes(cols)) : set(0.0f));
+  load_transposed(block, k_lanes, out);
+}
+
 // The compiler moves no load across it: it would load a step's operands steps ahead and spill accumulators for them.
 QORUS_INLINE void step_ends() noexcept { __asm__ volatile("" ::: "memory"); }
 
@@ -123,40 +133,59 @@ void tile_cols(const Tile& t) noexcept {
   finish_tile<R, C>(t, acc);
 }
 
-// The same where B is given as its transpose: column j of b at b + j * b_row, contiguous along k. Blocks of k_lanes
-// columns are transposed on their way from memory to the multiplication, for products of so few rows that B is read
-// only once.
-template <int R, int C>
-void tile_stream(const Tile& t) noexcept {
+// The same (a_row is 1) where B is given as its transpose: column j of b at b + j * b_row, contiguous along k. Blocks
+// of k_lanes columns are transposed on their way from memory to the multiplication, for products of so few rows that B
+// is read only once.
+template <int R, int V>
+QORUS_INLINE void stream_columns(const Tile& t) noexcept {
   constexpr auto W = static_cast<std::ptrdiff_t>(k_lanes);
-  F32 acc[R][C];
-  start_tile<R, C>(t, acc);
+  constexpr std::ptrdiff_t line = 16;  // floats of a cache line, which is used up before the next one is loaded
+  F32 acc[R][V];
+  start_tile<R, V>(t, acc);
+  const float* const a = t.a;
+  const std::ptrdiff_t ac = t.a_col;
+  const auto add_block = [&](const F32(&x)[W], std::ptrdiff_t from, int v, std::ptrdiff_t count)
+                             __attribute__((always_inline)) {
+#pragma unroll
+                               for (int u = 0; u < W; ++u)
+                                 if (u < count) {
+#pragma unroll
+                                   for (int r = 0; r < R; ++r)
+                                     acc[r][v] = fma(set(a[(from + u) * ac + r]), x[u], acc[r][v]);
+                                   step_ends();
+                                 }
+                             };
+  F32 b[W];
   std::ptrdiff_t k = 0;
   const auto k_end = static_cast<std::ptrdiff_t>(t.k);
-  for (; k + W <= k_end; k += W)
+  for (; k + line <= k_end; k += line)
 #pragma unroll
-    for (int v = 0; v < C; ++v) {
-      F32 b[W];
-      load_transposed(t.b + v * W * t.b_row + k, t.b_row, b);
+    for (int v = 0; v < V; ++v)
 #pragma unroll
-      for (int u = 0; u < W; ++u)
+      for (std::ptrdiff_t h = 0; h < line; h += W) {
+        load_transposed(t.b + v * W * t.b_row + k + h, t.b_row, b);
+        add_block(b, k + h, v, W);
+      }
+  for (; k < k_end; k += W)
 #pragma unroll
-        for (int r = 0; r < R; ++r) acc[r][v] = fma(set(*(t.a + r * t.a_row + k + u)), b[u], acc[r][v]);
+    for (int v = 0; v < V; ++v) {
+      F32 rest[W];  // apart from b, which must have no address
+      load_transposed_part(t.b + v * W * t.b_row + k, t.b_row, k_lanes,
+                           static_cast<std::size_t>(k_end - k < W ? k_end - k : W), rest);
+      add_block(rest, k, v, k_end - k);
     }
-  if (k < k_end) {
-    alignas(64) float rest[W * W];
-#pragma unroll
-    for (int v = 0; v < C; ++v) {
-      for (int j = 0; j < W; ++j)
-        store(rest + j * W, load(t.b + (v * W + j) * t.b_row + k, first_lanes(static_cast<std::size_t>(k_end - k))));
-      F32 b[W];
-      load_transposed(rest, W, b);
-      for (std::ptrdiff_t u = 0; u < k_end - k; ++u)
-#pragma unroll
-        for (int r = 0; r < R; ++r) acc[r][v] = fma(set(*(t.a + r * t.a_row + k + u)), b[u], acc[r][v]);
-    }
+  finish_tile<R, V>(t, acc);
+}
+template <int R, int C>
+void tile_stream(const Tile& t) noexcept {
+  constexpr int V = C == 2 && R <= k_stream_pair_rows ? 2 : 1;
+  Tile columns = t;
+  for (int v = 0; v < C; v += V) {
+    stream_columns<R, V>(columns);
+    columns.b += static_cast<std::ptrdiff_t>(V * k_lanes) * t.b_row;
+    columns.c += V * k_lanes;
+    if (t.bias) columns.bias += V * k_lanes;
   }
-  finish_tile<R, C>(t, acc);
 }
 
 // Function pointers for R = 1 ... k_tile_rows: tiles[C - 1][R - 1].
