@@ -1,5 +1,6 @@
-// qorus.io: tensors to and from files. What is read may be anything: each function gives a valid result or an error.
+// qorus.io: tensors and models to and from files. What is read may be anything: each function gives a valid result or an error.
 export module qorus.io;
-export import qorus.tensor;
+export import qorus.nn;
 export import :safetensors;
 export import :npy;
+export import :model;

@@ -178,6 +178,13 @@ template <Layer L>
   return {count, std::move(pattern)};
 }
 
+// Composes layers. Found by argument look-up wherever one of them is a layer of this namespace.
+template <Layer A, Layer B>
+  requires std::copy_constructible<A> && std::copy_constructible<B>
+[[nodiscard]] auto operator|(A a, B b) noexcept {
+  return as_chain(std::tuple_cat(as_parts(std::move(a)), as_parts(std::move(b))));
+}
+
 }  // namespace qorus::nn
 
 export namespace qorus {
@@ -189,11 +196,6 @@ template <nn::Layer L>
   return layer(*x);
 }
 
-// Composes layers.
-template <nn::Layer A, nn::Layer B>
-  requires std::copy_constructible<A> && std::copy_constructible<B>
-[[nodiscard]] auto operator|(A a, B b) noexcept {
-  return nn::as_chain(std::tuple_cat(nn::as_parts(std::move(a)), nn::as_parts(std::move(b))));
-}
+using nn::operator|;
 
 }  // namespace qorus

@@ -26,7 +26,7 @@ struct Parameter {
 // Gradients and an optimizer's moments have the same layout. Movable, not copyable.
 class Parameters {
  public:
-  [[nodiscard]] std::span<const Parameter> parameters() const noexcept { return list_.span(); }
+  [[nodiscard]] const List<Parameter>& parameters() const noexcept { return list_; }
   // By name. Errors: not_found.
   [[nodiscard]] Result<Tensor> parameter(std::string_view name) const noexcept;
   // How many numbers there are in all; how many of them are trained.

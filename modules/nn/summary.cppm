@@ -21,7 +21,7 @@ struct SummaryRow {
 
 class Summary {
  public:
-  [[nodiscard]] std::span<const SummaryRow> rows() const noexcept { return rows_.span(); }
+  [[nodiscard]] const List<SummaryRow>& rows() const noexcept { return rows_; }
   // Writes the table as text, lines ending in a newline, into `out` (cut, always terminated) and gives its full length, as snprintf does.
   std::size_t format(std::span<char> out) const noexcept;
 

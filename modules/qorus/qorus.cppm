@@ -1,0 +1,10 @@
+// qorus: everything.
+export module qorus;
+export import qorus.memory;
+export import qorus.tensor;
+export import qorus.ops;
+export import qorus.nn;
+export import qorus.optim;
+export import qorus.data;
+export import qorus.train;
+export import qorus.io;

@@ -1,0 +1,129 @@
+// The qorus program and the examples, run as a user runs them: what they print where, what they leave, and their exit codes.
+// Imports nothing: it looks at processes from outside. QORUS_BIN is the folder of the built programs.
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <string>
+
+#include "tests/testing.h"
+
+namespace {
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+class Program : public testing::Test {
+ protected:
+  Outcome run(const std::string& command, const std::string& settings = "") {
+    const std::string line = settings + " " + QORUS_BIN "/" + command + " >" + folder / "out" + " 2>" + folder / "err" + " </dev/null";
+    const int status = std::system(line.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, read_file(folder / "out"), read_file(folder / "err")};
+  }
+  static double accuracy_in(const std::string& text) {
+    std::smatch found;
+    return std::regex_search(text, found, std::regex(R"(accuracy (\d+\.\d+) %)")) ? std::stod(found[1]) : -1;
+  }
+  qorus_test::TemporaryFolder folder;
+};
+
+}  // namespace
+
+TEST_F(Program, HelpAndVersion) {
+  const Outcome help = run("qorus --help"), version = run("qorus --version"), train = run("qorus train --help");
+  EXPECT_EQ(help.code, 0);
+  for (const char* word : {"train", "predict", "inspect", "Exit codes"}) EXPECT_NE(help.out.find(word), std::string::npos) << word;
+  EXPECT_EQ(version.code, 0);
+  EXPECT_EQ(version.out.rfind("qorus ", 0), 0u);
+  EXPECT_EQ(train.code, 0);
+  for (const char* word : {"--data", "--epochs", "--threads", "--seed", "--out"}) EXPECT_NE(train.out.find(word), std::string::npos) << word;
+}
+
+TEST_F(Program, WrongUsageIsExitCode2) {
+  for (const char* line : {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0", "qorus train digits --epochs 0",
+                           "qorus train digits --epochs x", "qorus predict", "qorus inspect", "qorus train digits --lr -1", "qorus train digits --nonsense"}) {
+    const Outcome outcome = run(line);
+    EXPECT_EQ(outcome.code, 2) << line;
+    EXPECT_EQ(outcome.out, "") << line;
+    EXPECT_NE(outcome.err, "") << line;
+  }
+}
+
+TEST_F(Program, FailuresAreExitCode1WithTheReason) {
+  std::ofstream(folder / "text") << "this is no model";
+  const struct {
+    std::string line, says;
+  } cases[] = {
+      {"qorus train mnist", "--data"},
+      {"qorus train mnist --data " + folder / "nowhere", "nowhere"},
+      {"qorus inspect " + folder / "nothing", "nothing"},
+      {"qorus inspect " + folder / "text", "text"},
+      {"qorus inspect " + folder.path(), "regular file"},
+      {"qorus predict " + folder / "text", "text"},
+      {"qorus train digits --epochs 1 --hidden 4 --out " + folder / "no/such/folder/model", "folder"},
+  };
+  for (const auto& c : cases) {
+    const Outcome outcome = run(c.line);
+    EXPECT_EQ(outcome.code, 1) << c.line;
+    EXPECT_NE(outcome.err.find("error: "), std::string::npos) << c.line << "\n" << outcome.err;
+    EXPECT_NE(outcome.err.find(c.says), std::string::npos) << c.line << "\n" << outcome.err;
+  }
+}
+
+TEST_F(Program, TrainsSavesLoadsAndPredicts) {
+  const std::string model = folder / "digits.safetensors";
+  const Outcome train = run("qorus train digits --epochs 3 --seed 7 --out " + model);
+  ASSERT_EQ(train.code, 0) << train.err;
+  EXPECT_GE(accuracy_in(train.out), 98) << train.out;
+  EXPECT_EQ(train.err.find('\r'), std::string::npos);  // no terminal, no redrawing
+  const Outcome inspect = run("qorus inspect " + model);
+  ASSERT_EQ(inspect.code, 0) << inspect.err;
+  EXPECT_NE(inspect.out.find("[256,784]"), std::string::npos) << inspect.out;
+  EXPECT_NE(inspect.out.find("4 tensors, 203530 elements"), std::string::npos) << inspect.out;
+  const Outcome predict = run("qorus predict " + model + " --seed 7 --show 3");
+  ASSERT_EQ(predict.code, 0) << predict.err;
+  EXPECT_EQ(accuracy_in(predict.out), accuracy_in(train.out)) << predict.out;  // what was loaded is what was saved
+  EXPECT_NE(predict.out.find("prediction"), std::string::npos);
+  // The same seed gives the same file, whatever the threads.
+  const Outcome again = run("qorus train digits --epochs 3 --seed 7 --threads 1 --out " + folder / "again");
+  ASSERT_EQ(again.code, 0);
+  EXPECT_EQ(read_file(folder / "again"), read_file(model));
+}
+
+TEST_F(Program, AFullDiskLosesNothing) {
+  const std::string model = folder / "model";
+  ASSERT_EQ(run("qorus train digits --epochs 1 --hidden 8 --out " + model).code, 0);
+  const std::string before = read_file(model);
+  // No file may grow beyond 8 KiB: the write fails as on a full disk.
+  const Outcome full = run("qorus train digits --epochs 1 --hidden 64 --out " + model, "trap '' XFSZ; ulimit -f 8;");
+  EXPECT_EQ(full.code, 1) << full.err;
+  EXPECT_NE(full.err.find("error: save"), std::string::npos) << full.err;
+  EXPECT_EQ(read_file(model), before);
+  EXPECT_EQ(std::system(("test $(ls " + folder.path() + " | wc -l) = 3").c_str()), 0) << "a temporary file was left behind";
+}
+
+TEST_F(Program, MnistReaches98PercentIn5Epochs) {
+  QORUS_NEEDS_DATA("mnist");
+  if (!qorus_test::k_counts_allocations) GTEST_SKIP() << "too slow under a sanitizer";
+  const Outcome train = run("qorus train mnist --epochs 5 --data " + qorus_test::data_path("mnist"));
+  ASSERT_EQ(train.code, 0) << train.err;
+  EXPECT_GE(accuracy_in(train.out), 98.0) << train.out;
+}
+
+TEST_F(Program, ExamplesRun) {
+  for (const char* name : {"classifier", "tape_loop", "custom_layer"}) {
+    const Outcome outcome = run(std::string("example_") + name);
+    EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
+    EXPECT_GE(accuracy_in(outcome.out), 97) << name << "\n" << outcome.out;
+  }
+}
