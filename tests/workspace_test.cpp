@@ -1,0 +1,185 @@
+// Workspaces and their workers: any number of tasks, a host's own executor, forks that cost little, workers that sleep.
+#include <sys/resource.h>
+#include <time.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <span>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tests/testing.h"
+
+import qorus.ops;
+import qorus.test.ops;
+
+using namespace qorus;
+using namespace qorus_test;
+
+namespace {
+
+double cpu_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
+// Every task once, on a worker that exists.
+void expect_each_once(Workspace& ws, std::uint32_t tasks) {
+  const std::unique_ptr<std::atomic<std::uint8_t>[]> seen(new std::atomic<std::uint8_t>[tasks]());
+  std::atomic<std::uint32_t> strays{0};
+  parallel(ws.context(), tasks, [&](std::uint32_t i, int worker) {
+    if (i >= tasks || worker < 0 || worker >= ws.threads() || seen[i].fetch_add(1) != 0) ++strays;
+  });
+  EXPECT_EQ(strays.load(), 0u);
+  EXPECT_TRUE(std::all_of(seen.get(), seen.get() + tasks, [](const auto& count) { return count.load() == 1; }))
+      << tasks;
+}
+
+TEST(Pool, RunsEveryTaskOnce) {
+  for (const int threads : {1, 2, 3, 8}) {
+    Workspace ws{{.scratch = 1_MiB, .threads = threads}};
+    ASSERT_OK(ws.status());
+    EXPECT_EQ(ws.threads(), threads);
+    for (const std::uint32_t tasks : {0u, 1u, 2u, 3u, 7u, 64u, 1000u}) expect_each_once(ws, tasks);
+    expect_each_once(ws, (1u << 20) - 1);
+    expect_each_once(ws, (1u << 21) + 7);  // more than one job's count
+  }
+}
+
+TEST(Pool, ManyShortJobs) {
+  Workspace ws{{.scratch = 1_MiB, .threads = 3}};
+  std::uint64_t wrong = 0;
+  for (std::uint32_t job = 0; job < 20000; ++job) {
+    std::atomic<std::uint32_t> sum{0};
+    const std::uint32_t tasks = 2 + job % 5;
+    parallel(ws.context(), tasks, [&](std::uint32_t i, int) { sum.fetch_add(i + job, std::memory_order_relaxed); });
+    wrong += sum.load() != tasks * job + tasks * (tasks - 1) / 2;
+  }
+  EXPECT_EQ(wrong, 0u);
+}
+
+TEST(Pool, TwoWorkspacesAtOnce) {
+  const Owned x = random_owned({300, 301});
+  const auto run = [&](int threads, double& total) {
+    Workspace ws{{.scratch = 16_MiB, .threads = threads}};
+    for (int i = 0; i < 50; ++i) {
+      auto frame = ws.frame();
+      auto sum = ops::sum(ops::gelu(frame.input(x)));
+      total += sum ? static_cast<double>(sum->item().value()) : 1e9;
+    }
+  };
+  double one = 0, two = 0;
+  std::thread other([&] { run(2, one); });
+  run(2, two);
+  other.join();
+  EXPECT_EQ(one, two);
+}
+
+// The time of a fork and join of two tasks that wait for each other, so that both workers must take part: the best round of
+// some, because the machine may be busy. Printed only: on a busy machine the
+// other worker may wait for a processor.
+TEST(Pool, ForkAndJoinCostLittle) {
+  Workspace ws{{.scratch = 1_MiB, .threads = 2}};
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::seconds(2);
+  double best = 1e9;
+  for (int round = 0; round < 200 && Clock::now() < end; ++round) {
+    constexpr int k_jobs = 20;
+    const auto start = Clock::now();
+    for (int i = 0; i < k_jobs; ++i) {
+      std::atomic<int> arrived{0};
+      parallel(ws.context(), 2, [&](std::uint32_t, int) {
+        arrived.fetch_add(1);
+        for (int spins = 0; arrived.load() < 2; ++spins) {
+          if (spins > 10000) std::this_thread::yield();
+        }
+      });
+    }
+    best = std::min(best, std::chrono::duration<double, std::micro>(Clock::now() - start).count() / k_jobs);
+  }
+  std::printf("fork and join of 2 tasks on 2 workers: %.2f us\n", best);
+}
+
+TEST(Pool, IdleWorkersSleep) {
+  Workspace ws{{.scratch = 1_MiB, .threads = 3}};
+  parallel(ws.context(), 8, [](std::uint32_t, int) {});
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // they spin a little first
+  const double before = cpu_seconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  const double used = cpu_seconds() - before;
+  std::printf("processor time of 300 ms idle: %.3f ms\n", used * 1e3);
+  EXPECT_LT(used, 0.01);
+  expect_each_once(ws, 100);  // and they wake again
+}
+
+TEST(Workspaces, RefuseThreadCountsThatMakeNoSense) {
+  const Owned x = random_owned({3});
+  for (const int threads : {0, -1, 100000}) {
+    Workspace ws{{.scratch = 1_MiB, .threads = threads}};
+    EXPECT_FAILS(ws.status(), Errc::invalid_argument);
+    auto frame = ws.frame();
+    EXPECT_FAILS(frame.input(x), Errc::invalid_argument);
+    auto tape = ws.record();
+    EXPECT_FAILS(tape.watch(x), Errc::invalid_argument);
+    EXPECT_FAILS(ops::uniform(ws.context(), {3}), Errc::invalid_argument);
+  }
+}
+
+TEST(Workspaces, SayWhenTheSystemHasNoMemory) {
+  Workspace ws{{.scratch = std::size_t{1} << 62, .threads = 1}};
+  EXPECT_FALSE(ws.status().has_value());
+  Result<Tensor> made = Tensor();
+  const Owned x = random_owned({3});
+  {
+    QORUS_NEEDS_ALLOCATION_COUNTER();
+    const FailingAllocations none;
+    Workspace small{{.scratch = 1_MiB, .threads = 1}};
+    auto frame = small.frame();
+    made = frame.input(x);
+  }
+  EXPECT_FAILS(made, Errc::out_of_memory);
+}
+
+// A host that runs tasks backwards, each on its own "worker", gets the same bits.
+struct BackwardsHost {
+  int calls = 0;
+  static void run(void* self, std::uint32_t tasks, void (*task)(void*, std::uint32_t, int), void* user) {
+    ++static_cast<BackwardsHost*>(self)->calls;
+    for (std::uint32_t i = tasks; i-- > 0;) task(user, i, static_cast<int>(i % 5));
+  }
+};
+
+TEST(Workspaces, BorrowAHostsExecutor) {
+  BackwardsHost host;
+  Workspace borrowed{{.scratch = 64_MiB, .executor = {&host, 5, BackwardsHost::run}}};
+  ASSERT_OK(borrowed.status());
+  EXPECT_EQ(borrowed.threads(), 5);
+  const Owned x = random_owned({129, 300}), w = random_owned({257, 300}, 2);
+  const auto run = [&](Workspace& ws) {
+    auto tape = ws.record();
+    auto weight = tape.watch(w);
+    auto g = backward(ops::mean(ops::softmax(ops::linear(tape.input(x), weight, Activation::silu))).value());
+    return g.value().of(*weight).value().to_vector().value();
+  };
+  EXPECT_EQ(run(borrowed), run(workspace(1)));
+  EXPECT_GT(host.calls, 3);
+  Workspace none{{.scratch = 1_MiB, .executor = {&host, 0, BackwardsHost::run}}};
+  EXPECT_FAILS(none.status(), Errc::invalid_argument);
+}
+
+TEST(Workspaces, MoveWithTheirTensorsStale) {
+  const Owned x = random_owned({3});
+  Workspace a{{.scratch = 1_MiB, .threads = 2}};
+  Workspace b = std::move(a);
+  auto frame = b.frame();
+  EXPECT_OK(ops::exp(frame.input(x)));
+  EXPECT_FAILS(a.status(), Errc::out_of_memory);  // NOLINT(bugprone-use-after-move): a moved-from workspace says no
+}
+
+}  // namespace
