@@ -79,7 +79,8 @@ inline void cut_tasks(const Gemm& g, Cut& cut) noexcept {
   const std::size_t work = larger(g.m, 8) * g.n * larger(g.k, 1);
   const std::size_t wanted = ceil_div(work, k_task_work), panels = ceil_div(g.n, k_tile_cols);
   std::size_t per_task = larger(1, panels / smaller(wanted, 64));
-  if (g.m > 64) per_task = larger(larger(1, 128 / k_tile_cols), smaller(panels / 8, 256 / k_tile_cols));
+  if (g.m > 64)
+    per_task = larger(larger(1, (g.m > 1024 ? 256 : 128) / k_tile_cols), smaller(panels / 8, 256 / k_tile_cols));
   cut.cols_per_task = even_part(panels, per_task, 1) * k_tile_cols;
   cut.col_tasks = ceil_div(g.n, cut.cols_per_task);
   const std::size_t least_rows = cut.right == Right::packed ? 512 : 128;
@@ -235,10 +236,20 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
     t.a_row = g.a_row;
     t.a_col = g.a_col;
   }
+  // The next run's part of A, fetched in even shares by this run's tiles: it comes from the third level or from memory.
+  const char* next = reinterpret_cast<const char*>(t.a);
+  std::size_t share = 0;
+  if (cut.left == Left::shared && i + rows < g.m) {
+    next = reinterpret_cast<const char*>(a + (i + rows) * g.k + block.k0 * rows);
+    share = rows * sizeof(float) * k_fetch_steps / ceil_div(block.cols, k_tile_cols);
+  }
   const bool first = block.k0 == 0, last = block.k0 + block.depth >= g.k;
   for (std::size_t done = 0; done < block.cols; done += k_tile_cols) {
     const std::size_t j = block.j + done, cols = smaller(block.cols - done, k_tile_cols);
     const TileTable* use = table;
+    t.fetch = next;
+    t.fetch_step = share;
+    next += share * (block.depth / k_fetch_steps);
     if (block.b) {
       t.b = block.b + done * block.depth;
       t.b_row = k_tile_cols;

@@ -10,6 +10,7 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_tile_cols = 2 * k_lanes;
+constexpr std::size_t k_fetch_steps = 4;
 
 // What a tile reads and writes. a: element (i,k) at a[i * a_row + k * a_col]. b: row k at b + k * b_row, C vectors of
 // it.
@@ -22,7 +23,9 @@ struct Tile {
   float* c;
   std::ptrdiff_t c_row;
   const float* bias;  // C vectors, or null: added to the start of every row
-  bool from_c;        // the chains go on from what c holds
+  const char* fetch;  // fetched into the cache meanwhile: fetch_step bytes further on every k_fetch_steps steps of k
+  std::size_t fetch_step;  // (tile_cols alone)
+  bool from_c;             // the chains go on from what c holds
 };
 
 // out[t] = x[0 .. rows-1][t] for t < cols, 0 in the lanes from `rows` on; rows, cols <= k_lanes. Reads nothing else.
@@ -115,8 +118,9 @@ void tile_cols(const Tile& t) noexcept {
   start_tile<R, C>(t, acc);
   const float *a = t.a, *b = t.b;
   const std::ptrdiff_t ac = t.a_col, br = t.b_row;
-#pragma unroll 2
-  for (std::size_t k = t.k; k > 0; --k) {
+  const char* fetch = t.fetch;
+  const std::size_t fetch_step = t.fetch_step;
+  const auto step = [&]() __attribute__((always_inline)) {
     F32 bv[C];
 #pragma unroll
     for (int v = 0; v < C; ++v) bv[v] = load(b + v * k_lanes);
@@ -129,7 +133,15 @@ void tile_cols(const Tile& t) noexcept {
     a += ac;
     b += br;
     step_ends();
+  };
+  std::size_t k = t.k;
+  for (; k >= k_fetch_steps; k -= k_fetch_steps) {
+    _mm_prefetch(fetch, _MM_HINT_T0);
+    fetch += fetch_step;
+#pragma unroll
+    for (std::size_t u = 0; u < k_fetch_steps; ++u) step();
   }
+  for (; k > 0; --k) step();
   finish_tile<R, C>(t, acc);
 }
 
