@@ -15,7 +15,9 @@ namespace qorus::kernels {
 
 // y = f(x), with one parameter `a` where the formula has one.
 enum class Unary : std::uint8_t {
+  // clang-format off
   neg, abs, sign, sqrt, square, reciprocal, exp, log, sin, cos, erf, floor, ceil, round,  // round: half to even
+  // clang-format on
   relu,        // max(x, 0)
   leaky_relu,  // x > 0 ? x : a x
   elu,         // x > 0 ? x : a (exp x - 1)
@@ -24,23 +26,24 @@ enum class Unary : std::uint8_t {
   silu,        // x / (1 + exp -x)
   sigmoid,     // 1 / (1 + exp -x)
   tanh,
-  softplus,    // log(1 + exp x)
-  pow,         // x^a
-  add,         // x + a
-  mul,         // x a
-  rsub,        // a - x
-  rdiv,        // a / x
-  rpow,        // a^x
-  max,         // max(x, a); NaN if either is
-  min,         // min(x, a); NaN if either is
-  count_       // not an operation
+  softplus,  // log(1 + exp x)
+  pow,       // x^a
+  add,       // x + a
+  mul,       // x a
+  rsub,      // a - x
+  rdiv,      // a / x
+  rpow,      // a^x
+  max,       // max(x, a); NaN if either is
+  min,       // min(x, a); NaN if either is
+  count_     // not an operation
 };
 enum class Binary : std::uint8_t { add, sub, mul, div, pow, max, min, count_ };  // max, min: NaN if either is
 enum class Compare : std::uint8_t { eq, ne, lt, le, gt, ge, count_ };
 enum class Reduce : std::uint8_t { sum, sum_abs, sum_square, max, min, prod, count_ };
 enum class Act : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh, count_ };
 
-struct AdamStep {  // m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 - lr wd) - lr (m'/c1) / (sqrt(v'/c2) + eps)
+// m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 - lr wd) - lr (m'/c1) / (sqrt(v'/c2) + eps)
+struct AdamStep {
   float lr, beta1, beta2, eps;
   float correction1, correction2;  // 1 - beta1^t and 1 - beta2^t, t counted from 1
   float weight_decay;              // decoupled (AdamW)
@@ -48,7 +51,9 @@ struct AdamStep {  // m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 
   float grad_scale;                // the gradient is multiplied by this first (clipping by norm, averaging)
   float grad_limit;                // then limited to [-grad_limit, grad_limit]; infinity for none
 };
-struct SgdStep {  // g' = g + l2 p + l1 sign p ; b' = first ? g' : momentum b + (1 - dampening) g' ; p' = p - lr (nesterov ? g' + momentum b' : b')
+// g' = g + l2 p + l1 sign p ; b' = first ? g' : momentum b + (1 - dampening) g' ;
+// p' = p - lr (nesterov ? g' + momentum b' : b')
+struct SgdStep {
   float lr, momentum, dampening;
   bool nesterov, first;
   float l2, l1, grad_scale, grad_limit;  // as in AdamStep
@@ -68,9 +73,9 @@ struct Gemm {
   float* c = nullptr;
   std::ptrdiff_t c_row = 0;
   bool accumulate = false;
-  const float* bias = nullptr;      // [n] or null
+  const float* bias = nullptr;  // [n] or null
   Act act = Act::none;
-  float* pre = nullptr;             // if not null: receives the value before act, [m,n]
+  float* pre = nullptr;  // if not null: receives the value before act, [m,n]
   std::ptrdiff_t pre_row = 0;
   const float* residual = nullptr;  // [m,n] or null
   std::ptrdiff_t residual_row = 0;
@@ -105,19 +110,23 @@ struct Table {
   // y[i] = mask[i*sm] ? a[i*sa] : b[i*sb]; strides 0 or 1.
   void (*select)(const std::uint8_t* mask, std::size_t sm, const float* a, std::size_t sa, const float* b,
                  std::size_t sb, float* y, std::size_t n) noexcept;
-  void (*axpy)(float alpha, const float* x, float* y, std::size_t n) noexcept;  // y += alpha x
+  void (*axpy)(float alpha, const float* x, float* y, std::size_t n) noexcept;    // y += alpha x
   void (*fma)(const float* a, const float* b, float* y, std::size_t n) noexcept;  // y += a b, element by element
-  void (*clamp)(const float* x, float* y, std::size_t n, float low, float high) noexcept;  // min(max(x, low), high); NaN stays
+  // min(max(x, low), high); NaN stays
+  void (*clamp)(const float* x, float* y, std::size_t n, float low, float high) noexcept;
 
   // --- copies and casts ------------------------------------------------------------------------------------------------
   // y[c, r] = x[r, c]; leading dimensions in elements. No overlap.
   void (*transpose)(const float* x, std::size_t x_row, float* y, std::size_t y_row, std::size_t rows,
                     std::size_t cols) noexcept;
   void (*f16_to_f32)(const std::uint16_t* x, float* y, std::size_t n) noexcept;
-  void (*f32_to_f16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;    // round to nearest even; NaN stays NaN
+  // round to nearest even; NaN stays NaN
+  void (*f32_to_f16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;
   void (*bf16_to_f32)(const std::uint16_t* x, float* y, std::size_t n) noexcept;
-  void (*f32_to_bf16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;   // round to nearest even; NaN stays NaN
-  void (*u8_to_f32)(const std::uint8_t* x, float* y, std::size_t n, float scale, float shift) noexcept;  // x scale + shift
+  // round to nearest even; NaN stays NaN
+  void (*f32_to_bf16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;
+  // x scale + shift
+  void (*u8_to_f32)(const std::uint8_t* x, float* y, std::size_t n, float scale, float shift) noexcept;
 
   // --- reductions --------------------------------------------------------------------------------------------------------
   // y[o,i] = reduce over r of x[o,r,i]; x: [outer, reduced, inner]. sum, sum_abs, sum_square add in a fixed order with
@@ -165,7 +174,8 @@ struct Table {
 
   // --- optimizers: one fused pass; p, m, v are updated in place ---------------------------------------------------------------
   void (*adam)(float* p, const float* g, float* m, float* v, std::size_t n, const AdamStep& step) noexcept;
-  void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;  // momentum may be null if 0
+  // momentum may be null if 0
+  void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;
 
   // --- matrix products ----------------------------------------------------------------------------------------------------------
   GemmPlan (*gemm_plan)(const Gemm& g) noexcept;

@@ -52,10 +52,10 @@ TEST(KernelsBinary, InPlaceOfEither) {
     fill(b, -4, 4, 2);
     table->binary(Binary::sub, a.data(), 1, b.data(), 1, y.data(), 77);
     table->binary(Binary::sub, a.data(), 1, b.data(), 1, b.data(), 77);
-    EXPECT_EQ(std::memcmp(b.data(), y.data(), 77 * sizeof(float)), 0);
+    EXPECT_TRUE(same_bits(b.data(), y.data(), 77 * sizeof(float)));
     fill(b, -4, 4, 2);
     table->binary(Binary::sub, a.data(), 1, b.data(), 1, a.data(), 77);
-    EXPECT_EQ(std::memcmp(a.data(), y.data(), 77 * sizeof(float)), 0);
+    EXPECT_TRUE(same_bits(a.data(), y.data(), 77 * sizeof(float)));
   }
 }
 
@@ -91,7 +91,7 @@ TEST(KernelsBinary, CompareAndSelect) {
         table->select(choice.data(), sm, a.data(), sa, b.data(), sb, y.data(), n);
         for (std::size_t i = 0; i < n; ++i) {
           const float want = choice[i * sm] ? a[i * sa] : b[i * sb];
-          ASSERT_EQ(std::memcmp(&y[i], &want, sizeof want), 0) << where(table, "select", n, i);
+          ASSERT_TRUE(same_bits(&y[i], &want, sizeof want)) << where(table, "select", n, i);
         }
       }
 }
@@ -212,16 +212,16 @@ TEST(KernelsCopy, ConversionsAtEverySizeAgree) {
       for (std::size_t i = 0; i < n; ++i) bytes[i] = std::uint8_t(i * 37);
       table->f32_to_f16(x.data(), half.data(), n);
       scalar->f32_to_f16(x.data(), half2.data(), n);
-      ASSERT_EQ(std::memcmp(half.data(), half2.data(), 2 * n), 0) << where(table, "f32_to_f16", n, 0);
+      ASSERT_TRUE(same_bits(half.data(), half2.data(), 2 * n)) << where(table, "f32_to_f16", n, 0);
       table->f16_to_f32(half.data(), wide.data(), n);
       scalar->f16_to_f32(half.data(), wide2.data(), n);
-      ASSERT_EQ(std::memcmp(wide.data(), wide2.data(), 4 * n), 0) << where(table, "f16_to_f32", n, 0);
+      ASSERT_TRUE(same_bits(wide.data(), wide2.data(), 4 * n)) << where(table, "f16_to_f32", n, 0);
       table->f32_to_bf16(x.data(), half.data(), n);
       scalar->f32_to_bf16(x.data(), half2.data(), n);
-      ASSERT_EQ(std::memcmp(half.data(), half2.data(), 2 * n), 0) << where(table, "f32_to_bf16", n, 0);
+      ASSERT_TRUE(same_bits(half.data(), half2.data(), 2 * n)) << where(table, "f32_to_bf16", n, 0);
       table->bf16_to_f32(half.data(), wide.data(), n);
       scalar->bf16_to_f32(half.data(), wide2.data(), n);
-      ASSERT_EQ(std::memcmp(wide.data(), wide2.data(), 4 * n), 0) << where(table, "bf16_to_f32", n, 0);
+      ASSERT_TRUE(same_bits(wide.data(), wide2.data(), 4 * n)) << where(table, "bf16_to_f32", n, 0);
       table->u8_to_f32(bytes.data(), wide.data(), n, 1 / 255.0f, -0.5f);
       for (std::size_t i = 0; i < n; ++i)
         ASSERT_LE(ulp_error(wide[i], double(1 / 255.0f) * bytes[i] - 0.5), k_by_f64_ulp) << where(table, "u8", n, i);

@@ -54,8 +54,8 @@ class Guarded {
  public:
   explicit Guarded(std::size_t n, std::size_t offset = 0)
       : n_(n), bytes_(2 * k_zone + (n + offset) * sizeof(T) + 64, k_mark) {
-    const auto start = reinterpret_cast<std::uintptr_t>(bytes_.data()) + k_zone;
-    data_ = reinterpret_cast<T*>((start + 63) / 64 * 64) + offset;
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
+    data_ = reinterpret_cast<T*>(bytes_.data() + k_zone + (64 - past) % 64) + offset;
     std::memset(static_cast<void*>(data_), 0, n * sizeof(T));
   }
   ~Guarded() {
@@ -88,6 +88,9 @@ inline void fill(Guarded<float>& x, float low, float high, unsigned seed) {
   std::uniform_real_distribution<float> value(low, high);
   for (float& v : x) v = value(random);
 }
+
+// The same bytes: for floats stricter than ==, and true of a NaN and itself.
+inline bool same_bits(const void* a, const void* b, std::size_t bytes) { return std::memcmp(a, b, bytes) == 0; }
 
 // For messages: which table, size and place.
 inline std::string where(const qorus::kernels::Table* table, const std::string& what, std::size_t n, std::size_t i) {

@@ -39,6 +39,7 @@ Folded by_definition(Reduce op, const std::vector<double>& x) {
 
 std::vector<double> column(Guarded<float>& x, const Form& f, std::size_t o, std::size_t i) {
   std::vector<double> values;
+  values.reserve(f.reduced);
   for (std::size_t r = 0; r < f.reduced; ++r) values.push_back(x[(o * f.reduced + r) * f.inner + i]);
   return values;
 }

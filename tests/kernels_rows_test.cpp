@@ -106,10 +106,9 @@ TEST(KernelsRows, SoftmaxForwardAndBackward) {
           }
         }
         (log ? table->log_softmax : table->softmax)(x.data(), x.data(), rows, cols);
-        ASSERT_EQ(std::memcmp(x.data(), y.data(), rows * cols * 4), 0) << where(table, "softmax in place", cols, 0);
+        ASSERT_TRUE(same_bits(x.data(), y.data(), rows * cols * 4)) << where(table, "softmax in place", cols, 0);
         bwd(y.data(), dy.data(), dy.data(), rows, cols, false);
-        ASSERT_EQ(std::memcmp(dx.data(), dy.data(), rows * cols * 4), 0)
-            << where(table, "softmax_bwd in place", cols, 0);
+        ASSERT_TRUE(same_bits(dx.data(), dy.data(), rows * cols * 4)) << where(table, "softmax_bwd in place", cols, 0);
       }
 }
 
@@ -174,7 +173,7 @@ TEST(KernelsRows, CrossEntropyForwardAndBackward) {
           }
           table->cross_entropy_bwd(x.data(), target, log_sum.data(), dloss.data(), step, x.data(), rows, cols,
                                    smoothing, -100, false);
-          ASSERT_EQ(std::memcmp(x.data(), dx.data(), rows * cols * 4), 0) << where(table, "ce_bwd in place", cols, 0);
+          ASSERT_TRUE(same_bits(x.data(), dx.data(), rows * cols * 4)) << where(table, "ce_bwd in place", cols, 0);
         }
 }
 
@@ -254,9 +253,9 @@ TEST_P(KernelsNorm, ForwardAndBackward) {
         ASSERT_NEAR(db[c], kind.centered ? want_db[c] : 0.25, k_norm_slope) << where(table, "db", cols, c);
       }
       backward(dy.data(), dy.data(), nullptr, nullptr, false);
-      ASSERT_EQ(std::memcmp(dx.data(), dy.data(), rows * cols * 4), 0) << where(table, "norm_bwd in place", cols, 0);
+      ASSERT_TRUE(same_bits(dx.data(), dy.data(), rows * cols * 4)) << where(table, "norm_bwd in place", cols, 0);
       forward(x.data(), x.data());
-      ASSERT_EQ(std::memcmp(x.data(), y.data(), rows * cols * 4), 0) << where(table, "norm in place", cols, 0);
+      ASSERT_TRUE(same_bits(x.data(), y.data(), rows * cols * 4)) << where(table, "norm in place", cols, 0);
     }
 }
 INSTANTIATE_TEST_SUITE_P(Forms, KernelsNorm,
@@ -278,7 +277,7 @@ TEST(KernelsRows, LongCallsAgreeWithShortOnes) {
     const auto compare = [&](const char* what, auto call) {  // call(first row, rows, output)
       call(0, rows, whole.data());
       for (std::size_t r = 0; r < rows; r += 40) call(r, 40, pieces.data() + r * cols);
-      EXPECT_EQ(std::memcmp(whole.data(), pieces.data(), n * sizeof(float)), 0) << t->isa << " " << what;
+      EXPECT_TRUE(same_bits(whole.data(), pieces.data(), n * sizeof(float))) << t->isa << " " << what;
     };
     const auto at = [&](Guarded<float>& a, std::size_t r) { return a.data() + r * cols; };
     compare("silu", [&](std::size_t r, std::size_t k, float* y) { t->unary(Unary::silu, at(x, r), y, k * cols, 0); });
