@@ -1,5 +1,6 @@
 // Bodies of qorus.io:json.
 module;
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +11,12 @@ import :json;
 
 namespace qorus::io {
 namespace {
+
+// text.substr, which throws if it begins behind the end; here it is empty then.
+std::string_view piece(std::string_view text, std::size_t at, std::size_t count = std::string_view::npos) noexcept {
+  at = std::min(at, text.size());
+  return {text.data() + at, std::min(count, text.size() - at)};
+}
 
 constexpr std::string_view k_blanks = " \t\n\r";
 
@@ -137,28 +144,28 @@ Result<JsonString> Json::string() noexcept {
       continue;
     }
     if (static_cast<std::uint8_t>(text_[at_]) < 0x20) return bad("a control character in a string");
-    const std::size_t length = utf8_length(text_.substr(at_, 4));
+    const std::size_t length = utf8_length(piece(text_, at_, 4));
     if (length == 0) return bad("a string is not UTF-8");
     at_ += length;
   }
   if (at_ >= text_.size()) return bad("a string does not end");
-  found.raw = text_.substr(begin, at_ - begin);
+  found.raw = piece(text_, begin, at_ - begin);
   ++at_;
   return found;
 }
 
 Status Json::escape() noexcept {
-  const std::string_view rest = text_.substr(at_ + 1);
+  const std::string_view rest = piece(text_, at_ + 1);
   if (!rest.empty() && plain_escape(rest[0])) {
     at_ += 2;
     return {};
   }
-  const int unit = !rest.empty() && rest[0] == 'u' ? hex4(rest.substr(1)) : -1;
+  const int unit = !rest.empty() && rest[0] == 'u' ? hex4(piece(rest, 1)) : -1;
   if (unit < 0) return bad("an escape that JSON does not have");
   at_ += 6;
   if (is_low(unit)) return bad("half a surrogate pair");
   if (!is_high(unit)) return {};
-  if (text_.substr(at_, 2) != "\\u" || !is_low(hex4(text_.substr(at_ + 2)))) return bad("half a surrogate pair");
+  if (piece(text_, at_, 2) != "\\u" || !is_low(hex4(piece(text_, at_ + 2)))) return bad("half a surrogate pair");
   at_ += 6;
   return {};
 }
@@ -191,7 +198,7 @@ Status Json::finish() noexcept {
 Status decode(const JsonString& string, List<char>& out) noexcept {
   std::string_view rest = string.raw;
   while (!rest.empty()) {
-    const std::string_view plain = rest.substr(0, rest.find('\\'));
+    const std::string_view plain = piece(rest, 0, rest.find('\\'));
     if (auto ok = out.append(std::span(plain.data(), plain.size())); !ok) return ok;
     rest.remove_prefix(plain.size());
     if (rest.empty()) break;
@@ -200,10 +207,10 @@ Status decode(const JsonString& string, List<char>& out) noexcept {
       code = static_cast<std::uint8_t>(plain_escape(rest[1]));
       rest.remove_prefix(2);
     } else {
-      code = static_cast<unsigned>(hex4(rest.substr(2)));
+      code = static_cast<unsigned>(hex4(piece(rest, 2)));
       rest.remove_prefix(6);
       if (is_high(static_cast<int>(code))) {
-        code = 0x10000 + ((code - 0xd800) << 10) + (static_cast<unsigned>(hex4(rest.substr(2))) - 0xdc00);
+        code = 0x10000 + ((code - 0xd800) << 10) + (static_cast<unsigned>(hex4(piece(rest, 2))) - 0xdc00);
         rest.remove_prefix(6);
       }
     }
