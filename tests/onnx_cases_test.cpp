@@ -89,7 +89,7 @@ Verdict run(const OnnxCase& c, Workspace& ws, std::string& why) {
     return Verdict::not_covered;
   }
   auto frame = ws.frame();
-  Call call(c, ws.context(), &frame, nullptr);
+  Call call(c, frame);
   const Outputs outputs = found->second(call);
   for (std::size_t i = 0; i < c.outputs.size(); ++i) {
     if (!c.outputs[i].present && c.outputs[i].dtype.empty()) continue;

@@ -35,7 +35,7 @@ Result<Tensor> Call::make(const std::vector<std::int64_t>& dims, const std::vect
   if (dtype == DType::i32) fill(std::int32_t{0});
   if (dtype == DType::u8) fill(std::uint8_t{0});
   made_.push_back(std::move(*owned));
-  return frame_ ? frame_->input(made_.back()) : tape_->input(made_.back());
+  return frame_->input(made_.back());
 }
 
 Result<Tensor> Call::from(std::size_t i, DType dtype) {

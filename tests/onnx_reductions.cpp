@@ -211,8 +211,8 @@ Outputs class_loss(Call& call, bool logits) {
     loss = ops::cross_entropy(x, target, {.ignore_index = options.ignore_index, .reduce = options.reduce});
   }
   auto by_class = ops::transpose(logs, 1, 2);
-  if (shape.size() > 6) return {loss, by_class};  // too many extents for a tensor: compared as [N, D] and [N, C, D]
-  if (options.reduce == ops::Reduce::none) loss = ops::reshape(loss, call.dims(1));
+  if (options.reduce == ops::Reduce::none && call.rank(1) <= 6) loss = ops::reshape(loss, call.dims(1));
+  if (shape.size() > 6) return {loss, by_class};  // too many extents for a tensor: compared as [N, C, D]
   return {loss, ops::reshape(by_class, shape)};
 }
 
