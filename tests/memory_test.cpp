@@ -28,6 +28,53 @@ namespace {
 std::string text_of(const Error& error) { return error.message().c_str(); }
 std::string text_of(const tl::unexpected<Error>& failure) { return text_of(failure.value()); }
 
+// --- the counter itself: a zero that it reports must mean something ---------------------------------------------------
+
+// Hands a pointer on in a way that the compiler cannot see through, so that it optimises no allocation away.
+void* seen(void* place) {
+  static void* volatile g_place = nullptr;
+  g_place = place;
+  return g_place;
+}
+
+TEST(AllocationCounter, SeesEveryDoorToTheHeap) {
+  QORUS_NEEDS_ALLOCATION_COUNTER();
+  struct alignas(128) Wide {
+    char bytes[128];
+  };
+  EXPECT_EQ(allocations_of([] {}), 0u);
+  EXPECT_EQ(allocations_of([] { std::free(seen(std::malloc(10))); }), 1u);
+  EXPECT_EQ(allocations_of([] { std::free(seen(std::calloc(2, 10))); }), 1u);
+  EXPECT_EQ(allocations_of([] { std::free(seen(std::realloc(seen(std::malloc(1)), 5000))); }), 2u);
+  EXPECT_EQ(allocations_of([] { std::free(seen(std::aligned_alloc(64, 64))); }), 1u);
+  EXPECT_EQ(allocations_of([] {
+              auto* made = new Wide;
+              delete static_cast<Wide*>(seen(made));
+            }),
+            1u);
+  EXPECT_EQ(allocations_of([] {
+              std::vector<int> list(100);
+              seen(list.data());
+            }),
+            1u);
+  EXPECT_GE(allocations_of([] { std::thread([] {}).join(); }), 1u);
+  EXPECT_GE(allocations_of([&] { std::thread([] { std::free(seen(std::malloc(10))); }).join(); }), 2u);
+}
+
+TEST(AllocationCounter, FailsFromTheOneThatIsAskedFor) {
+  QORUS_NEEDS_ALLOCATION_COUNTER();
+  void* got[3] = {};
+  {
+    const FailingAllocations after_two(2);
+    for (void*& place : got) place = seen(std::malloc(8));
+  }
+  EXPECT_TRUE(got[0] && got[1] && !got[2]);
+  for (void* place : got) std::free(place);
+  void* again = seen(std::malloc(8));
+  EXPECT_NE(again, nullptr);
+  std::free(again);
+}
+
 // --- Error ------------------------------------------------------------------------------------------------------------
 
 TEST(Error, IsTriviallyCopyableAndMakingOneAllocatesNothing) {
