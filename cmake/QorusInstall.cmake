@@ -11,13 +11,10 @@ configure_package_config_file(cmake/QorusConfig.cmake.in ${PROJECT_BINARY_DIR}/Q
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/QorusConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/QorusConfig.cmake ${PROJECT_BINARY_DIR}/QorusConfigVersion.cmake DESTINATION ${QORUS_CMAKE_DIR})
 
-# pkg-config is for the archives: modules are declared from first to last import, and a linker wants them the other way round.
-set(QORUS_PC_LIBS)
-foreach(module IN LISTS QORUS_MODULES)
-  list(PREPEND QORUS_PC_LIBS -lqorus_${module})
-endforeach()
-list(APPEND QORUS_PC_LIBS -lqorus_kernels)
+# pkg-config is for the archives; as a group, so that their order does not matter to the linker.
+list(TRANSFORM QORUS_MODULES PREPEND -lqorus_ OUTPUT_VARIABLE QORUS_PC_LIBS)
 list(JOIN QORUS_PC_LIBS " " QORUS_PC_LIBS)
+set(QORUS_PC_LIBS "-Wl,--start-group ${QORUS_PC_LIBS} -lqorus_kernels -Wl,--end-group")
 file(RELATIVE_PATH QORUS_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /) # so that the package may be moved
 string(REGEX REPLACE "/$" "" QORUS_PC_PREFIX "${QORUS_PC_PREFIX}")
 configure_file(cmake/qorus.pc.in ${PROJECT_BINARY_DIR}/qorus.pc @ONLY)
