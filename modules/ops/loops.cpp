@@ -73,10 +73,18 @@ void copy_dense(const Context& context, const Tensor& tensor, float* out) noexce
     const auto rows = static_cast<std::size_t>(layout.shape[rank - 2]);
     Layout outer = layout;
     outer.shape = layout.shape.with(-2, 1);
-    parallel(context, static_cast<std::uint32_t>(n / (rows * inner)), [&](std::uint32_t i, int) {
-      kernels::active().transpose(x + row_offset(outer, i), static_cast<std::size_t>(step), out + i * rows * inner,
-                                  inner, inner, rows);
-    });
+    // Bands of the result's rows, wide enough that a cache line of x is used whole.
+    const std::size_t band = std::max<std::size_t>(row_grain(inner), 16), bands = (rows + band - 1) / band;
+    const std::size_t matrices = n / (rows * inner);
+    parallel_chunks(
+        context, matrices * bands, row_grain(std::min(band, rows) * inner), [&](std::size_t begin, std::size_t end) {
+          for (std::size_t i = begin; i < end; ++i) {
+            const std::size_t first = i % bands * band, matrix = i / bands;
+            kernels::active().transpose(x + row_offset(outer, matrix) + first, static_cast<std::size_t>(step),
+                                        out + (matrix * rows + first) * inner, inner, inner,
+                                        std::min(band, rows - first));
+          }
+        });
     return;
   }
   parallel_chunks(context, n / inner, row_grain(inner), [&](std::size_t begin, std::size_t end) {
