@@ -37,6 +37,65 @@ struct LinearOptions {
   return {.out_features = out_features, .has_bias = options.bias};
 }
 
+// y = weight[ids]; ids: […] i32, weight: [vocab, d_model], y: […, d_model].
+struct Embedding {
+  static constexpr std::string_view k_name = "embedding";
+  Param weight;
+  std::int64_t vocab = 0, d_model = 0;
+
+  static constexpr auto fields() { return nn::fields("weight", &Embedding::weight); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
+    return ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids);
+  }
+};
+[[nodiscard]] inline Embedding embedding(std::int64_t vocab, std::int64_t d_model) noexcept { return {.vocab = vocab, .d_model = d_model}; }
+
+// (x - mean) / sqrt(var + eps) weight + bias over the last axis.
+struct LayerNorm {
+  static constexpr std::string_view k_name = "layer_norm";
+  Param weight{.role = Role::gain}, bias{.role = Role::bias};
+  float eps = 1e-5f;
+  bool has_bias = true;
+
+  static constexpr auto fields() { return nn::fields("weight", &LayerNorm::weight, "bias", &LayerNorm::bias); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+};
+struct LayerNormOptions {
+  float eps = 1e-5f;
+  bool bias = true;
+};
+[[nodiscard]] inline LayerNorm layer_norm(const LayerNormOptions& options = {}) noexcept { return {.eps = options.eps, .has_bias = options.bias}; }
+
+// x / sqrt(mean(x^2) + eps) weight over the last axis.
+struct RmsNorm {
+  static constexpr std::string_view k_name = "rms_norm";
+  Param weight{.role = Role::gain};
+  float eps = 1e-5f;
+
+  static constexpr auto fields() { return nn::fields("weight", &RmsNorm::weight); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+};
+[[nodiscard]] inline RmsNorm rms_norm(float eps = 1e-5f) noexcept { return {.eps = eps}; }
+
+// Multi-head self-attention with grouped queries; x, y: [batch, seq, d_model]. head_dim = d_model / heads.
+struct Attention {
+  static constexpr std::string_view k_name = "attention";
+  Linear q_proj, k_proj, v_proj, o_proj;
+  std::int64_t heads = 1, kv_heads = 1;
+  bool causal = true;
+
+  static constexpr auto fields() {
+    return nn::fields("q_proj", &Attention::q_proj, "k_proj", &Attention::k_proj, "v_proj", &Attention::v_proj, "o_proj", &Attention::o_proj);
+  }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+};
+struct AttentionOptions {
+  std::int64_t kv_heads = 0;  // 0: as many as heads
+  bool causal = true;
+  bool bias = false;          // of the projections
+};
+[[nodiscard]] Attention attention(std::int64_t d_model, std::int64_t heads, const AttentionOptions& options = {}) noexcept;
+
 // Element-wise activations, which a preceding linear layer takes over.
 template <Activation A>
 struct Activate {

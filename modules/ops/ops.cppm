@@ -15,3 +15,5 @@ export import :cast;
 export import :random;
 export import :scan;
 export import :loss;
+export import :norm;
+export import :attention;

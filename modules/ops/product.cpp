@@ -76,6 +76,23 @@ Status run_product(Context& context, const Gemm& gemm) noexcept {
   return {};
 }
 
+std::size_t alone_bytes(const Gemm& gemm) noexcept {
+  if (gemm.m == 0 || gemm.n == 0) return 0;
+  const GemmPlan plan = kernels::active().gemm_plan(gemm);
+  return align_up(plan.shared_bytes) + align_up(plan.worker_bytes);
+}
+
+void run_alone(const Gemm& gemm, void* scratch) noexcept {
+  if (gemm.m == 0 || gemm.n == 0) return;
+  const kernels::Table& table = kernels::active();
+  const GemmPlan plan = table.gemm_plan(gemm);
+  auto* shared = static_cast<std::byte*>(scratch);
+  for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
+    for (std::uint32_t task = 0; task < plan.tasks[phase]; ++task)
+      table.gemm_task(gemm, plan, phase, task, shared, shared + align_up(plan.shared_bytes));
+  }
+}
+
 Status run_products(Context& context, const Gemm& gemm, const Batch& batch) noexcept {
   const std::size_t count = batch.shape.numel();
   if (gemm.m == 0 || gemm.n == 0) return {};
@@ -96,11 +113,7 @@ Status run_products(Context& context, const Gemm& gemm, const Batch& batch) noex
   parallel(context, static_cast<std::uint32_t>((count + grain - 1) / grain), [&](std::uint32_t piece, int worker) {
     std::byte* own = scratch->data + each * static_cast<std::size_t>(worker);
     for (std::size_t i = piece * grain; i < std::min(count, (piece + 1) * grain); ++i) {
-      const Gemm one = at(gemm, batch, i);
-      for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
-        for (std::uint32_t task = 0; task < plan.tasks[phase]; ++task)
-          table.gemm_task(one, plan, phase, task, own, own + shared);
-      }
+      run_alone(at(gemm, batch, i), own);
     }
   });
   context.scratch->shrink_to(mark);

@@ -13,6 +13,10 @@ namespace qorus {
 // Runs one product on all workers, with packing scratch from the arena that is given back. Errors: out_of_memory.
 [[nodiscard]] Status run_product(Context& context, const kernels::Gemm& gemm) noexcept;
 
+// One product by one worker, in scratch of alone_bytes(gemm) bytes, 64-byte aligned: for tasks that hold several of them.
+[[nodiscard]] std::size_t alone_bytes(const kernels::Gemm& gemm) noexcept;
+void run_alone(const kernels::Gemm& gemm, void* scratch) noexcept;
+
 // Products of the same sizes over a batch: matrix i of each operand lies at its strides of the batch index. Where `c` stands still
 // (stride 0 over an extent above 1), the products of those indices are added up in order.
 struct Batch {

@@ -31,6 +31,10 @@ constexpr Rule k_rules[] = {
     {"cumsum", rules::cumsum},
     {"pointwise_loss", rules::pointwise_loss},
     {"nll", rules::nll},
+    {"layer_norm", rules::layer_norm},
+    {"rms_norm", rules::rms_norm},
+    {"attention", rules::attention},
+    {"rope", rules::rope},
 };
 static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(RuleId::count_));
 

@@ -32,6 +32,10 @@ enum class RuleId : std::uint16_t {
   cumsum,
   pointwise_loss,
   nll,
+  layer_norm,
+  rms_norm,
+  attention,
+  rope,
   count_
 };
 
@@ -64,6 +68,10 @@ void dropout(const void* saved, Grads& grads) noexcept;
 void cumsum(const void* saved, Grads& grads) noexcept;
 void pointwise_loss(const void* saved, Grads& grads) noexcept;
 void nll(const void* saved, Grads& grads) noexcept;
+void layer_norm(const void* saved, Grads& grads) noexcept;
+void rms_norm(const void* saved, Grads& grads) noexcept;
+void attention(const void* saved, Grads& grads) noexcept;
+void rope(const void* saved, Grads& grads) noexcept;
 }  // namespace rules
 
 }  // namespace qorus

@@ -1,0 +1,269 @@
+// Normalisation, attention and rotary positions against their definitions.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/testing.h"
+
+import qorus.ops;
+import qorus.test.ops;
+
+using namespace qorus;
+using namespace qorus_test;
+
+namespace {
+
+using Tensors = std::span<const Tensor>;
+using Arrays = std::vector<Array>;
+
+constexpr double k_eps = 1e-3;  // larger than usual, so that a forgotten eps shows
+
+Array normed(const Arrays& in, bool centred) {
+  const Array& x = in[0];
+  Extents rows(x.dims.begin(), x.dims.end() - 1);
+  rows.push_back(1);
+  const auto cols = static_cast<double>(x.dim(-1));
+  const Array mean = reduce(x, {x.rank() - 1}, true, [&](const std::vector<double>& v) {
+    double sum = 0;
+    for (double e : v) sum += e;
+    return centred ? sum / cols : 0;
+  });
+  const Array d = zip(x, mean, std::minus<>{});
+  const Array scale = reduce(d, {x.rank() - 1}, true, [&](const std::vector<double>& v) {
+    double sum = 0;
+    for (double e : v) sum += e * e;
+    return 1 / std::sqrt(sum / cols + k_eps);
+  });
+  Array y = zip(zip(d, scale, std::multiplies<>{}), in[1], std::multiplies<>{});
+  return in.size() > 2 ? zip(y, in[2], std::plus<>{}) : y;
+}
+
+// The definition, one query at a time.
+Array attend(const Arrays& in, const ops::AttentionOptions& options) {
+  const Array &q = in[0], &k = in[1], &v = in[2];
+  const std::int64_t group = q.dim(1) / k.dim(1), past = k.dim(2) - q.dim(2);
+  const double scale =
+      options.scale != 0 ? static_cast<double>(options.scale) : 1 / std::sqrt(static_cast<double>(q.dim(3)));
+  return build(q.dims, [&](const Extents& i) {
+    double total = 0, sum = 0;
+    std::vector<double> scores;
+    std::vector<std::int64_t> seen;
+    for (std::int64_t j = 0; j < k.dim(2); ++j) {
+      if (options.causal && j > i[2] + past) continue;
+      if (options.window && j <= i[2] + past - options.window) continue;
+      double dot = 0;
+      for (std::int64_t d = 0; d < q.dim(3); ++d) dot += q.at({i[0], i[1], i[2], d}) * k.at({i[0], i[1] / group, j, d});
+      scores.push_back(dot * scale);
+      seen.push_back(j);
+    }
+    const double most = *std::max_element(scores.begin(), scores.end());
+    for (std::size_t s = 0; s < seen.size(); ++s) {
+      const double e = std::exp(scores[s] - most);
+      total += e;
+      sum += e * v.at({i[0], i[1] / group, seen[s], i[3]});
+    }
+    return sum / total;
+  });
+}
+
+Array turned(const Arrays& in, ops::RopePairs pairs) {
+  const Array &x = in[0], &c = in[1], &s = in[2];
+  const std::int64_t half = c.dim(1);
+  return build(x.dims, [&](const Extents& i) {
+    const std::int64_t at = i[i.size() - 1], position = i[i.size() - 2];
+    if (at >= 2 * half) return x.at(i);
+    const bool interleaved = pairs == ops::RopePairs::interleaved;
+    const std::int64_t pair = interleaved ? at / 2 : at % half;
+    const bool second = interleaved ? at % 2 : at >= half;
+    Extents a = i, b = i;
+    a[i.size() - 1] = interleaved ? 2 * pair : pair;
+    b[i.size() - 1] = interleaved ? 2 * pair + 1 : pair + half;
+    const double cosine = c.at({position, pair}), sine = s.at({position, pair});
+    return second ? x.at(a) * sine + x.at(b) * cosine : x.at(a) * cosine - x.at(b) * sine;
+  });
+}
+
+}  // namespace
+
+TEST(Norm, LayerNorm) {
+  for (const Extents& dims : {Extents{3, 5}, {1, 1}, {2, 3, 17}, {0, 4}, {7}}) {
+    const Extents cols = {dims.back()};
+    EXPECT_EQ("", check({"layer_norm",
+                         {{dims}, {cols}, {cols}},
+                         [](Tensors t) { return ops::layer_norm(t[0], t[1], t[2], k_eps); },
+                         [](const Arrays& a) { return normed(a, true); },
+                         true,
+                         true}));
+    EXPECT_EQ("", check_values({"layer_norm without bias",
+                                {{dims}, {cols}},
+                                [](Tensors t) { return ops::layer_norm(t[0], t[1], k_eps); },
+                                [](const Arrays& a) { return normed(a, true); }}));
+  }
+}
+
+TEST(Norm, RmsNorm) {
+  for (const Extents& dims : {Extents{3, 5}, {1, 1}, {2, 3, 17}, {0, 4}, {7}}) {
+    EXPECT_EQ("", check({"rms_norm",
+                         {{dims}, {{dims.back()}}},
+                         [](Tensors t) { return ops::rms_norm(t[0], t[1], k_eps); },
+                         [](const Arrays& a) { return normed(a, false); },
+                         true,
+                         true}));
+  }
+}
+
+TEST(Norm, BigOnesDoNotDependOnWorkers) {
+  EXPECT_EQ("", check_bits({"layer_norm",
+                            {{{700, 130}}, {{130}}, {{130}}},
+                            [](Tensors t) { return ops::layer_norm(t[0], t[1], t[2]); },
+                            {}}));
+  EXPECT_EQ("",
+            check_bits({"rms_norm", {{{700, 130}}, {{130}}}, [](Tensors t) { return ops::rms_norm(t[0], t[1]); }, {}}));
+}
+
+TEST(Norm, Errors) {
+  Workspace& ws = workspace(1);
+  auto frame = ws.frame();
+  const auto x = Owned::zeros({2, 3}), w = Owned::zeros({3}), other = Owned::zeros({4});
+  const auto in = frame.input(*x), gain = frame.input(*w), wrong = frame.input(*other);
+  EXPECT_FAILS_SAYING(ops::layer_norm(in, wrong, gain), "[2,3] and [4]");
+  EXPECT_FAILS_SAYING(ops::layer_norm(in, gain, wrong), "[2,3] and [4]");
+  EXPECT_FAILS_SAYING(ops::rms_norm(in, wrong), "[2,3] and [4]");
+  EXPECT_FAILS(ops::rms_norm(in, gain, 0), Errc::invalid_argument);
+  EXPECT_FAILS(ops::layer_norm(in, gain, -1), Errc::invalid_argument);
+}
+
+TEST(Attention, EveryForm) {
+  struct Form {
+    Extents q, k;
+    ops::AttentionOptions options;
+  };
+  const Form forms[] = {
+      {{2, 3, 5, 4}, {2, 3, 5, 4}, {}},
+      {{2, 3, 5, 4}, {2, 3, 5, 4}, {.causal = true}},
+      {{1, 4, 3, 2}, {1, 2, 7, 2}, {.causal = true}},  // grouped, with four keys from before
+      {{1, 4, 1, 5}, {1, 1, 6, 5}, {.causal = true}},  // decoding one token
+      {{1, 2, 6, 3}, {1, 2, 6, 3}, {.causal = true, .window = 2}},
+      {{1, 2, 4, 3}, {1, 2, 9, 3}, {.scale = 0.3f}},  // cross
+      {{1, 1, 1, 1}, {1, 1, 1, 1}, {.causal = true}},
+  };
+  for (const Form& f : forms) {
+    EXPECT_EQ("", check({"attention",
+                         {{f.q}, {f.k}, {f.k}},
+                         [&](Tensors t) { return ops::attention(t[0], t[1], t[2], f.options); },
+                         [&](const Arrays& a) { return attend(a, f.options); },
+                         true,
+                         true}));
+  }
+  const ops::AttentionOptions causal{.causal = true};
+  EXPECT_EQ("", check_bits({"bits",
+                            {{{2, 4, 200, 32}}, {{2, 2, 200, 32}}, {{2, 2, 200, 32}}},
+                            [&](Tensors t) { return ops::attention(t[0], t[1], t[2], causal); },
+                            {}}));
+}
+
+// More queries than a tile holds: forward and gradients against the plain composition.
+TEST(Attention, AgreesWithItsComposition) {
+  const std::int64_t seq = 130, dim = 8;
+  Workspace ws{{.scratch = 64_MiB, .threads = 2, .seed = 4}};
+  const auto q = Owned::zeros({1, 2, seq, dim}), k = Owned::zeros({1, 2, seq, dim}), v = Owned::zeros({1, 2, seq, dim});
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(seq * seq));
+  for (std::int64_t i = 0; i < seq; ++i) std::fill_n(mask.begin() + i * seq, i + 1, std::uint8_t{1});
+  const auto run = [&](bool fused) {
+    auto tape = ws.record();
+    ws.set_draws(4, 0);
+    auto wq = tape.watch(*q), wk = tape.watch(*k), wv = tape.watch(*v);
+    auto a = wq + ops::normal(tape.context(), {1, 2, seq, dim}), b = wk + ops::normal(tape.context(), {1, 2, seq, dim});
+    auto c = wv + ops::normal(tape.context(), {1, 2, seq, dim});
+    auto hidden = tape.input(Tensor::borrow(std::span<const std::uint8_t>(mask), {seq, seq}));
+    auto low = ops::uniform(tape.context(), {1}, -1e30f, -1e30f);
+    auto scores = ops::where(hidden, ops::matmul(a, ops::transpose(b)) * (1 / std::sqrt(static_cast<float>(dim))), low);
+    auto y = fused ? ops::attention(a, b, c, {.causal = true}) : ops::matmul(ops::softmax(scores), c);
+    auto values = *y->to_vector();
+    auto grads = ops::sum(y * ops::normal(tape.context(), {1, 2, seq, dim})).and_then(backward);
+    EXPECT_OK(grads);
+    for (const auto& leaf : {wq, wk, wv}) {
+      const auto g = *grads->of(*leaf)->to_vector();
+      values.insert(values.end(), g.begin(), g.end());
+    }
+    return values;
+  };
+  const auto one = run(true), two = run(false);
+  ASSERT_EQ(one.size(), two.size());
+  for (std::size_t i = 0; i < one.size(); ++i) ASSERT_NEAR(one[i], two[i], 2e-5 * (1 + std::abs(two[i]))) << i;
+}
+
+// What a cache relies on: the last queries alone give the very bits that they give among all.
+TEST(Attention, ARowDoesNotDependOnItsNeighbours) {
+  const std::int64_t seq = 150, dim = 24;
+  Workspace& ws = workspace(2);
+  auto frame = ws.frame();
+  ws.set_draws(11, 0);
+  auto q = ops::normal(frame.context(), {1, 2, seq, dim}), k = ops::normal(frame.context(), {1, 1, seq, dim}),
+       v = ops::normal(frame.context(), {1, 1, seq, dim});
+  auto all = ops::attention(q, k, v, {.causal = true});
+  ASSERT_OK(all);
+  for (const std::int64_t at : {0, 1, 63, 64, 100, 149}) {
+    auto one = ops::attention(ops::slice(q, 2, at, at + 1), ops::slice(k, 2, 0, at + 1), ops::slice(v, 2, 0, at + 1),
+                              {.causal = true});
+    ASSERT_OK(one);
+    EXPECT_EQ(*one->to_vector(), *ops::slice(all, 2, at, at + 1)->to_vector()) << at;
+  }
+}
+
+TEST(Attention, Errors) {
+  Workspace& ws = workspace(1);
+  auto frame = ws.frame();
+  const auto q = Owned::zeros({1, 4, 3, 2}), k = Owned::zeros({1, 3, 5, 2}), k2 = Owned::zeros({1, 2, 5, 2}),
+             few = Owned::zeros({1, 2, 2, 2}), flat = Owned::zeros({3, 2});
+  const auto in = frame.input(*q), keys = frame.input(*k), keys2 = frame.input(*k2), two = frame.input(*few),
+             matrix = frame.input(*flat);
+  EXPECT_FAILS_SAYING(ops::attention(in, keys, keys), "[1,4,3,2] and [1,3,5,2]");
+  EXPECT_FAILS_SAYING(ops::attention(in, keys2, keys), "[1,2,5,2] and [1,3,5,2]");
+  EXPECT_FAILS(ops::attention(in, two, two, {.causal = true}), Errc::invalid_size);
+  EXPECT_FAILS(ops::attention(in, matrix, matrix), Errc::invalid_size);
+  EXPECT_FAILS(ops::attention(in, keys2, keys2, {.window = 3}), Errc::invalid_argument);
+  EXPECT_FAILS(ops::rope(in, matrix, two), Errc::invalid_size);
+}
+
+TEST(Rope, BothLayouts) {
+  for (const auto pairs : {ops::RopePairs::interleaved, ops::RopePairs::halves}) {
+    for (const auto& [dims, half] : {std::pair{Extents{2, 3, 4, 6}, 3}, {Extents{1, 1, 5, 7}, 2}, {Extents{3, 2}, 1}}) {
+      const Extents table = {dims[dims.size() - 2], half};
+      // The tables are constants: only x has a gradient, so the tables' own are not compared.
+      EXPECT_EQ("",
+                check_values({"rope",
+                              {{dims}, {table}, {table}},
+                              [&](Tensors t) { return ops::rope(t[0], ops::detach(t[1]), ops::detach(t[2]), pairs); },
+                              [&](const Arrays& a) { return turned(a, pairs); },
+                              false}));
+    }
+  }
+}
+
+// Turning is orthogonal: the gradient of <turn x, g> is g turned back, so turning it forward again gives g.
+TEST(Rope, TheGradientIsTheTurnBack) {
+  std::vector<float> cosine, sine;
+  for (int i = 0; i < 12; ++i) {
+    cosine.push_back(std::cos(0.37f * static_cast<float>(i)));
+    sine.push_back(std::sin(0.37f * static_cast<float>(i)));
+  }
+  const Tensor c = Tensor::borrow(std::span<const float>(cosine), {4, 3}),
+               s = Tensor::borrow(std::span<const float>(sine), {4, 3});
+  for (const auto pairs : {ops::RopePairs::interleaved, ops::RopePairs::halves}) {
+    Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+    const auto x = Owned::zeros({2, 4, 8});
+    auto tape = ws.record();
+    auto in = tape.watch(*x);
+    auto g = ops::normal(tape.context(), {2, 4, 8});
+    auto grads = ops::sum(ops::rope(in, c, s, pairs) * g).and_then(backward);
+    ASSERT_OK(grads);
+    auto again = ops::rope(grads->of(*in), c, s, pairs);
+    ASSERT_OK(again);
+    const auto got = *again->to_vector(), wanted = *g->to_vector();
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], wanted[i], 1e-6);
+  }
+}
