@@ -26,7 +26,7 @@ std::string big_endian(U value) {
   return bytes;
 }
 
-std::string idx_header(int type, std::vector<std::uint32_t> extents) {
+std::string idx_header(int type, const std::vector<std::uint32_t>& extents) {
   std::string bytes{0, 0, static_cast<char>(type), static_cast<char>(extents.size())};
   for (const auto extent : extents) bytes += big_endian(extent);
   return bytes;

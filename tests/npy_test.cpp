@@ -110,6 +110,7 @@ TEST_F(Npy, NamesEachMistake) {
   says(npy(literal("<f4", "(1,)"), "12345"), Errc::corrupt, "more bytes");
   says(npy(literal(">f4", "(1,)"), four), Errc::unsupported, "big-endian");
   says(npy(literal("<c8", "(1,)"), four), Errc::unsupported, "element type");
+  says(npy(literal("<4", "(1,)"), four), Errc::unsupported, "element type");
   says(npy(literal("|O", "(1,)"), four), Errc::unsupported, "element type");
   says(npy(literal("f", "(1,)"), four), Errc::corrupt, "element type");
   says(npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,), }", four), Errc::unsupported, "records");

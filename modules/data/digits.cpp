@@ -145,7 +145,7 @@ class Paper {
       const float noise = static_cast<float>(bits & 0xffff) * 0x1p-15f - 1.0f;  // [-1, 1)
       bits >>= 16;
       const float value = ink_[i] * strength * (1 + uneven * noise) + grain * std::max(0.0f, noise) * (1 - ink_[i]);
-      out[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(std::clamp(value, 0.0f, 1.0f) * 255.0f + 0.5f);
+      out[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(std::clamp(value, 0.0f, 1.0f) * 255.99f);
     }
   }
 

@@ -64,7 +64,7 @@ void decode(const Element& element, const std::byte* from, std::size_t count, st
     std::int32_t integer = 0;
     float real = 0;
     switch (element.code) {
-      case 0x09: integer = static_cast<std::int8_t>(*from); break;
+      case 0x09: integer = std::to_integer<std::int32_t>(*from) - (*from > std::byte{127} ? 256 : 0); break;
       case 0x0b: integer = static_cast<std::int16_t>(big_endian<std::uint16_t>(from)); break;
       case 0x0c: integer = static_cast<std::int32_t>(big_endian<std::uint32_t>(from)); break;
       case 0x0d: real = std::bit_cast<float>(big_endian<std::uint32_t>(from)); break;

@@ -43,7 +43,8 @@ Result<Standardizer> Standardizer::fit(const Examples& examples, Per per) noexce
   List<double> mean, square;
   if (auto ok = mean.resize(features); !ok) return fail(ok.error());
   if (auto ok = square.resize(features); !ok) return fail(ok.error());
-  const double count = static_cast<double>(examples.size()) * static_cast<double>(shape.numel() / features);
+  const std::size_t each = per == Per::set ? shape.numel() : 1;  // numbers of one example that share a mean
+  const double count = static_cast<double>(examples.size()) * static_cast<double>(each);
   if (auto ok = each_number(examples, [&](std::size_t j, double x) { mean[features == 1 ? 0 : j] += x; }); !ok)
     return fail(ok.error());
   for (double& m : mean) m /= count;

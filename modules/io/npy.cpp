@@ -96,7 +96,7 @@ class HeaderReader {
     if (!take(quote)) return {};
     const auto end = text_.find(quote);
     if (end == text_.npos) return {};
-    const std::string_view found = text_.substr(0, end);
+    const std::string_view found = std::string_view(text_.data(), end);
     text_.remove_prefix(end + 1);
     return found;
   }
@@ -106,9 +106,12 @@ class HeaderReader {
     const std::string_view name = quoted();
     if (name.size() < 2) return corrupt("an element type like '<f4' is needed");
     if (name[0] == '>') return unsupported("big-endian numbers");
+    std::string_view kind = name;
+    kind.remove_prefix(1);
     // A single byte has no order, whatever the first letter says.
     const auto same = [&](const ElementType& t) {
-      return t.name.substr(1) == name.substr(1) && (t.name[0] == name[0] || name[0] == '=' || t.width == 1);
+      return t.name.size() == name.size() && t.name.ends_with(kind) &&
+             (t.name[0] == name[0] || name[0] == '=' || t.width == 1);
     };
     const auto* found = std::find_if(std::begin(k_types), std::end(k_types), same);
     if (found == std::end(k_types)) return unsupported("an element type that tensors do not have");
@@ -161,7 +164,7 @@ Result<File> parse(std::span<const std::byte> bytes, std::string_view path) noex
   std::memcpy(&length, all.data() + 8, width);
   if (length > all.size() - begin) return corrupt("the file ends within its header");
   if (length > k_max_header) return fail(Errc::unsupported, k_op, "a header of more than 64 KiB", path);
-  const auto header = HeaderReader(all.substr(begin, length), path).read();
+  const auto header = HeaderReader(std::string_view(all.data() + begin, length), path).read();
   if (!header) return fail(header.error());
   const auto data = bytes.subspan(begin + length);
   const std::uint64_t needed = std::uint64_t{header->shape.numel()} * header->type->width;  // at most 2^50

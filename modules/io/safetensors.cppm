@@ -26,9 +26,9 @@ class SafeTensors {
  public:
   SafeTensors() noexcept = default;
 
-  [[nodiscard]] const List<TensorEntry>& entries() const noexcept { return entries_; }   // in the order of their data
-  [[nodiscard]] const List<TextPair>& metadata() const noexcept { return metadata_; }  // sorted by key
-  [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;  // null if there is none
+  [[nodiscard]] const List<TensorEntry>& entries() const noexcept { return entries_; }  // in the order of their data
+  [[nodiscard]] const List<TextPair>& metadata() const noexcept { return metadata_; }   // sorted by key
+  [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;          // null if there is none
   // A view, no copy. Errors: not_found, unsupported (an element type that tensors do not have: F64, I64, BOOL, …), misaligned
   // (bytes that do not stand at a multiple of their element's size: copy() takes them).
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;
