@@ -78,6 +78,10 @@ Result<Slice> Arena::take(std::size_t bytes) noexcept {
   return slice;
 }
 
+void Arena::prefer_huge_pages(bool huge) noexcept {
+  madvise(data_, size_, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);  // a hint: a system that refuses it is no failure
+}
+
 void Arena::reset() noexcept {
   shrink_to(0);
   for (Block* block : blocks_) {

@@ -51,6 +51,8 @@ class Arena {
 
   // `bytes` of uninitialised memory, 64-byte aligned, valid until the innermost frame ends. Errors: out_of_memory.
   [[nodiscard]] Result<Slice> take(std::size_t bytes) noexcept;
+  // Whether the system should back it with huge pages: fewer faults and misses where all of it is used, waste where little is.
+  void prefer_huge_pages(bool huge) noexcept;
   // Drops all and ends every lifetime; no frame may be open.
   void reset() noexcept;
   // Drops all that was taken after mark() gave `mark`, lifetimes untouched: for a caller that knows nobody else has any of it.

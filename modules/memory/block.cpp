@@ -2,6 +2,8 @@
 module;
 #include <sched.h>
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -60,8 +62,11 @@ Result<Slab> Slab::create(std::size_t bytes) noexcept {
   if (!block) return fail(block.error());
   Slab slab;
   slab.block_ = *block;
-  slab.data_ = static_cast<std::byte*>(std::aligned_alloc(k_alignment, *size));
+  constexpr std::size_t k_huge = 2_MiB;
+  const bool huge = *size >= 2 * k_huge;
+  slab.data_ = static_cast<std::byte*>(std::aligned_alloc(huge ? k_huge : k_alignment, *size));
   if (!slab.data_) return fail(Errc::out_of_memory, "Slab", "the system has no more memory");
+  if (huge) ::madvise(slab.data_, *size, MADV_HUGEPAGE);  // a hint: a system that refuses it is no failure
   std::memset(slab.data_, 0, *size);
   slab.size_ = bytes;
   return slab;

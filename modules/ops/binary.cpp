@@ -64,7 +64,7 @@ void for_rows(const Aligned<N>& aligned, const F& f) {
   const Joint<N>& joint = aligned.joint;
   const std::size_t inner = joint.inner();
   if (inner >= n) {  // one long row: cut it
-    parallel_chunks(*aligned.context, n, k_grain, [&](std::size_t begin, std::size_t end) {
+    parallel_elements(*aligned.context, n, [&](std::size_t begin, std::size_t end) {
       std::array<std::int64_t, N> offsets{};
       for (int o = 0; o < N; ++o) offsets[o] = static_cast<std::int64_t>(begin * joint.step(o));
       f(offsets, begin, end - begin);
@@ -126,7 +126,7 @@ const float* dense_elements(Grads& grads, const Tensor& operand, const Shape& sh
 // to (+)= f(i) for i below n.
 template <class F>
 void emit(const Context& context, std::size_t n, const Into& to, const F& f) {
-  parallel_chunks(context, n, k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(context, n, [&](std::size_t begin, std::size_t end) {
     if (to.accumulate) {
       for (std::size_t i = begin; i < end; ++i) to.data[i] += f(i);
     } else {
@@ -154,7 +154,7 @@ void give_product(Grads& grads, const Tensor& operand, const Tensor& other, cons
   const bool whole = operand.shape() == shape;
   float* product = whole ? to.data : grads.temporary(shape.numel());
   if (!factor || !product) return;
-  parallel_chunks(grads.context(), shape.numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(grads.context(), shape.numel(), [&](std::size_t begin, std::size_t end) {
     if (whole && to.accumulate) {
       kernels::active().fma(grads.out() + begin, factor + begin, product + begin, end - begin);
     } else {

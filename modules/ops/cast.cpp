@@ -79,7 +79,7 @@ Result<Tensor> cast(const Operand& operand, DType dtype) noexcept {
   auto y = Fresh::make(**context, x->shape(), dtype);
   if (!y) return fail(y.error());
   const DType from = x->dtype();
-  parallel_chunks(**context, x->numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(**context, x->numel(), [&](std::size_t begin, std::size_t end) {
     float piece[k_piece];
     for (std::size_t i = begin; i < end; i += k_piece) {
       const std::size_t n = std::min(k_piece, end - i);

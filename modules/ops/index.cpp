@@ -117,7 +117,7 @@ Result<Pointing> pointing_of(const char* op, const Operand& x, const Operand& in
 }
 
 void zero(const Context& context, float* data, std::size_t n) noexcept {
-  parallel_chunks(context, n, k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(context, n, [&](std::size_t begin, std::size_t end) {
     std::memset(data + begin, 0, (end - begin) * sizeof(float));
   });
 }

@@ -107,7 +107,7 @@ void add_strided(const Context& context, const Layout& layout, const float* x, c
   for (int d = 0; d < layout.shape.rank(); ++d) repeats = repeats || (layout.stride[d] == 0 && layout.shape[d] > 1);
   const bool overwrite = !to.accumulate && !repeats && n == out_numel;  // every element exactly once
   if (!to.accumulate && !overwrite) {
-    parallel_chunks(context, out_numel, k_grain, [&](std::size_t begin, std::size_t end) {
+    parallel_elements(context, out_numel, [&](std::size_t begin, std::size_t end) {
       std::memset(to.data + begin, 0, (end - begin) * sizeof(float));
     });
   }
@@ -224,7 +224,7 @@ void sum_to(Grads& grads, const float* x, const Shape& from, const Shape& wanted
     current = next;
     d = first;
   }
-  parallel_chunks(context, wanted.numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(context, wanted.numel(), [&](std::size_t begin, std::size_t end) {
     if (to.accumulate) {
       kernels::active().axpy(1, current + begin, to.data + begin, end - begin);
     } else {

@@ -11,9 +11,20 @@ namespace qorus {
 constexpr std::size_t k_grain =
     16384;  // elements per task of element-wise work: 64 KiB, long enough to outweigh a claim
 
-// Rows of `cols` elements per task.
-[[nodiscard]] constexpr std::size_t row_grain(std::size_t cols) noexcept {
-  return cols >= k_grain ? 1 : k_grain / (cols ? cols : 1);
+// Outputs of 2^22 elements and more are cut coarsely: a kernel that writes 2^21 at once sends them past the caches.
+[[nodiscard]] constexpr std::size_t element_grain(std::size_t n) noexcept {
+  constexpr std::size_t k_streamed = std::size_t{1} << 21;
+  return n >= 2 * k_streamed ? k_streamed : k_grain;
+}
+// Rows of `cols` elements per task, where there are `rows` of them (0: few).
+[[nodiscard]] constexpr std::size_t row_grain(std::size_t cols, std::size_t rows = 0) noexcept {
+  const std::size_t grain = element_grain(cols * rows), wide = cols ? cols : 1;
+  return wide >= grain ? 1 : grain / wide;
+}
+// Runs f(begin, end) over pieces of n elements, on all workers.
+template <class F>
+void parallel_elements(const Context& context, std::size_t n, F&& f) {
+  parallel_chunks(context, n, element_grain(n), f);
 }
 
 // out[i] = elements of `tensor` in row-major order, whatever its strides. f32.

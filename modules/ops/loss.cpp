@@ -138,7 +138,7 @@ Result<Tensor> pointwise(const char* op, Pointwise loss, float parameter, ops::R
 }
 
 void give_slopes(const PointwiseSaved& s, Grads& grads, bool by_target, const Into& to) noexcept {
-  parallel_chunks(grads.context(), s.n, k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(grads.context(), s.n, [&](std::size_t begin, std::size_t end) {
     float piece[k_piece];
     for (std::size_t i = begin; i < end; i += k_piece) {
       const std::size_t n = std::min(k_piece, end - i);

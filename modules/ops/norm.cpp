@@ -43,7 +43,7 @@ Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, co
   if (!rstd) return fail(rstd.error());
   auto mean = Fresh::make(context, Shape{centred ? count : 0});
   if (!mean) return fail(mean.error());
-  parallel_chunks(context, rows, row_grain(cols), [&](std::size_t begin, std::size_t end) {
+  parallel_chunks(context, rows, row_grain(cols, rows), [&](std::size_t begin, std::size_t end) {
     run(x->f32() + begin * cols, y->f32() + begin * cols, centred ? mean->f32() + begin : nullptr, rstd->f32() + begin,
         end - begin, cols);
   });

@@ -46,7 +46,7 @@ Result<Paddings> paddings_by_axis(const Tensor& x, std::span<const ops::Padding>
 // Writes the value around, and x's rows in between: f32, x dense.
 void fill_around(const Context& context, const Tensor& x, const Layout& inside, const Shape& shape, float value,
                  float* y) noexcept {
-  parallel_chunks(context, shape.numel(), k_grain,
+  parallel_elements(context, shape.numel(),
                   [&](std::size_t begin, std::size_t end) { std::fill(y + begin, y + end, value); });
   add_strided(context, inside, x.f32(), Into{y, false}, x.numel());  // overwrites: "all" elements are those that x has
 }

@@ -24,7 +24,7 @@ struct DropoutSaved {
 
 // y (+)= dropout of x; the mask is drawn again wherever it is needed.
 void run_dropout(const Context& context, const DropoutSaved& s, const float* x, const Into& y) noexcept {
-  parallel_chunks(context, s.n, k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(context, s.n, [&](std::size_t begin, std::size_t end) {
     kernels::active().dropout(x + begin, y.data + begin, end - begin, s.p, s.seed, s.first + begin, y.accumulate);
   });
 }
@@ -56,7 +56,7 @@ Result<Tensor> uniform(Context& context, const Shape& shape, float low, float hi
   auto y = Fresh::make(context, shape);
   if (!y) return fail(y.error());
   const std::uint64_t first = context.draw(shape.numel());
-  parallel_chunks(context, shape.numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(context, shape.numel(), [&](std::size_t begin, std::size_t end) {
     float* to = y->f32() + begin;
     kernels::active().random_uniform(to, end - begin, context.seed, first + begin);
     // A rounded sum may reach `high` itself, which is not part of the range.
@@ -71,7 +71,7 @@ Result<Tensor> normal(Context& context, const Shape& shape, float mean, float de
   auto y = Fresh::make(context, shape);
   if (!y) return fail(y.error());
   const std::uint64_t first = context.draw(shape.numel() + 1);  // an odd last element needs a partner
-  parallel_chunks(context, shape.numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(context, shape.numel(), [&](std::size_t begin, std::size_t end) {
     static_assert(k_grain % 64 == 0);
     float pair[64];
     for (std::size_t i = begin; i < end; i += 64) {

@@ -165,13 +165,13 @@ void Grads::pass(const GradRef& input) noexcept {
   const Into to = into_out(input);
   if (!to || to.data == out_) {
     if (to && to.accumulate) {  // the input appears twice and has the output's memory already
-      parallel_chunks(*context_, out_numel_, k_grain, [&](std::size_t begin, std::size_t end) {
+      parallel_elements(*context_, out_numel_, [&](std::size_t begin, std::size_t end) {
         kernels::active().axpy(1, out_ + begin, to.data + begin, end - begin);
       });
     }
     return;
   }
-  parallel_chunks(*context_, out_numel_, k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(*context_, out_numel_, [&](std::size_t begin, std::size_t end) {
     if (to.accumulate) {
       kernels::active().axpy(1, out_ + begin, to.data + begin, end - begin);
     } else {

@@ -37,7 +37,7 @@ Result<Tensor> unary(Unary op, const char* name, const Operand& operand, float a
   if (!x) return x;
   auto y = Fresh::make(**context, x->shape());
   if (!y) return fail(y.error());
-  parallel_chunks(**context, x->numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(**context, x->numel(), [&](std::size_t begin, std::size_t end) {
     kernels::active().unary(op, x->f32() + begin, y->f32() + begin, end - begin, a);
   });
   const UnarySaved saved{x->grad_ref(), x->f32(), y->f32(), x->numel(), op, a};
@@ -49,7 +49,7 @@ Result<Tensor> unary(Unary op, const char* name, const Operand& operand, float a
 void rules::unary(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const UnarySaved*>(saved);
   if (const Into dx = grads.into_out(s.x)) {
-    parallel_chunks(grads.context(), s.n, k_grain, [&](std::size_t begin, std::size_t end) {
+    parallel_elements(grads.context(), s.n, [&](std::size_t begin, std::size_t end) {
       kernels::active().unary_bwd(s.op, s.input + begin, s.output + begin, grads.out() + begin, dx.data + begin,
                                   end - begin, s.a, dx.accumulate);
     });
@@ -59,7 +59,7 @@ void rules::unary(const void* saved, Grads& grads) noexcept {
 void rules::clamp(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const ClampSaved*>(saved);
   if (const Into dx = grads.into_out(s.x)) {
-    parallel_chunks(grads.context(), s.n, k_grain, [&](std::size_t begin, std::size_t end) {
+    parallel_elements(grads.context(), s.n, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         const float g = s.input[i] >= s.low && s.input[i] <= s.high ? grads.out()[i] : 0;
         dx.data[i] = dx.accumulate ? dx.data[i] + g : g;
@@ -115,7 +115,7 @@ Result<Tensor> clamp(const Operand& operand, float low, float high) noexcept {
   if (!x) return x;
   auto y = Fresh::make(**context, x->shape());
   if (!y) return fail(y.error());
-  parallel_chunks(**context, x->numel(), k_grain, [&](std::size_t begin, std::size_t end) {
+  parallel_elements(**context, x->numel(), [&](std::size_t begin, std::size_t end) {
     kernels::active().clamp(x->f32() + begin, y->f32() + begin, end - begin, low, high);
   });
   return std::move(*y).freeze(rule(RuleId::clamp), {&*x}, ClampSaved{x->grad_ref(), x->f32(), x->numel(), low, high});

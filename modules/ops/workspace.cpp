@@ -30,6 +30,7 @@ Status prepare(WorkspaceState& state, const WorkspaceOptions& options) noexcept 
   auto arena = Arena::create(options.scratch);
   if (!arena) return fail(arena.error());
   state.arena = std::move(*arena);
+  state.arena.prefer_huge_pages(true);
   state.context.scratch = &state.arena;
   state.context.seed = options.seed;
   if (options.executor.run) {
@@ -79,6 +80,7 @@ Workspace planning_workspace(int threads) noexcept {
   while (!workspace.status() && scratch > 1_GiB) workspace = Workspace{{.scratch = scratch /= 4, .threads = 1}};
   if (workspace.status()) {
     workspace.context().planning = true;
+    workspace.context().scratch->prefer_huge_pages(false);
     workspace.context().executor.width = threads < 1 ? 1 : threads;
   }
   return workspace;
