@@ -239,7 +239,7 @@ TEST(List, KeepsWhatIsPushedThroughItsGrowth) {
   ASSERT_OK(list.resize(20));
   EXPECT_EQ(list[19].value, 0);
   List<Tracked> other = std::move(list);
-  EXPECT_TRUE(list.empty());
+  EXPECT_TRUE(list.empty());  // NOLINT(bugprone-use-after-move): it says what is left
   EXPECT_EQ(other.size(), 20u);
   EXPECT_EQ(Tracked::alive, 20);
   other.clear();
