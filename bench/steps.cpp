@@ -29,7 +29,8 @@ struct Settings {
 std::vector<float> noise(std::size_t n) {
   std::vector<float> values(n);
   std::uint32_t state = 1;
-  for (float& value : values) value = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1.0f;
+  for (float& value : values)
+    value = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) / 8388608.0f - 1.0f;
   return values;
 }
 
@@ -40,7 +41,8 @@ std::vector<float> noise(std::size_t n) {
 
 // One phase of one model on random data. A step that fails ends the program.
 template <class Build>
-void run_phase(const std::string& name, const std::string& phase, std::size_t batch, const Shape& example, int classes, const Settings& settings, const Build& build) {
+void run_phase(const std::string& name, const std::string& phase, std::size_t batch, const Shape& example, int classes,
+               const Settings& settings, const Build& build) {
   auto model = build();
   if (!model) give_up(model.error());
   if (phase == "infer1") batch = 1;
@@ -51,12 +53,16 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
   for (std::size_t i = 0; i < batch; ++i) y[i] = static_cast<std::int32_t>(i) % classes;
   const Tensor xs = Tensor::borrow(std::span<const float>(x), input);
   const Tensor ys = Tensor::borrow(std::span<const std::int32_t>(y), {static_cast<std::int64_t>(batch)});
+  if (auto packed = train ? Status() : model->pack(); !packed) give_up(packed.error());
   Optimizer optimizer = optim::adamw(*model);
   Workspace ws{{.scratch = 1_GiB, .threads = settings.threads}};
   const auto step = [&] {
     if (train) {
       auto tape = ws.record();
-      auto done = (tape.input(xs) | *model | loss::cross_entropy(ys)).and_then(backward).and_then([&](const Gradients& g) { return optimizer.step(*model, g); });
+      auto done =
+          (tape.input(xs) | *model | loss::cross_entropy(ys)).and_then(backward).and_then([&](const Gradients& g) {
+            return optimizer.step(*model, g);
+          });
       if (!done) give_up(done.error());
     } else {
       auto frame = ws.frame();
@@ -65,14 +71,17 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
     }
   };
   const auto samples = bench::time_step(settings.threads, step, settings.seconds);
-  const std::string config = "\"batch\":" + std::to_string(batch) + ",\"parameters\":" + std::to_string(model->parameter_count()) + ",\"isa\":\"" + cpu_info().isa + "\"";
+  const std::string config = "\"batch\":" + std::to_string(batch) +
+                             ",\"parameters\":" + std::to_string(model->parameter_count()) + ",\"isa\":\"" +
+                             cpu_info().isa + "\"";
   bench::report((name + "_" + phase).c_str(), "0.1.0", config, settings.threads, samples, 1, "steps/s");
 }
 
 void run(const std::string& name, const std::string& phase, const Settings& settings) {
   if (name == "mlp") {
     run_phase(name, phase, 64, {784}, 10, settings, [] {
-      return nn::build(nn::linear(512) | nn::relu() | nn::linear(256) | nn::relu() | nn::linear(10), {784}, init::kaiming(1));
+      return nn::build(nn::linear(512) | nn::relu() | nn::linear(256) | nn::relu() | nn::linear(10), {784},
+                       init::kaiming(1));
     });
   } else {
     std::fprintf(stderr, "bench_steps: no model %s\n", name.c_str());

@@ -44,7 +44,9 @@ std::vector<float> ramp(std::size_t n) {
   return values;
 }
 
-Tensor view(const std::vector<float>& values, const Shape& shape) { return Tensor::borrow(std::span<const float>(values), shape); }
+Tensor view(const std::vector<float>& values, const Shape& shape) {
+  return Tensor::borrow(std::span<const float>(values), shape);
+}
 
 template <class M>
 std::vector<float> outputs(const M& model, const Tensor& x, int threads = 1) {
@@ -58,7 +60,8 @@ std::vector<float> outputs(const M& model, const Tensor& x, int threads = 1) {
 }  // namespace
 
 TEST(Build, InfersShapesAndNamesInOrder) {
-  auto model = nn::build(nn::flatten() | nn::linear(5) | nn::relu() | nn::named("head", nn::linear(2, {.bias = false})), {3, 4});
+  auto model =
+      nn::build(nn::flatten() | nn::linear(5) | nn::relu() | nn::named("head", nn::linear(2, {.bias = false})), {3, 4});
   ASSERT_OK(model);
   EXPECT_EQ(names_of(*model), (std::vector<std::string>{"1.weight", "1.bias", "head.weight"}));
   EXPECT_EQ(model->parameter("1.weight")->shape(), (Shape{5, 12}));
@@ -72,14 +75,16 @@ TEST(Build, InfersShapesAndNamesInOrder) {
 TEST(Build, CustomLayersRepeatsAndResiduals) {
   auto model = nn::build(nn::repeat(2, nn::residual(swiglu(8, 4))) | nn::linear(3), {4});
   ASSERT_OK(model);
-  const std::vector<std::string> block = {"gate_proj.weight", "up_proj.weight", "up_proj.bias", "down_proj.weight", "down_proj.bias"};
+  const std::vector<std::string> block = {"gate_proj.weight", "up_proj.weight", "up_proj.bias", "down_proj.weight",
+                                          "down_proj.bias"};
   std::vector<std::string> wanted;
   for (const char* prefix : {"0.0.body.", "0.1.body."}) {
     for (const auto& name : block) wanted.push_back(prefix + name);
   }
   wanted.insert(wanted.end(), {"1.weight", "1.bias"});
   EXPECT_EQ(names_of(*model), wanted);
-  EXPECT_NE(*model->parameter("0.0.body.gate_proj.weight")->to_vector(), *model->parameter("0.1.body.gate_proj.weight")->to_vector());
+  EXPECT_NE(*model->parameter("0.0.body.gate_proj.weight")->to_vector(),
+            *model->parameter("0.1.body.gate_proj.weight")->to_vector());
   EXPECT_EQ(outputs(*model, view(ramp(12), {3, 4})).size(), 9u);
 }
 
@@ -210,7 +215,8 @@ TEST(Loss, EndsAPipe) {
     ASSERT_OK(b);
     EXPECT_EQ(*a->item(), *b->item());
   };
-  expect_same(in | loss::cross_entropy(labels, {.label_smoothing = 0.1f}), ops::cross_entropy(in, labels, {.label_smoothing = 0.1f}));
+  expect_same(in | loss::cross_entropy(labels, {.label_smoothing = 0.1f}),
+              ops::cross_entropy(in, labels, {.label_smoothing = 0.1f}));
   expect_same(in | nn::log_softmax() | loss::nll(labels), ops::nll(ops::log_softmax(in), labels));
   expect_same(in | loss::mse(target), ops::mse(in, target));
   expect_same(in | loss::l1(target), ops::l1(in, target));
@@ -234,11 +240,16 @@ TEST(Init, IsDeterministicAndOfTheStatedSpread) {
   };
   EXPECT_EQ(weight(init::kaiming(1)), weight(init::kaiming(1)));
   EXPECT_NE(weight(init::kaiming(1)), weight(init::kaiming(2)));
-  const struct { Initializer init; double deviation; } cases[] = {
-      {init::kaiming(5), std::sqrt(2.0 / 300)}, {init::kaiming_uniform(5), std::sqrt(2.0 / 300)},
-      {init::xavier(5), std::sqrt(2.0 / 700)},  {init::xavier_uniform(5), std::sqrt(2.0 / 700)},
-      {init::normal(5, 0.3f), 0.3},             {init::uniform(5, -1, 1), 1 / std::sqrt(3.0)},
-      {init::zeros(), 0}};
+  const struct {
+    Initializer init;
+    double deviation;
+  } cases[] = {{init::kaiming(5), std::sqrt(2.0 / 300)},
+               {init::kaiming_uniform(5), std::sqrt(2.0 / 300)},
+               {init::xavier(5), std::sqrt(2.0 / 700)},
+               {init::xavier_uniform(5), std::sqrt(2.0 / 700)},
+               {init::normal(5, 0.3f), 0.3},
+               {init::uniform(5, -1, 1), 1 / std::sqrt(3.0)},
+               {init::zeros(), 0}};
   for (const auto& c : cases) {  // 120,000 draws: the deviation's own standard error is 0.2 %
     const auto [mean, deviation] = moments(weight(c.init));
     EXPECT_NEAR(mean, 0, 0.012 * (c.deviation + 1e-12) + 1e-12);
@@ -255,7 +266,8 @@ TEST(Init, OrthogonalRowsOrColumns) {
     for (int i = 0; i < count; ++i) {
       for (int j = 0; j < count; ++j) {
         double dot = 0;
-        for (int k = 0; k < length; ++k) dot += out <= in ? double(w[i * in + k]) * w[j * in + k] : double(w[k * in + i]) * w[k * in + j];
+        for (int k = 0; k < length; ++k)
+          dot += out <= in ? double(w[i * in + k]) * w[j * in + k] : double(w[k * in + i]) * w[k * in + j];
         EXPECT_NEAR(dot, i == j ? 4 : 0, 1e-5);
       }
     }
@@ -271,12 +283,17 @@ TEST(Plan, EqualsWhatARunTakes) {
     ASSERT_OK(planned);
     Workspace exact{{.scratch = *planned, .threads = threads}};
     auto tape = exact.record();
-    auto done = (tape.input(view(x, {16, 32})) | *model).and_then([](const Tensor& y) { return ops::sum(y); }).and_then(backward);
+    auto done = (tape.input(view(x, {16, 32})) | *model)
+                    .and_then([](const Tensor& y) { return ops::sum(y); })
+                    .and_then(backward);
     EXPECT_OK(done);
     EXPECT_EQ(exact.counters().high_water, *planned);
     Workspace small{{.scratch = *planned / 2, .threads = threads}};
     auto second = small.record();
-    EXPECT_FAILS((second.input(view(x, {16, 32})) | *model).and_then([](const Tensor& y) { return ops::sum(y); }).and_then(backward), Errc::out_of_memory);
+    EXPECT_FAILS((second.input(view(x, {16, 32})) | *model)
+                     .and_then([](const Tensor& y) { return ops::sum(y); })
+                     .and_then(backward),
+                 Errc::out_of_memory);
   }
 }
 
@@ -293,6 +310,25 @@ TEST(Summary, CountsAndReads) {
   table->format(std::span(text.data(), text.size() + 1));
   EXPECT_NE(text.find("[batch, 256]"), text.npos);
   EXPECT_NE(text.find("203530"), text.npos) << text;
+}
+
+TEST(Pack, GivesTheSameBitsUntilAParameterChanges) {
+  auto model =
+      nn::build(nn::linear(65) | nn::relu() | nn::linear(33, {.bias = false}) | nn::named("out", nn::linear(2)), {50});
+  ASSERT_OK(model);
+  const auto x = ramp(9 * 50);
+  for (const std::int64_t rows : {1, 3, 9}) {
+    const Tensor in = Tensor::borrow(std::span<const float>(x).first(static_cast<std::size_t>(rows) * 50), {rows, 50});
+    const auto plain = outputs(*model, in);
+    ASSERT_OK(model->pack());
+    EXPECT_EQ(outputs(*model, in), plain);
+    const std::vector<float> ones(66, 1);
+    const auto old = *model->parameter("out.weight")->to_vector();
+    ASSERT_OK(model->assign("out.weight", view(ones, {2, 33})));  // what was packed must not be used any more
+    EXPECT_NE(outputs(*model, in), plain);
+    ASSERT_OK(model->assign("out.weight", view(old, {2, 33})));
+    EXPECT_EQ(outputs(*model, in), plain);
+  }
 }
 
 TEST(Inference, AllocatesNothingAndDoesNotDependOnThreads) {

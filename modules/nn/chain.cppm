@@ -60,7 +60,9 @@ struct Chain {
   // Calls f(name, layer) for each part.
   template <class Self, class F>
   static void visit_parts(Self& self, F&& f) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) { (visit_part<I>(self, f), ...); }(std::index_sequence_for<Ls...>{});
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      (visit_part<I>(self, f), ...);
+    }(std::index_sequence_for<Ls...>{});
   }
 
  private:

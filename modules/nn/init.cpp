@@ -55,7 +55,8 @@ void orthonormalize(double* rows, std::size_t count, std::size_t length) noexcep
   }
 }
 
-Status draw_orthogonal(std::span<float> values, std::size_t rows, std::uint64_t seed, std::uint64_t stream, float gain) noexcept {
+Status draw_orthogonal(std::span<float> values, std::size_t rows, std::uint64_t seed, std::uint64_t stream,
+                       float gain) noexcept {
   const std::size_t cols = rows ? values.size() / rows : 0;
   const std::size_t count = std::min(rows, cols), length = std::max(rows, cols);
   List<double> work;
@@ -74,7 +75,8 @@ Status draw_orthogonal(std::span<float> values, std::size_t rows, std::uint64_t 
 
 }  // namespace
 
-Status Initializer::fill(std::span<float> values, const Shape& shape, nn::Role role, std::uint64_t stream) const noexcept {
+Status Initializer::fill(std::span<float> values, const Shape& shape, nn::Role role,
+                         std::uint64_t stream) const noexcept {
   if (role != nn::Role::weight) {
     std::fill(values.begin(), values.end(), role == nn::Role::gain ? 1.0f : 0.0f);
     return {};
@@ -90,7 +92,9 @@ Status Initializer::fill(std::span<float> values, const Shape& shape, nn::Role r
     case Kind::uniform: draw_uniform(values, seed, stream, a, b); break;
     case Kind::kaiming_normal: draw_normal(values, seed, stream, std::sqrt(2 / fan_in)); break;
     case Kind::xavier_normal: draw_normal(values, seed, stream, std::sqrt(2 / (fan_in + fan_out))); break;
-    case Kind::kaiming_uniform: draw_uniform(values, seed, stream, -std::sqrt(6 / fan_in), std::sqrt(6 / fan_in)); break;
+    case Kind::kaiming_uniform:
+      draw_uniform(values, seed, stream, -std::sqrt(6 / fan_in), std::sqrt(6 / fan_in));
+      break;
     case Kind::xavier_uniform:
       draw_uniform(values, seed, stream, -std::sqrt(6 / (fan_in + fan_out)), std::sqrt(6 / (fan_in + fan_out)));
       break;

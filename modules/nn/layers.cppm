@@ -21,7 +21,7 @@ concept Layer = requires(const L& layer, const Tensor& x) {
 // y = x weight^T + bias; x: […, in], y: […, out]. weight: [out, in], bias: [out].
 struct Linear {
   static constexpr std::string_view k_name = "linear";
-  Param weight, bias{.role = Role::bias};
+  Param weight{.packs = true}, bias{.role = Role::bias};
   std::int64_t out_features = 0;
   bool has_bias = true;
 
@@ -48,7 +48,9 @@ struct Embedding {
     return ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids);
   }
 };
-[[nodiscard]] inline Embedding embedding(std::int64_t vocab, std::int64_t d_model) noexcept { return {.vocab = vocab, .d_model = d_model}; }
+[[nodiscard]] inline Embedding embedding(std::int64_t vocab, std::int64_t d_model) noexcept {
+  return {.vocab = vocab, .d_model = d_model};
+}
 
 // (x - mean) / sqrt(var + eps) weight + bias over the last axis.
 struct LayerNorm {
@@ -64,7 +66,9 @@ struct LayerNormOptions {
   float eps = 1e-5f;
   bool bias = true;
 };
-[[nodiscard]] inline LayerNorm layer_norm(const LayerNormOptions& options = {}) noexcept { return {.eps = options.eps, .has_bias = options.bias}; }
+[[nodiscard]] inline LayerNorm layer_norm(const LayerNormOptions& options = {}) noexcept {
+  return {.eps = options.eps, .has_bias = options.bias};
+}
 
 // x / sqrt(mean(x^2) + eps) weight over the last axis.
 struct RmsNorm {
@@ -85,16 +89,18 @@ struct Attention {
   bool causal = true;
 
   static constexpr auto fields() {
-    return nn::fields("q_proj", &Attention::q_proj, "k_proj", &Attention::k_proj, "v_proj", &Attention::v_proj, "o_proj", &Attention::o_proj);
+    return nn::fields("q_proj", &Attention::q_proj, "k_proj", &Attention::k_proj, "v_proj", &Attention::v_proj,
+                      "o_proj", &Attention::o_proj);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
 };
 struct AttentionOptions {
   std::int64_t kv_heads = 0;  // 0: as many as heads
   bool causal = true;
-  bool bias = false;          // of the projections
+  bool bias = false;  // of the projections
 };
-[[nodiscard]] Attention attention(std::int64_t d_model, std::int64_t heads, const AttentionOptions& options = {}) noexcept;
+[[nodiscard]] Attention attention(std::int64_t d_model, std::int64_t heads,
+                                  const AttentionOptions& options = {}) noexcept;
 
 // Element-wise activations, which a preceding linear layer takes over.
 template <Activation A>

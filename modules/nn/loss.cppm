@@ -32,7 +32,8 @@ namespace loss {
 [[nodiscard]] inline Loss cross_entropy(const ops::CrossEntropyOptions& options = {}) noexcept {
   return {.kind = Loss::Kind::cross_entropy, .cross_entropy = options};
 }
-[[nodiscard]] inline BoundLoss cross_entropy(Result<Tensor> target, const ops::CrossEntropyOptions& options = {}) noexcept {
+[[nodiscard]] inline BoundLoss cross_entropy(Result<Tensor> target,
+                                             const ops::CrossEntropyOptions& options = {}) noexcept {
   return {cross_entropy(options), std::move(target)};
 }
 // -x[class] of log-probabilities x: […, classes]; targets: […] i32
@@ -46,7 +47,9 @@ namespace loss {
 [[nodiscard]] inline BoundLoss l1(Result<Tensor> target) noexcept { return {l1(), std::move(target)}; }
 // d^2/2 where |d| <= delta, else delta (|d| - delta/2)
 [[nodiscard]] inline Loss huber(float delta = 1) noexcept { return {.kind = Loss::Kind::huber, .number = delta}; }
-[[nodiscard]] inline BoundLoss huber(Result<Tensor> target, float delta = 1) noexcept { return {huber(delta), std::move(target)}; }
+[[nodiscard]] inline BoundLoss huber(Result<Tensor> target, float delta = 1) noexcept {
+  return {huber(delta), std::move(target)};
+}
 // -(w t log s + (1-t) log(1-s)), s = sigmoid(x)
 [[nodiscard]] inline Loss bce_with_logits(float positive_weight = 1) noexcept {
   return {.kind = Loss::Kind::bce_with_logits, .number = positive_weight};

@@ -33,8 +33,12 @@ Status Parameters::assign(std::string_view name, const Tensor& values) noexcept 
   if (!parameter) return fail(parameter.error());
   if (auto ok = values.check(DType::f32, "assign"); !ok) return fail(ok.error().about(name));
   if (values.shape() != parameter->shape()) {
-    return fail(fail(Errc::invalid_size, "assign", "the parameter has another shape", values.shape().dims(), parameter->shape().dims()).value().about(name));
+    return fail(fail(Errc::invalid_size, "assign", "the parameter has another shape", values.shape().dims(),
+                     parameter->shape().dims())
+                    .value()
+                    .about(name));
   }
+  packed_ = Slab();
   values.copy_elements(slab_.data() + (parameter->data() - slab_.data()));
   return {};
 }
@@ -50,14 +54,17 @@ Status Parameters::declare(void* builder, const void* param, const Dims& shape) 
 }
 
 Status Parameters::enlist(std::string_view name, const Param& param, const List<Declared>& declared) noexcept {
-  const auto found = std::find_if(declared.begin(), declared.end(), [&](const Declared& known) { return known.param == &param; });
-  if (found == declared.end()) return {};  // a member that the layer does not use, such as the bias of a linear layer without one
+  const auto found =
+      std::find_if(declared.begin(), declared.end(), [&](const Declared& known) { return known.param == &param; });
+  if (found == declared.end())
+    return {};  // a member that the layer does not use, such as the bias of a linear layer without one
   for (const Parameter& known : list_) {
     if (known.name.view() == name) return fail(Errc::invalid_argument, "build", "two parameters have this name", name);
   }
   Parameter entry{.role = param.role, .trainable = param.trainable};
   entry.name += name;
-  const Shape shape(std::span<const std::int64_t>(found->shape.extent.data(), static_cast<std::size_t>(found->shape.rank)));
+  const Shape shape(
+      std::span<const std::int64_t>(found->shape.extent.data(), static_cast<std::size_t>(found->shape.rank)));
   entry.tensor = Tensor(nullptr, DType::f32, Layout::dense(shape), {});
   return list_.push(entry);
 }
@@ -94,7 +101,8 @@ Status Parameters::allocate(const Initializer& init) noexcept {
     const Shape shape = parameter.tensor.shape();
     float* place = base + parameter.offset;
     if (auto filled = init.fill({place, shape.numel()}, shape, parameter.role, stream++); !filled) return filled;
-    parameter.tensor = Tensor(reinterpret_cast<const std::byte*>(place), DType::f32, Layout::dense(shape), slab_.lifetime());
+    parameter.tensor =
+        Tensor(reinterpret_cast<const std::byte*>(place), DType::f32, Layout::dense(shape), slab_.lifetime());
     if (parameter.trainable) parameter.tensor = parameter.tensor.with_slot(GradRef::k_leaf | leaf++);
   }
   return {};

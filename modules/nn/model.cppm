@@ -37,8 +37,11 @@ class Parameters {
   // Errors: not_found, invalid_size (both shapes), invalid_dtype, stale_tensor.
   [[nodiscard]] Status assign(std::string_view name, const Tensor& values) noexcept;
 
-  // The trainable part of the slab, for optimizers: parameters change here and nowhere else.
-  [[nodiscard]] std::span<float> trainable_slab() noexcept { return {reinterpret_cast<float*>(slab_.data()), block().floats}; }
+  // The trainable part of the slab, for optimizers: parameters change here and nowhere else. Ends what pack() made.
+  [[nodiscard]] std::span<float> trainable_slab() noexcept {
+    packed_ = Slab();
+    return {reinterpret_cast<float*>(slab_.data()), block().floats};
+  }
   [[nodiscard]] std::span<const float> slab() const noexcept {
     return {reinterpret_cast<const float*>(slab_.data()), slab_.size() / sizeof(float)};
   }
@@ -58,7 +61,7 @@ class Parameters {
 
   List<Parameter> list_;
   List<Leaf> leaves_;
-  Slab slab_;
+  Slab slab_, packed_;
 };
 
 struct BuildOptions {
@@ -75,7 +78,35 @@ class Model : public Parameters {
   [[nodiscard]] const Shape& input_shape() const noexcept { return input_shape_; }
   [[nodiscard]] DType input_dtype() const noexcept { return input_dtype_; }
 
-  [[nodiscard]] static Result<Model> make(L layers, const Shape& example, const Initializer& init, const BuildOptions& options) noexcept {
+  // Lays out a second copy of the weights for the products of inference, which are faster then, most of all for few rows; the
+  // same bits. Costs the weights' memory once more. Training and assign() drop it. Errors: out_of_memory.
+  [[nodiscard]] Status pack() noexcept {
+    Checked floats = 0;
+    visit(layers_, [&](std::string_view, const Param& param) {
+      if (param.packs && param.bound())
+        floats = (floats + ops::packed_size(param.tensor.shape())).aligned(k_alignment / sizeof(float));
+    });
+    auto bytes = (floats * sizeof(float)).get("pack");
+    if (!bytes) return fail(bytes.error());
+    auto slab = Slab::create(*bytes);
+    if (!slab) return fail(slab.error());
+    packed_ = std::move(*slab);
+    std::size_t at = 0;
+    Status status;
+    visit(layers_, [&](std::string_view, Param& param) {
+      if (!status || !param.packs || !param.bound()) return;
+      const std::size_t size = ops::packed_size(param.tensor.shape());
+      auto* place = reinterpret_cast<float*>(packed_.data()) + at;
+      status = ops::pack_weight(param.tensor, {place, size});
+      param.packed = Tensor(packed_.data() + at * sizeof(float), DType::f32,
+                            Layout::dense(Shape{static_cast<std::int64_t>(size)}), packed_.lifetime());
+      at = align_up(at + size, k_alignment / sizeof(float));
+    });
+    return status;
+  }
+
+  [[nodiscard]] static Result<Model> make(L layers, const Shape& example, const Initializer& init,
+                                          const BuildOptions& options) noexcept {
     Model model(std::move(layers), example, options.input);
     if (auto done = expand(model.layers_); !done) return fail(done.error());
     List<Declared> declared;
@@ -94,7 +125,8 @@ class Model : public Parameters {
   }
 
  private:
-  Model(L layers, const Shape& example, DType dtype) noexcept : layers_(std::move(layers)), input_shape_(example), input_dtype_(dtype) {}
+  Model(L layers, const Shape& example, DType dtype) noexcept
+      : layers_(std::move(layers)), input_shape_(example), input_dtype_(dtype) {}
 
   // Runs the layers over shapes only; they declare what they need.
   [[nodiscard]] Status infer(List<Declared>& declared) const noexcept {
@@ -129,12 +161,16 @@ struct PlanOptions {
 // Bytes of workspace scratch that one pass over `input` (its shape with the batch) takes, computed from shapes alone.
 // Errors: those of the layers.
 template <Layer L>
-[[nodiscard]] Result<std::size_t> plan(const L& model, const Shape& input, const PlanOptions& options = {}, DType dtype = DType::f32) noexcept {
+[[nodiscard]] Result<std::size_t> plan(const L& model, const Shape& input, const PlanOptions& options = {},
+                                       DType dtype = DType::f32) noexcept {
   Workspace workspace = planning_workspace(options.threads);
   const Tensor x(nullptr, dtype, Layout::dense(input), {});
   if (options.training) {
     auto tape = workspace.record();
-    auto done = tape.input(x).and_then([&](const Tensor& t) { return model(t); }).and_then([](const Tensor& y) { return ops::sum(y); }).and_then(backward);
+    auto done = tape.input(x)
+                    .and_then([&](const Tensor& t) { return model(t); })
+                    .and_then([](const Tensor& y) { return ops::sum(y); })
+                    .and_then(backward);
     if (!done) return fail(done.error());
   } else {
     auto frame = workspace.frame();

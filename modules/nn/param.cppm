@@ -24,6 +24,8 @@ struct Param {
   Tensor tensor;
   Role role = Role::weight;
   bool trainable = true;
+  bool packs = false;  // a weight that products read: nn::Model::pack lays out a copy of it
+  Tensor packed = {};  // that copy; stale once a parameter of the model was changed
   [[nodiscard]] bool bound() const noexcept { return tensor.shape().valid(); }
 };
 
@@ -109,7 +111,8 @@ template <class L>
   if constexpr (requires { layer.expand_parts(); }) status = layer.expand_parts();
   if (!status) return status;
   if constexpr (requires { L::fields(); }) {
-    std::apply([&](const auto&... field) { ((status = status ? expand(layer.*field.member) : status), ...); }, L::fields());
+    std::apply([&](const auto&... field) { ((status = status ? expand(layer.*field.member) : status), ...); },
+               L::fields());
   } else if constexpr (requires { L::visit_parts(layer, [](auto, auto&) {}); }) {
     L::visit_parts(layer, [&](auto, auto& part) {
       if (status) status = expand(part);

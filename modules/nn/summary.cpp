@@ -28,7 +28,8 @@ std::size_t Summary::format(std::span<char> out) const noexcept {
   for (const SummaryRow& row : rows_) {
     Text shape;
     append(shape, row.output);
-    line("%-12s %-14s %-22s %12zu %12zu\n", row.name.c_str(), row.kind.c_str(), shape.c_str(), row.parameters, row.parameters * sizeof(float));
+    line("%-12s %-14s %-22s %12zu %12zu\n", row.name.c_str(), row.kind.c_str(), shape.c_str(), row.parameters,
+         row.parameters * sizeof(float));
   }
   line("%-12s %-14s %-22s %12zu %12zu\n", "total", "", "", parameters, parameters * sizeof(float));
   if (trainable != parameters) line("%-12s %-14s %-22s %12zu\n", "", "of them trained", "", trainable);

@@ -60,7 +60,8 @@ template <Layer L>
       row.name += static_cast<std::int64_t>(index);
       row.kind += kind_of(layer);
     }
-    visit(layer, [&](std::string_view, const Param& param) { row.parameters += param.bound() ? param.tensor.numel() : 0; });
+    visit(layer,
+          [&](std::string_view, const Param& param) { row.parameters += param.bound() ? param.tensor.numel() : 0; });
     if (status) status = table.rows_.push(row);
   };
   Result<Tensor> y;

@@ -51,7 +51,7 @@ struct LinearSaved {
 };
 
 Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Tensor* bias, Activation activation,
-                          Context& context) noexcept {
+                          Context& context, const float* packed = nullptr) noexcept {
   auto x = ops::contiguous(placed(input, context));
   if (!x) return x;
   const std::int64_t in = weight->dim(1), out = weight->dim(0);
@@ -74,6 +74,7 @@ Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Ten
                   .b = weight->f32(),
                   .b_row = weight->stride(1),
                   .b_col = weight->stride(0),
+                  .b_packed = packed,
                   .c = y->f32(),
                   .c_row = out,
                   .bias = bias ? bias->f32() : nullptr,
@@ -156,6 +157,39 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
 }
 
 namespace ops {
+
+std::size_t packed_size(const Shape& weight) noexcept {
+  if (weight.rank() != 2) return 0;
+  return kernels::active().gemm_packed_size(static_cast<std::size_t>(weight[0]), static_cast<std::size_t>(weight[1]));
+}
+
+Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept {
+  if (auto ok = weight.check(DType::f32, "pack_weight"); !ok) return ok;
+  if (weight.rank() != 2 || packed.size() != packed_size(weight.shape())) {
+    return fail(Errc::invalid_size, "pack_weight", "needs a matrix, and packed_size floats", weight.shape().dims());
+  }
+  kernels::active().gemm_pack({.n = static_cast<std::size_t>(weight.dim(0)),
+                               .k = static_cast<std::size_t>(weight.dim(1)),
+                               .b = weight.f32(),
+                               .b_row = weight.stride(1),
+                               .b_col = weight.stride(0)},
+                              packed.data());
+  return {};
+}
+
+Result<Tensor> linear_packed(const Operand& x, const Operand& weight, const Tensor& packed, const Operand* bias,
+                             Activation activation) noexcept {
+  auto context = bias ? float_context("linear", {&x, &weight, bias}) : float_context("linear", {&x, &weight});
+  if (!context) return fail(context.error());
+  if (auto ok = packed.check(DType::f32, "linear"); !ok) return fail(ok.error());
+  if ((*context)->record) return bias ? linear(x, weight, *bias, activation) : linear(x, weight, activation);
+  if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
+  if (packed.numel() != packed_size(weight->shape()) || (bias && (*bias)->shape() != Shape{weight->dim(0)})) {
+    return fail(Errc::invalid_size, "linear", "the packed weight or the bias is of another size",
+                weight->shape().dims());
+  }
+  return run_linear(x, weight, bias ? &**bias : nullptr, activation, **context, packed.f32());
+}
 
 Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bias, Activation activation) noexcept {
   auto context = float_context("linear", {&x, &weight, &bias});

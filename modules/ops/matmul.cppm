@@ -1,6 +1,8 @@
 // Matrix products: batched and broadcast, and the linear layer's product with its bias and activation in one pass.
 module;
+#include <cstddef>
 #include <cstdint>
+#include <span>
 export module qorus.ops:matmul;
 import qorus.tensor;
 import :operand;
@@ -23,6 +25,14 @@ namespace ops {
                                     Activation activation = Activation::none) noexcept;
 [[nodiscard]] Result<Tensor> linear(const Operand& x, const Operand& weight,
                                     Activation activation = Activation::none) noexcept;  // no bias
+
+// Weights that do not change may be laid out ahead of time, in the order in which the products read them: `packed_size(shape)` floats
+// for a weight [out, in], good for the instruction set in use in this process. Errors: invalid_size, invalid_dtype, stale_tensor.
+[[nodiscard]] std::size_t packed_size(const Shape& weight) noexcept;
+[[nodiscard]] Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept;
+// linear with a weight that was packed: the same bits. While a tape records it is linear itself. bias may be null.
+[[nodiscard]] Result<Tensor> linear_packed(const Operand& x, const Operand& weight, const Tensor& packed,
+                                           const Operand* bias, Activation activation = Activation::none) noexcept;
 
 }  // namespace ops
 }  // namespace qorus

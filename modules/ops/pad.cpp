@@ -47,7 +47,7 @@ Result<Paddings> paddings_by_axis(const Tensor& x, std::span<const ops::Padding>
 void fill_around(const Context& context, const Tensor& x, const Layout& inside, const Shape& shape, float value,
                  float* y) noexcept {
   parallel_elements(context, shape.numel(),
-                  [&](std::size_t begin, std::size_t end) { std::fill(y + begin, y + end, value); });
+                    [&](std::size_t begin, std::size_t end) { std::fill(y + begin, y + end, value); });
   add_strided(context, inside, x.f32(), Into{y, false}, x.numel());  // overwrites: "all" elements are those that x has
 }
 
