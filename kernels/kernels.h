@@ -42,6 +42,14 @@ enum class Compare : std::uint8_t { eq, ne, lt, le, gt, ge, count_ };
 enum class Reduce : std::uint8_t { sum, sum_abs, sum_square, max, min, prod, count_ };
 enum class Act : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh, count_ };
 
+// Block formats of weights, as GGUF files hold them: so many elements in a row as one block of bytes, at any address.
+enum class Quant : std::uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, count_ };
+struct QuantBlock {
+  std::uint16_t elements, bytes;
+};
+constexpr QuantBlock k_quant_blocks[] = {{32, 18},   {32, 20},   {32, 22},   {32, 24},   {32, 34}, {256, 84},
+                                         {256, 110}, {256, 144}, {256, 176}, {256, 210}, {32, 18}, {256, 136}};
+
 // m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 - lr wd) - lr (m'/c1) / (sqrt(v'/c2) + eps)
 struct AdamStep {
   float lr, beta1, beta2, eps;
@@ -127,6 +135,15 @@ struct Table {
   void (*f32_to_bf16)(const float* x, std::uint16_t* y, std::size_t n) noexcept;
   // x scale + shift
   void (*u8_to_f32)(const std::uint8_t* x, float* y, std::size_t n, float scale, float shift) noexcept;
+
+  // --- block formats: rows are whole blocks ----------------------------------------------------------------------------
+  // n elements, a multiple of the format's block. The same bits in every table (but for a NaN's): each element is its scale times its
+  // whole number, plus or minus a minimum where the format has one; both rounded.
+  void (*dequantize)(Quant format, const void* blocks, float* y, std::size_t n) noexcept;
+  // [rows, cols] to q4_0 or q8_0; the same bytes in every table. A block's scale comes from its largest magnitude, or, for q4_0 with
+  // importance [cols] (else null), from the least error weighted by it.
+  void (*quantize)(Quant format, const float* x, const float* importance, void* blocks, std::size_t rows,
+                   std::size_t cols) noexcept;
 
   // --- reductions --------------------------------------------------------------------------------------------------------
   // y[o,i] = reduce over r of x[o,r,i]; x: [outer, reduced, inner]. sum, sum_abs, sum_square add in a fixed order with

@@ -25,6 +25,10 @@ struct CopyPart {
   decltype(Table::f32_to_bf16) f32_to_bf16;
   decltype(Table::u8_to_f32) u8_to_f32;
 };
+struct BlocksPart {
+  decltype(Table::dequantize) dequantize;
+  decltype(Table::quantize) quantize;
+};
 struct ReducePart {
   decltype(Table::reduce) reduce;
   decltype(Table::arg_reduce) arg_reduce;
@@ -62,6 +66,7 @@ struct GemmPart {
 extern const UnaryPart unary_scalar, unary_avx2, unary_avx512;
 extern const BinaryPart binary_scalar, binary_avx2, binary_avx512;
 extern const CopyPart copy_scalar, copy_avx2, copy_avx512;
+extern const BlocksPart blocks_scalar, blocks_avx2, blocks_avx512;
 extern const ReducePart reduce_scalar, reduce_avx2, reduce_avx512;
 extern const SoftmaxPart softmax_scalar, softmax_avx2, softmax_avx512;
 extern const NormPart norm_scalar, norm_avx2, norm_avx512;

@@ -69,6 +69,41 @@ TEST(Cast, ToIntegersCutsAndSaturates) {
   EXPECT_EQ(cast_to<std::int8_t>({-128.5f, 127.9f, 1000, -0.5f}), (std::vector<std::int8_t>{-128, 127, 127, 0}));
 }
 
+// q8_0 and back: what a weight loses. Rows chosen of a block tensor, and what no operation does with one.
+TEST(Cast, BlockFormatsThereAndBack) {
+  auto frame = workspace(2).frame();
+  const Owned source = random_owned({40, 512}, 9, -3, 3);
+  const Tensor x = frame.input(source).value();
+  for (const DType dtype : {DType::q4_0, DType::q8_0}) {
+    const auto blocks = ops::cast(x, dtype);
+    ASSERT_OK(blocks);
+    const auto back = ops::cast(blocks, DType::f32), wide = ops::cast(ops::cast(blocks, DType::f16), DType::f32);
+    ASSERT_OK(back);
+    const auto in = x.to_vector().value(), out = back->to_vector().value();
+    for (std::size_t i = 0; i < in.size(); ++i) ASSERT_NEAR(in[i], out[i], dtype == DType::q8_0 ? 0.014 : 0.4) << i;
+    EXPECT_OK(wide);
+    const std::vector<std::int32_t> index{39, 0, -2};
+    const auto rows = ops::take(blocks, frame.input(Tensor::borrow(std::span<const std::int32_t>(index), {3})));
+    const auto taken = ops::cast(rows, DType::f32);
+    ASSERT_OK(taken);
+    for (std::size_t i = 0; i < 512; ++i) ASSERT_EQ(taken->to_vector().value()[2 * 512 + i], out[38 * 512 + i]);
+    const auto slice = ops::cast(ops::slice(blocks, 1, 32, 96), DType::f32);
+    ASSERT_OK(slice);
+    EXPECT_EQ(slice->at<float>({7, 0}).value(), out[7 * 512 + 32]);
+    const auto turned = frame.input(Tensor::borrow(std::span<const std::int32_t>(index), {3}));
+    EXPECT_FAILS(ops::take(blocks, turned, 1), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::permute(blocks, {1, 0}), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::slice(blocks, 1, 1, 33), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::reshape(blocks, {40 * 32, 16}), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::concat({*blocks, *blocks}, 0), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::add(*blocks, *blocks), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::matmul(x, *blocks), Errc::invalid_dtype);
+    EXPECT_FAILS(ops::sum(*blocks), Errc::invalid_dtype);
+  }
+  EXPECT_FAILS(ops::cast(x, DType::q4_k), Errc::unsupported);
+  EXPECT_FAILS(ops::cast(ops::slice(x, 1, 0, 33), DType::q8_0), Errc::invalid_dtype);
+}
+
 // Every pair of types, with numbers that all of them hold, through a view, and longer than the stack's piece.
 TEST(Cast, EveryPairOfTypes) {
   auto frame = workspace(2).frame();

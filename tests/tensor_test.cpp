@@ -49,6 +49,50 @@ TEST(DType, KnowsSizesAndNames) {
   EXPECT_EQ(dtype_of<std::uint8_t>, DType::u8);
 }
 
+TEST(DType, KnowsTheBlockFormats) {
+  EXPECT_TRUE(is_block(DType::q4_0));
+  EXPECT_FALSE(is_block(DType::u8));
+  EXPECT_EQ(block_size(DType::f32), 1u);
+  EXPECT_EQ(block_size(DType::q8_0), 32u);
+  EXPECT_EQ(block_size(DType::q6_k), 256u);
+  EXPECT_EQ(row_bytes(DType::q4_0, 64), 36u);
+  EXPECT_EQ(row_bytes(DType::q6_k, 512), 420u);
+  EXPECT_EQ(row_bytes(DType::f16, 3), 6u);
+  EXPECT_EQ(size_of(DType::q4_0), 0u);
+  EXPECT_EQ(to_string(DType::iq4_xs), "iq4_xs");
+  for (int i = 0; i < k_dtype_count; ++i)
+    EXPECT_EQ(is_block(static_cast<DType>(i)), block_size(static_cast<DType>(i)) > 1);
+}
+
+TEST(Tensor, OfABlockFormatIsSeenByWholeRows) {
+  const Owned weights = Owned::zeros({4, 64}, DType::q4_0).value();
+  const Tensor whole = weights;
+  EXPECT_EQ(whole.shape(), Shape({4, 64}));
+  EXPECT_EQ(to_string(whole), " q4_0 [4,64]");
+  EXPECT_FAILS(whole.to_vector(), Errc::invalid_dtype);
+  const Tensor rows = whole.seen_as(whole.layout().sliced(0, 1, 4, 2).value());
+  ASSERT_OK(rows.check("test"));
+  EXPECT_EQ(rows.data() - whole.data(), 36);
+  const Tensor blocks = whole.seen_as(whole.layout().sliced(1, 32, 64, 1).value());
+  ASSERT_OK(blocks.check("test"));
+  EXPECT_EQ(blocks.data() - whole.data(), 18);
+  auto* bytes = const_cast<std::byte*>(whole.data());
+  for (int i = 0; i < 4 * 36; ++i) bytes[i] = static_cast<std::byte>(i);
+  const Owned copy = keep(blocks).value();
+  for (int i = 0; i < 4 * 18; ++i)
+    EXPECT_EQ(copy.tensor().data()[i], static_cast<std::byte>(i / 18 * 36 + 18 + i % 18));
+  for (const auto& part : {whole.layout().sliced(1, 1, 33, 1), whole.layout().sliced(1, 0, 33, 1),
+                           whole.layout().sliced(1, 0, 64, 2), whole.layout().permuted(std::array{1, 0})}) {
+    EXPECT_FAILS(whole.seen_as(part.value()).check("test"), Errc::invalid_size);
+  }
+  EXPECT_FAILS(Owned::zeros({4, 63}, DType::q4_0), Errc::invalid_dtype);
+  EXPECT_FAILS(Owned::zeros({}, DType::q8_0), Errc::invalid_dtype);
+  EXPECT_OK(Owned::zeros({0, 32}, DType::q8_0));
+  Scene scene(1 << 16);
+  EXPECT_FAILS(Fresh::make(scene.context, {2, 255}, DType::q6_k), Errc::invalid_dtype);
+  EXPECT_OK(Fresh::make(scene.context, {2, 256}, DType::q6_k));
+}
+
 // --- reading ---------------------------------------------------------------------------------------------------------------
 
 TEST(Tensor, IsAValueThatCopiesWithoutAllocating) {

@@ -221,6 +221,15 @@ QORUS_INLINE void store_u16(std::uint16_t* p, I32 x, Part part) {
   store_words(p, low_words(x.v), part);
 }
 
+// Whole numbers of a byte each, unsigned or signed; and one f16.
+QORUS_INLINE I32 load_u8_i32(const std::uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+QORUS_INLINE I32 load_i8_i32(const std::uint8_t* p) {
+  return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+QORUS_INLINE float half(std::uint16_t bits) { return _cvtsh_ss(bits); }
+
 // --- f64: half as many lanes, for what needs more than 24 bits on the way ---
 struct F64 {
   __m256d v;

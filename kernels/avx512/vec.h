@@ -181,6 +181,15 @@ QORUS_INLINE I32 shift_left(I32 x) {
   return {_mm512_slli_epi32(x.v, k)};
 }
 
+// Whole numbers of a byte each, unsigned or signed; and one f16.
+QORUS_INLINE I32 load_u8_i32(const std::uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+QORUS_INLINE I32 load_i8_i32(const std::uint8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+QORUS_INLINE float half(std::uint16_t bits) { return _cvtsh_ss(bits); }
+
 // --- f64: half as many lanes, for what needs more than 24 bits on the way ---
 struct F64 {
   __m512d v;

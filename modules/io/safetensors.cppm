@@ -60,7 +60,7 @@ struct NamedTensor {
 // Writes all tensors, in the given order but wide elements before narrow ones, so that each is aligned; the data begins at a
 // multiple of 64. The same arguments give the same bytes. The file is replaced as a whole or not at all (AtomicFile). Allocates
 // the header, and a copy of a tensor that is not contiguous. Errors: invalid_argument (a name twice, or not UTF-8, or
-// "__metadata__"), stale_tensor, invalid_size, out_of_memory, not_found (no such folder), io (a full disk, no permission).
+// "__metadata__"), invalid_dtype (a block format), stale_tensor, invalid_size, out_of_memory, not_found (no such folder), io (a full disk, no permission).
 [[nodiscard]] Status write_safetensors(std::string_view path, std::span<const NamedTensor> tensors,
                                        std::span<const TextPair> metadata = {}) noexcept;
 

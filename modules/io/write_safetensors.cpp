@@ -22,8 +22,8 @@ std::string_view type_name(DType dtype) noexcept {
     case DType::i32: return "I32";
     case DType::i8: return "I8";
     case DType::u8: return "U8";
+    default: return {};  // a block format
   }
-  return "";
 }
 
 // Text in growing memory; after a failure it takes nothing more and status() tells.
@@ -55,6 +55,8 @@ Status check(std::span<const NamedTensor> tensors) noexcept {
   List<std::string_view> names;
   for (const NamedTensor& named : tensors) {
     if (auto ok = named.tensor.check(k_op); !ok) return fail(ok.error().about(named.name));
+    if (is_block(named.tensor.dtype()))
+      return fail(Errc::invalid_dtype, k_op, "the format has no such element type", named.name);
     if (named.name == "__metadata__")
       return fail(Errc::invalid_argument, k_op, "this name is the format's own", named.name);
     if (auto ok = names.push(named.name); !ok) return ok;

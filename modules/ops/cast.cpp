@@ -14,7 +14,21 @@ import :loops;
 namespace qorus {
 namespace {
 
-constexpr std::size_t k_piece = 512;  // floats on their way from one type to another, on the stack
+constexpr std::size_t k_piece = 512;  // floats on their way from one type to another, on the stack; whole blocks
+static_assert(k_piece % 256 == 0 && k_grain % k_piece == 0);
+
+constexpr kernels::Quant quant_of(DType dtype) noexcept {
+  return static_cast<kernels::Quant>(static_cast<int>(dtype) - static_cast<int>(DType::q4_0));
+}
+constexpr bool same_blocks() noexcept {
+  for (int i = static_cast<int>(DType::q4_0); i < k_dtype_count; ++i) {
+    const auto dtype = static_cast<DType>(i);
+    const kernels::QuantBlock block = kernels::k_quant_blocks[static_cast<int>(quant_of(dtype))];
+    if (block.elements != block_size(dtype) || block.bytes != block_bytes(dtype)) return false;
+  }
+  return quant_of(DType::iq4_xs) == kernels::Quant::iq4_xs;
+}
+static_assert(same_blocks(), "the kernels and the tensors have the same block formats in the same order");
 
 // Every type goes through f32: exact for all but large i32, which lose nothing that their target could hold (i8, u8) or are the target.
 void load(DType dtype, const std::byte* x, float* y, std::size_t n) noexcept {
@@ -28,6 +42,7 @@ void load(DType dtype, const std::byte* x, float* y, std::size_t n) noexcept {
     case DType::i32:
       for (std::size_t i = 0; i < n; ++i) y[i] = static_cast<float>(reinterpret_cast<const std::int32_t*>(x)[i]);
       break;
+    default: table.dequantize(quant_of(dtype), x, y, n); break;
   }
 }
 
@@ -53,6 +68,7 @@ void store(DType dtype, const float* x, std::byte* y, std::size_t n) noexcept {
         reinterpret_cast<std::int32_t*>(y)[i] = static_cast<std::int32_t>(value);
       }
       break;
+    default: table.quantize(quant_of(dtype), x, nullptr, y, 1, n); break;
   }
 }
 
@@ -74,6 +90,9 @@ Result<Tensor> cast(const Operand& operand, DType dtype) noexcept {
   auto context = common_context("cast", {&operand});
   if (!context) return fail(context.error());
   if (operand->dtype() == dtype) return *operand;
+  if (is_block(dtype) && dtype != DType::q4_0 && dtype != DType::q8_0)
+    return fail(Errc::unsupported, "cast", "of the block formats, only q4_0 and q8_0 are made",
+                operand->shape().dims());
   auto x = contiguous(operand);
   if (!x) return x;
   auto y = Fresh::make(**context, x->shape(), dtype);
@@ -83,9 +102,9 @@ Result<Tensor> cast(const Operand& operand, DType dtype) noexcept {
     float piece[k_piece];
     for (std::size_t i = begin; i < end; i += k_piece) {
       const std::size_t n = std::min(k_piece, end - i);
-      std::byte* to = y->data() + i * size_of(dtype);
+      std::byte* to = y->data() + row_bytes(dtype, i);
       const float* floats = from == DType::f32 ? x->f32() + i : dtype == DType::f32 ? y->f32() + i : piece;
-      if (from != DType::f32) load(from, x->data() + i * size_of(from), const_cast<float*>(floats), n);
+      if (from != DType::f32) load(from, x->data() + row_bytes(from, i), const_cast<float*>(floats), n);
       if (dtype != DType::f32) store(dtype, floats, to, n);
     }
   });

@@ -177,6 +177,8 @@ Result<Tensor> take(const Operand& x, const Operand& index, int axis) noexcept {
   if (!shape.valid())
     return fail(Errc::invalid_size, "take", "the result would have no valid shape", x->shape().dims(),
                 index->shape().dims());
+  if (is_block(x->dtype()) && *at + 1 == x->rank())
+    return fail(Errc::invalid_dtype, "take", "whole rows of a block format; ops::cast to f32", x->shape().dims());
   auto places = checked_index("take", index, x->dim(*at), **context);
   if (!places) return places;
   auto dense = contiguous(placed(x, **context));
@@ -185,7 +187,7 @@ Result<Tensor> take(const Operand& x, const Operand& index, int axis) noexcept {
   if (!y) return fail(y.error());
   saved.index = places->i32();
   saved.x = dense->grad_ref();
-  const std::size_t bytes = saved.inner * size_of(x->dtype());
+  const std::size_t bytes = row_bytes(x->dtype(), saved.inner);
   parallel_rows(**context, saved.outer * saved.count, bytes, [&](std::size_t row, std::size_t begin, std::size_t end) {
     const std::size_t from =
         row / saved.count * saved.extent + from_front(saved.index[row % saved.count], saved.extent);

@@ -10,7 +10,7 @@ import :operand;
 export namespace qorus::ops {
 
 // y[…, i…, …] = x[…, index[i…], …]: index's extents stand where the axis was. With axis 0 and x a table of rows it is an embedding.
-// x of any type, differentiable where it is f32; the gradients of an index that occurs twice are added in order.
+// x of any type (a block format: rows, so not along its last axis), differentiable where it is f32; the gradients of an index that occurs twice are added in order.
 [[nodiscard]] Result<Tensor> take(const Operand& x, const Operand& index, int axis = 0) noexcept;
 
 // y[i, j, …] = x[i, index[i, j, …], …] (for axis 1): y has index's shape, whose extents are at most x's but along the axis. f32.

@@ -73,6 +73,7 @@ Result<Tensor> join(const char* op, std::size_t count, const Get& get, int axis,
   auto plan = plan_join(op, count, get, axis, fresh_axis);
   if (!plan) return fail(plan.error());
   const DType dtype = get(0)->dtype();
+  if (is_block(dtype)) return fail(Errc::invalid_dtype, op, "ops::cast a block format to f32", plan->shape.dims());
   const std::size_t width = size_of(dtype);
   bool tracked = false;
   for (std::size_t i = 0; i < count; ++i) tracked = tracked || get(i)->tracked();

@@ -21,6 +21,9 @@ struct ViewSaved {
 
 // A node for a view of x. Where no tape records, or x is not tracked, it costs nothing.
 Result<Tensor> record_view(const Tensor& x, const Layout& seen, const Layout& seen_dense) noexcept {
+  if (!whole_blocks(x.dtype(), seen))
+    return fail(Errc::invalid_dtype, "view", "a block format is seen by whole rows; ops::cast to f32",
+                x.shape().dims());
   const Tensor view = x.seen_as(seen);
   Context* context = x.context();
   // A parameter outside of any workspace: its gradient finds the way through a reshape only.

@@ -68,6 +68,7 @@ void put_element(Writer& writer, const std::byte* place, DType dtype) noexcept {
     }
     case DType::i8: integer(static_cast<std::int8_t>(*place)); break;
     case DType::u8: integer(static_cast<int>(*place)); break;
+    default: break;  // block formats are not put element by element
   }
   writer.put({digits, static_cast<std::size_t>(end - digits)});
 }
@@ -101,7 +102,7 @@ std::size_t format(const Tensor& tensor, std::span<char> out) noexcept {
     writer.put(ok.error().message().view());
   } else {
     const bool planned = tensor.context() && tensor.context()->planning;
-    if (tensor.data() && !planned) put_axis(writer, tensor, 0, tensor.data());
+    if (tensor.data() && !planned && !is_block(tensor.dtype())) put_axis(writer, tensor, 0, tensor.data());
     writer.put(" ");
     writer.put(to_string(tensor.dtype()));
     writer.put(" [");

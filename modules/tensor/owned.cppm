@@ -16,7 +16,7 @@ export namespace qorus {
 class Owned {
  public:
   Owned() noexcept = default;
-  // Zeros. Errors: invalid_size, out_of_memory.
+  // Zeros. Errors: invalid_size, invalid_dtype (a block format and rows that are not whole blocks), out_of_memory.
   [[nodiscard]] static Result<Owned> zeros(const Shape& shape, DType dtype = DType::f32) noexcept;
   // A copy of row-major elements. Errors: invalid_size if the counts differ, out_of_memory.
   template <Element T>

@@ -11,6 +11,18 @@ module qorus.tensor;
 
 namespace qorus {
 
+bool whole_blocks(DType dtype, const Layout& layout) noexcept {
+  if (!is_block(dtype)) return true;
+  const auto block = static_cast<std::int64_t>(block_size(dtype));
+  const int last = layout.shape.rank() - 1;
+  if (last < 0 || layout.shape[last] % block != 0 || layout.offset % block != 0) return false;
+  if (layout.stride[last] != 1 && layout.shape[last] > 0) return false;
+  for (int d = 0; d < last; ++d) {
+    if (layout.stride[d] % block != 0) return false;
+  }
+  return true;
+}
+
 Status Tensor::check(const char* op) const noexcept {
   if (!alive()) return fail(Errc::stale_tensor, op, "used after its frame ended or its owner is gone", shape_.dims());
   if (!shape_.valid()) return fail(Errc::invalid_size, op, "a tensor without a valid shape");
@@ -45,24 +57,24 @@ Result<std::int64_t> Tensor::offset_of(std::span<const std::int64_t> index) cons
 }
 
 void Tensor::copy_elements(std::byte* out) const noexcept {
-  const std::size_t width = size_of(dtype_);
   if (numel() == 0) return;
   if (contiguous()) {
-    std::memcpy(out, data_, numel() * width);
+    std::memcpy(out, data_, row_bytes(dtype_, numel()));
     return;
   }
-  // An odometer over the outer extents; the innermost one is a loop.
+  // An odometer over the outer extents; the innermost one is a loop over elements, or over blocks.
   std::array<std::int64_t, k_max_rank> index{};
-  const std::int64_t inner = shape_[-1], step = stride(-1);
+  const std::size_t width = block_bytes(dtype_);
+  const std::int64_t inner = shape_[-1] / static_cast<std::int64_t>(block_size(dtype_)), step = stride(-1);
   const std::byte* row = data_;
   while (true) {
     for (std::int64_t i = 0; i < inner; ++i, out += width)
       std::memcpy(out, row + i * step * static_cast<std::int64_t>(width), width);
     int d = rank() - 2;
     for (; d >= 0; --d) {
-      row += stride_[d] * static_cast<std::int64_t>(width);
+      row += element_offset(dtype_, stride_[d]);
       if (++index[d] < shape_[d]) break;
-      row -= stride_[d] * shape_[d] * static_cast<std::int64_t>(width);
+      row -= element_offset(dtype_, stride_[d]) * shape_[d];
       index[d] = 0;
     }
     if (d < 0) return;
@@ -80,9 +92,7 @@ GradRef Tensor::grad_ref() const noexcept {
 
 Tensor Tensor::seen_as(const Layout& layout) const noexcept {
   Tensor view = *this;
-  view.shape_ = layout.shape;
-  view.stride_ = layout.stride;
-  if (view.data_) view.data_ += layout.offset * static_cast<std::int64_t>(size_of(dtype_));
+  view.see(layout);
   view.slot_ = 0;
   return view;
 }
@@ -103,7 +113,9 @@ Tensor Tensor::with_slot(std::uint32_t slot) const noexcept {
 Result<Fresh> Fresh::make(Context& context, const Shape& shape, DType dtype) noexcept {
   if (context.failure.code != Errc::ok) return fail(context.failure);
   if (!shape.valid()) return fail(Errc::invalid_size, "result", "the result would have no valid shape");
-  auto slice = context.scratch->take(shape.numel() * size_of(dtype));
+  if (!whole_blocks(dtype, Layout::dense(shape)))
+    return fail(Errc::invalid_dtype, "result", "rows of a block format are whole blocks", shape.dims());
+  auto slice = context.scratch->take(row_bytes(dtype, shape.numel()));
   if (!slice) return fail(slice.error());
   Fresh fresh;
   fresh.data_ = slice->data;
@@ -135,7 +147,9 @@ Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const 
 
 Result<Owned> Owned::zeros(const Shape& shape, DType dtype) noexcept {
   if (!shape.valid()) return fail(Errc::invalid_size, "zeros", "a valid shape is needed");
-  auto slab = Slab::create(shape.numel() * size_of(dtype));
+  if (!whole_blocks(dtype, Layout::dense(shape)))
+    return fail(Errc::invalid_dtype, "zeros", "rows of a block format are whole blocks", shape.dims());
+  auto slab = Slab::create(row_bytes(dtype, shape.numel()));
   if (!slab) return fail(slab.error());
   Owned owned;
   owned.slab_ = std::move(*slab);

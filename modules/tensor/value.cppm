@@ -29,6 +29,14 @@ struct GradRef {
   explicit operator bool() const noexcept { return slot != 0; }
 };
 
+// Whether every row of the layout is whole blocks, one after the other: what a view of a block format must be. True of plain types.
+[[nodiscard]] bool whole_blocks(DType dtype, const Layout& layout) noexcept;
+// Bytes from the first element to the one so many elements on: the first of a block.
+[[nodiscard]] constexpr std::int64_t element_offset(DType dtype, std::int64_t elements) noexcept {
+  const std::int64_t blocks = is_block(dtype) ? elements / static_cast<std::int64_t>(block_size(dtype)) : elements;
+  return blocks * static_cast<std::int64_t>(block_bytes(dtype));
+}
+
 // A view of elements that never change: type, shape, strides, place. Copying copies no data and allocates nothing. It does not
 // own: it is valid until its frame ends or its owner is gone, and every operation checks that (stale_tensor).
 class Tensor {
@@ -43,10 +51,11 @@ class Tensor {
                   Layout::dense(shape.valid() && shape.numel() == data.size() ? shape : Shape(std::span(&k_bad, 1))),
                   {});
   }
-  // Used by owners: a view of memory with a lifetime. layout.offset is added to data.
+  // Used by owners: a view of memory with a lifetime. layout.offset is added to data. A block format seen by less than whole
+  // rows gives a tensor of an invalid shape.
   Tensor(const std::byte* data, DType dtype, const Layout& layout, const Lifetime& lifetime) noexcept
-      : data_(data), lifetime_(lifetime), shape_(layout.shape), stride_(layout.stride), dtype_(dtype) {
-    if (data_) data_ += layout.offset * static_cast<std::int64_t>(size_of(dtype));
+      : data_(data), lifetime_(lifetime), dtype_(dtype) {
+    see(layout);
   }
 
   [[nodiscard]] inline DType dtype() const noexcept { return dtype_; }
@@ -111,7 +120,7 @@ class Tensor {
   [[nodiscard]] Status check(DType wanted, const char* op) const noexcept;
   [[nodiscard]] Status check(const char* op) const noexcept;
   [[nodiscard]] GradRef grad_ref() const noexcept;
-  // The same elements in another layout over the same memory; without a slot.
+  // The same elements in another layout over the same memory; without a slot. A block format: by whole rows.
   [[nodiscard]] Tensor seen_as(const Layout& layout) const noexcept;
   // The same elements in a context: what an input of a computation is.
   [[nodiscard]] Tensor in(Context& context) const noexcept;
@@ -120,6 +129,13 @@ class Tensor {
  private:
   static constexpr std::int64_t k_bad = -1;
   [[nodiscard]] Status readable(DType wanted, const char* op) const noexcept;
+  // Takes shape and strides, and steps to the offset.
+  inline void see(const Layout& layout) noexcept {
+    if (is_block(dtype_) && !whole_blocks(dtype_, layout)) return void(shape_ = Shape(std::span(&k_bad, 1)));
+    shape_ = layout.shape;
+    stride_ = layout.stride;
+    if (data_) data_ += element_offset(dtype_, layout.offset);
+  }
   [[nodiscard]] Result<std::int64_t> offset_of(std::span<const std::int64_t> index) const noexcept;
 
   const std::byte* data_ = nullptr;
@@ -133,7 +149,7 @@ class Tensor {
 };
 
 // Writes a tensor as nested rows, like `[[1, 2.5, 0], [4, 5, 6]] f32 [2,3]` with one row per line, five digits, long axes
-// shortened, into `out` (cut, always terminated) and gives the full length, as snprintf does. A stale tensor is written as
+// shortened (of a block format only type and shape), into `out` (cut, always terminated) and gives the full length, as snprintf does. A stale tensor is written as
 // its error.
 std::size_t format(const Tensor& tensor, std::span<char> out) noexcept;
 [[nodiscard]] inline std::string to_string(const Tensor& tensor) {
