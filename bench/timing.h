@@ -27,7 +27,8 @@ inline rusage usage() {
 // Seconds per step of each sample; a sample is one step, or as many as fill 3 ms. Samples in which another program pushed this one
 // off a processor are left out where three others remain.
 template <class Step>
-std::vector<double> time_step(int threads, const Step& step, double seconds = 2.0, std::size_t most = 200, std::size_t least = 5) {
+std::vector<double> time_step(int threads, const Step& step, double seconds = 2.0, std::size_t most = 200,
+                              std::size_t least = 5) {
   for (int i = 0; i < 3; ++i) step();
   double start = now(threads);
   step();
@@ -47,13 +48,15 @@ std::vector<double> time_step(int threads, const Step& step, double seconds = 2.
 }
 
 // One JSON line. `config` is the inside of an object; `amount` is what one step does, counted in unit-seconds.
-inline void report(const char* item, const char* version, const std::string& config, int threads, const std::vector<double>& samples, double amount, const char* unit) {
+inline void report(const char* item, const char* version, const std::string& config, int threads,
+                   const std::vector<double>& samples, double amount, const char* unit) {
   const double median = samples[samples.size() / 2];
   std::printf(
-      "{\"peer\":\"qorus\",\"version\":\"%s\",\"item\":\"%s\",\"config\":{%s},\"threads\":%d,\"median_s\":%.5g,\"min_s\":%.5g,\"max_s\":%.5g,"
+      "{\"peer\":\"qorus\",\"version\":\"%s\",\"item\":\"%s\",\"config\":{%s},\"threads\":%d,\"median_s\":%.5g,\"min_"
+      "s\":%.5g,\"max_s\":%.5g,"
       "\"runs\":%zu,\"peak_rss_mb\":%ld,\"rate\":%.5g,\"best_rate\":%.5g,\"unit\":\"%s\",\"clock\":\"%s\"}\n",
-      version, item, config.c_str(), threads, median, samples.front(), samples.back(), samples.size(), usage().ru_maxrss / 1024, amount / median,
-      amount / samples.front(), unit, threads == 1 ? "cpu" : "wall");
+      version, item, config.c_str(), threads, median, samples.front(), samples.back(), samples.size(),
+      usage().ru_maxrss / 1024, amount / median, amount / samples.front(), unit, threads == 1 ? "cpu" : "wall");
   std::fflush(stdout);
 }
 

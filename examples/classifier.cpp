@@ -6,8 +6,12 @@ using namespace qorus;
 int main() {
   auto digits = data::digits(7);
   auto net = nn::flatten() | nn::linear(256) | nn::relu() | nn::dropout(0.1f) | nn::linear(10);
-  auto done = train::fit(net, digits, {.loss = loss::cross_entropy(), .optimizer = optim::adamw({.lr = 1e-3f}),
-                                       .epochs = 5, .batch = 64, .seed = 7,
-                                       .callbacks = {train::progress(), train::early_stopping({.patience = 2})}});
+  auto done = train::fit(net, digits,
+                         {.loss = loss::cross_entropy(),
+                          .optimizer = optim::adamw({.lr = 1e-3f}),
+                          .epochs = 5,
+                          .batch = 64,
+                          .seed = 7,
+                          .callbacks = {train::progress(), train::early_stopping({.patience = 2})}});
   return report(done);
 }

@@ -9,9 +9,7 @@ struct SwiGlu {  // y = down(silu(gate x) * up x); x, y: [..., d_model]
   static constexpr auto fields() {
     return nn::fields("gate_proj", &SwiGlu::gate_proj, "up_proj", &SwiGlu::up_proj, "down_proj", &SwiGlu::down_proj);
   }
-  Result<Tensor> operator()(const Tensor& x) const {
-    return (x | gate_proj | nn::silu()) * (x | up_proj) | down_proj;
-  }
+  Result<Tensor> operator()(const Tensor& x) const { return (x | gate_proj | nn::silu()) * (x | up_proj) | down_proj; }
 };
 
 SwiGlu swiglu(int d_ff, int d_model) {

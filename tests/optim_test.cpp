@@ -31,7 +31,8 @@ struct Fixture {
     auto tape = ws.record();
     auto x = tape.input(Tensor::borrow(std::span<const float>(c), {3, 4}));
     auto loss = ops::sum(ops::mul(*model->parameter("weight"), x * scale));
-    return loss.and_then(backward).and_then(change).and_then([&](const Gradients& g) { return optimizer.step(*model, g); });
+    return loss.and_then(backward).and_then(change).and_then(
+        [&](const Gradients& g) { return optimizer.step(*model, g); });
   }
   Status step(Optimizer& optimizer, float scale = 1) {
     return step(optimizer, scale, [](const Gradients& g) -> Result<Gradients> { return g; });
@@ -89,7 +90,8 @@ TEST(Optimizer, SgdFollowsItsFormula) {
 TEST(Optimizer, AdamAndAdamWFollowTheirFormula) {
   for (const bool decoupled : {false, true}) {
     const float decay = 0.1f, l1 = 0.01f;
-    const auto spec = decoupled ? optim::adamw({.lr = 0.02f, .weight_decay = decay, .l1 = l1}) : optim::adam({.lr = 0.02f, .weight_decay = decay, .l1 = l1});
+    const auto spec = decoupled ? optim::adamw({.lr = 0.02f, .weight_decay = decay, .l1 = l1})
+                                : optim::adam({.lr = 0.02f, .weight_decay = decay, .l1 = l1});
     expect_rule(spec, [&](double p, double g, auto& s, int t) {
       const double lr = 0.02f, b1 = 0.9f, b2 = 0.999f;
       g += l1 * sign(p);
@@ -129,7 +131,8 @@ TEST(Optimizer, RefusesBadNumbersAndOtherModels) {
   Fixture f;
   ASSERT_OK(f.model);
   const auto before = f.weights();
-  for (const auto& spec : {optim::sgd({.lr = -1}), optim::sgd({.momentum = 2}), optim::sgd({.nesterov = true}), optim::adamw({.lr = NAN}), optim::adam({.beta1 = 1})}) {
+  for (const auto& spec : {optim::sgd({.lr = -1}), optim::sgd({.momentum = 2}), optim::sgd({.nesterov = true}),
+                           optim::adamw({.lr = NAN}), optim::adam({.beta1 = 1})}) {
     Optimizer optimizer(spec, *f.model);
     EXPECT_FAILS(f.step(optimizer), Errc::invalid_argument);
   }
@@ -151,9 +154,9 @@ TEST(Optimizer, FrozenParametersStay) {
   const std::vector<float> x(4, 1);
   for (int i = 0; i < 3; ++i) {
     auto tape = ws.record();
-    auto step = ops::sum(tape.input(Tensor::borrow(std::span<const float>(x), {1, 4})) | *model).and_then(backward).and_then([&](const Gradients& g) {
-      return optimizer.step(*model, g);
-    });
+    auto step = ops::sum(tape.input(Tensor::borrow(std::span<const float>(x), {1, 4})) | *model)
+                    .and_then(backward)
+                    .and_then([&](const Gradients& g) { return optimizer.step(*model, g); });
     ASSERT_OK(step);
   }
   EXPECT_EQ(*model->parameter("0.weight")->to_vector(), frozen);
@@ -168,7 +171,8 @@ TEST(Training, AllocatesNothingAndDoesNotDependOnThreads) {
   std::vector<std::int32_t> y(48);
   for (int i = 0; i < 48; ++i) y[static_cast<std::size_t>(i)] = i * 7 % 10;
   for (const int threads : {1, 2, 3}) {
-    auto model = nn::build(nn::linear(200) | nn::relu() | nn::linear(100) | nn::gelu() | nn::linear(10), {30}, init::kaiming(1));
+    auto model =
+        nn::build(nn::linear(200) | nn::relu() | nn::linear(100) | nn::gelu() | nn::linear(10), {30}, init::kaiming(1));
     ASSERT_OK(model);
     Optimizer optimizer = optim::adamw(*model, {.lr = 1e-2f});
     Workspace ws{{.scratch = 16_MiB, .threads = threads}};
@@ -180,9 +184,9 @@ TEST(Training, AllocatesNothingAndDoesNotDependOnThreads) {
         auto loss = tape.input(Tensor::borrow(std::span<const float>(x), {48, 30})) | *model |
                     loss::cross_entropy(Tensor::borrow(std::span<const std::int32_t>(y), {48}));
         last = loss ? *loss->item() : NAN;
-        done = loss.and_then(backward).and_then([](const Gradients& g) { return clip_norm(g, 1); }).and_then([&](const Gradients& g) {
-          return optimizer.step(*model, g);
-        });
+        done = loss.and_then(backward)
+                   .and_then([](const Gradients& g) { return clip_norm(g, 1); })
+                   .and_then([&](const Gradients& g) { return optimizer.step(*model, g); });
       });
       ASSERT_OK(done);
       if (i > 0) ASSERT_EQ(allocated, 0u) << "step " << i;
@@ -212,10 +216,12 @@ TEST(Training, FollowsPyTorchOnIris) {
   }
   std::ifstream json(qorus_test::data_path(folder + "expected.json"));
   const std::string text((std::istreambuf_iterator<char>(json)), {});
-  const std::string list = text.substr(text.find("loss_per_step_f64"), text.find("max_f32_f64") - text.find("loss_per_step_f64"));
+  const std::string list =
+      text.substr(text.find("loss_per_step_f64"), text.find("max_f32_f64") - text.find("loss_per_step_f64"));
   std::vector<double> losses;
   const std::regex number(R"(\d+\.\d+(e-?\d+)?)");
-  for (std::sregex_iterator it(list.begin(), list.end(), number), end; it != end; ++it) losses.push_back(std::stod(it->str()));
+  for (std::sregex_iterator it(list.begin(), list.end(), number), end; it != end; ++it)
+    losses.push_back(std::stod(it->str()));
   ASSERT_EQ(losses.size(), 50u);
 
   auto model = nn::build(nn::linear(16) | nn::tanh() | nn::linear(3), {4});
@@ -245,5 +251,6 @@ TEST(Training, FollowsPyTorchOnIris) {
     }
     ASSERT_OK(optimizer.step(*model, *grads));
   }
-  for (const auto& p : model->parameters()) expect_near(*p.tensor.to_vector(), data("final/" + std::string(p.name.c_str()) + ".npy"), 1e-5f);
+  for (const auto& p : model->parameters())
+    expect_near(*p.tensor.to_vector(), data("final/" + std::string(p.name.c_str()) + ".npy"), 1e-5f);
 }

@@ -26,7 +26,8 @@ std::string read_file(const std::string& path) {
 class Program : public testing::Test {
  protected:
   Outcome run(const std::string& command, const std::string& settings = "") {
-    const std::string line = settings + " " + QORUS_BIN "/" + command + " >" + folder / "out" + " 2>" + folder / "err" + " </dev/null";
+    const std::string line =
+        settings + " " + QORUS_BIN "/" + command + " >" + folder / "out" + " 2>" + folder / "err" + " </dev/null";
     const int status = std::system(line.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, read_file(folder / "out"), read_file(folder / "err")};
   }
@@ -42,16 +43,19 @@ class Program : public testing::Test {
 TEST_F(Program, HelpAndVersion) {
   const Outcome help = run("qorus --help"), version = run("qorus --version"), train = run("qorus train --help");
   EXPECT_EQ(help.code, 0);
-  for (const char* word : {"train", "predict", "inspect", "Exit codes"}) EXPECT_NE(help.out.find(word), std::string::npos) << word;
+  for (const char* word : {"train", "predict", "inspect", "Exit codes"})
+    EXPECT_NE(help.out.find(word), std::string::npos) << word;
   EXPECT_EQ(version.code, 0);
   EXPECT_EQ(version.out.rfind("qorus ", 0), 0u);
   EXPECT_EQ(train.code, 0);
-  for (const char* word : {"--data", "--epochs", "--threads", "--seed", "--out"}) EXPECT_NE(train.out.find(word), std::string::npos) << word;
+  for (const char* word : {"--data", "--epochs", "--threads", "--seed", "--out"})
+    EXPECT_NE(train.out.find(word), std::string::npos) << word;
 }
 
 TEST_F(Program, WrongUsageIsExitCode2) {
-  for (const char* line : {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0", "qorus train digits --epochs 0",
-                           "qorus train digits --epochs x", "qorus predict", "qorus inspect", "qorus train digits --lr -1", "qorus train digits --nonsense"}) {
+  for (const char* line : {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0",
+                           "qorus train digits --epochs 0", "qorus train digits --epochs x", "qorus predict",
+                           "qorus inspect", "qorus train digits --lr -1", "qorus train digits --nonsense"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line;
     EXPECT_EQ(outcome.out, "") << line;
@@ -109,7 +113,8 @@ TEST_F(Program, AFullDiskLosesNothing) {
   EXPECT_EQ(full.code, 1) << full.err;
   EXPECT_NE(full.err.find("error: save"), std::string::npos) << full.err;
   EXPECT_EQ(read_file(model), before);
-  EXPECT_EQ(std::system(("test $(ls " + folder.path() + " | wc -l) = 3").c_str()), 0) << "a temporary file was left behind";
+  EXPECT_EQ(std::system(("test $(ls " + folder.path() + " | wc -l) = 3").c_str()), 0)
+      << "a temporary file was left behind";
 }
 
 TEST_F(Program, MnistReaches98PercentIn5Epochs) {

@@ -38,7 +38,8 @@ std::vector<float> weights_of(const nn::Parameters& model) { return {model.slab(
 }  // namespace
 
 TEST(Fit, LearnsWhatIsNotLinear) {
-  auto done = train::fit(network(), split_rings(), {.optimizer = optim::adamw({.lr = 0.02f}), .epochs = 20, .batch = 32, .seed = 3});
+  auto done = train::fit(network(), split_rings(),
+                         {.optimizer = optim::adamw({.lr = 0.02f}), .epochs = 20, .batch = 32, .seed = 3});
   ASSERT_OK(done);
   const auto& epochs = done->history.epochs;
   ASSERT_EQ(epochs.size(), 20u);
@@ -51,7 +52,8 @@ TEST(Fit, LearnsWhatIsNotLinear) {
 TEST(Fit, IsTheSameToTheBitForEveryNumberOfThreads) {
   std::vector<float> wanted;
   for (const int threads : {1, 2, 3, 1}) {
-    auto done = train::fit(network(), split_rings(), {.epochs = 3, .batch = 30, .seed = 3, .clip_norm = 1, .threads = threads});
+    auto done =
+        train::fit(network(), split_rings(), {.epochs = 3, .batch = 30, .seed = 3, .clip_norm = 1, .threads = threads});
     ASSERT_OK(done);
     if (wanted.empty()) wanted = weights_of(done->model);
     EXPECT_EQ(weights_of(done->model), wanted) << threads;
@@ -66,10 +68,13 @@ TEST(Fit, AllocatesNothingOnceWarm) {
   for (const int threads : {1, 2}) {
     std::uint64_t before = 0, worst = 0;
     const auto watch = [&](train::Event& event) noexcept {
-      if (event.moment == train::Moment::step_end && event.step > 1) worst = std::max(worst, qorus_test::allocations() - before);
+      if (event.moment == train::Moment::step_end && event.step > 1)
+        worst = std::max(worst, qorus_test::allocations() - before);
       before = qorus_test::allocations();
     };
-    auto done = train::fit(network(), split_rings(), {.epochs = 2, .batch = 32, .clip_norm = 1, .threads = threads, .callbacks = {watch, train::early_stopping()}});
+    auto done = train::fit(
+        network(), split_rings(),
+        {.epochs = 2, .batch = 32, .clip_norm = 1, .threads = threads, .callbacks = {watch, train::early_stopping()}});
     ASSERT_OK(done);
     EXPECT_EQ(worst, 0u);
   }
@@ -85,12 +90,18 @@ TEST(Fit, TellsItsCallbacks) {
     if (event.moment == train::Moment::epoch_end) EXPECT_EQ(event.examples, 400u);
   };
   auto done = train::fit(network(), split_rings(),
-                         {.optimizer = optim::sgd({.lr = 0.4f}), .schedule = schedule::linear(), .epochs = 2, .batch = 200, .callbacks = {listen}});
+                         {.optimizer = optim::sgd({.lr = 0.4f}),
+                          .schedule = schedule::linear(),
+                          .epochs = 2,
+                          .batch = 200,
+                          .callbacks = {listen}});
   ASSERT_OK(done);
   using enum train::Moment;
-  EXPECT_EQ(moments, (std::vector<train::Moment>{run_begin, epoch_begin, step_end, step_end, epoch_end, epoch_begin, step_end, step_end, epoch_end, run_end}));
+  EXPECT_EQ(moments, (std::vector<train::Moment>{run_begin, epoch_begin, step_end, step_end, epoch_end, epoch_begin,
+                                                 step_end, step_end, epoch_end, run_end}));
   ASSERT_EQ(rates.size(), 4u);
-  for (int i = 0; i < 4; ++i) EXPECT_FLOAT_EQ(rates[static_cast<std::size_t>(i)], 0.4f * (1 - 0.25f * static_cast<float>(i)));
+  for (int i = 0; i < 4; ++i)
+    EXPECT_FLOAT_EQ(rates[static_cast<std::size_t>(i)], 0.4f * (1 - 0.25f * static_cast<float>(i)));
 }
 
 TEST(Fit, EarlyStoppingEndsAndRestoresTheBest) {
@@ -103,8 +114,12 @@ TEST(Fit, EarlyStoppingEndsAndRestoresTheBest) {
     best.assign(event.parameters->slab().begin(), event.parameters->slab().end());
   };
   // A rate that is far too large: the loss soon goes up again.
-  auto done = train::fit(network(), data, {.optimizer = optim::sgd({.lr = 30}), .epochs = 60, .batch = 400, .seed = 1,
-                                           .callbacks = {remember, train::early_stopping({.patience = 3})}});
+  auto done = train::fit(network(), data,
+                         {.optimizer = optim::sgd({.lr = 30}),
+                          .epochs = 60,
+                          .batch = 400,
+                          .seed = 1,
+                          .callbacks = {remember, train::early_stopping({.patience = 3})}});
   ASSERT_OK(done);
   EXPECT_TRUE(done->history.stopped_early);
   EXPECT_LT(done->history.epochs.size(), 60u);
@@ -118,9 +133,12 @@ TEST(Fit, ErrorsSayWhatIsWrong) {
   EXPECT_FAILS(train::fit(network(), data, {.epochs = -1}), Errc::invalid_argument);
   EXPECT_FAILS(train::fit(network(), data, {.threads = 0}), Errc::invalid_argument);
   EXPECT_FAILS(train::fit(network(), data, {.threads = 1, .scratch = 4_KiB}), Errc::out_of_memory);
-  EXPECT_FAILS(train::fit(nn::linear(9) | nn::relu() | nn::linear(2), data, {.optimizer = optim::sgd({.lr = 1e38f}), .epochs = 9}), Errc::diverged);
+  EXPECT_FAILS(train::fit(nn::linear(9) | nn::relu() | nn::linear(2), data,
+                          {.optimizer = optim::sgd({.lr = 1e38f}), .epochs = 9}),
+               Errc::diverged);
   EXPECT_FAILS(train::fit(nn::linear(1), data), Errc::invalid_argument);  // class 1 of one class
-  EXPECT_FAILS(train::fit(network(), Result<data::Split>(fail(Errc::not_found, "mnist", "no such file", "x"))), Errc::not_found);
+  EXPECT_FAILS(train::fit(network(), Result<data::Split>(fail(Errc::not_found, "mnist", "no such file", "x"))),
+               Errc::not_found);
   auto model = nn::build(network(), {3});
   ASSERT_OK(model);
   const auto before = weights_of(*model);

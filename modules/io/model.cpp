@@ -12,7 +12,8 @@ module qorus.io;
 namespace qorus::io {
 namespace {
 
-tl::unexpected<Error> misfit(Errc code, const char* text, std::string_view name, const Dims& first = {}, const Dims& second = {}) noexcept {
+tl::unexpected<Error> misfit(Errc code, const char* text, std::string_view name, const Dims& first = {},
+                             const Dims& second = {}) noexcept {
   return fail(fail(code, "load", text, first, second).value().about(name));
 }
 
@@ -23,14 +24,16 @@ Status check(const SafeTensors& file, const nn::Parameters& model) noexcept {
     const TensorEntry* entry = file.find(name);
     if (!entry) return misfit(Errc::not_found, "the file lacks this parameter", name);
     if (entry->shape != parameter.tensor.shape()) {
-      return misfit(Errc::invalid_size, "the file's tensor and the model's parameter differ", name, entry->shape.dims(), parameter.tensor.shape().dims());
+      return misfit(Errc::invalid_size, "the file's tensor and the model's parameter differ", name, entry->shape.dims(),
+                    parameter.tensor.shape().dims());
     }
     if (entry->type != "F32" && entry->type != "F16" && entry->type != "BF16") {
       return misfit(Errc::invalid_dtype, "parameters are F32, F16 or BF16", name);
     }
   }
   for (const TensorEntry& entry : file.entries()) {
-    if (!model.parameter(entry.name)) return misfit(Errc::invalid_argument, "the model has no parameter of this name", entry.name);
+    if (!model.parameter(entry.name))
+      return misfit(Errc::invalid_argument, "the model has no parameter of this name", entry.name);
   }
   return {};
 }

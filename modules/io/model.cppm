@@ -9,7 +9,8 @@ import :safetensors;
 export namespace qorus::io {
 
 // Writes every parameter under its name, f32. The file is replaced as a whole or not at all. Errors: those of write_safetensors.
-[[nodiscard]] Status save(const nn::Parameters& model, std::string_view path, std::span<const TextPair> metadata = {}) noexcept;
+[[nodiscard]] Status save(const nn::Parameters& model, std::string_view path,
+                          std::span<const TextPair> metadata = {}) noexcept;
 
 // Reads every parameter of the model by name; F32, F16 and BF16 are taken. All of the file is checked before the first parameter
 // changes. Errors: those of read_safetensors; not_found (a parameter the file lacks, by name), invalid_argument (a tensor that the

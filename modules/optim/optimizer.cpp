@@ -26,8 +26,8 @@ Status check(const OptimizerSpec& spec) noexcept {
            in_range(o.l1, 0, infinite) && (!o.nesterov || (o.momentum > 0 && o.dampening == 0));
   } else {
     const AdamOptions& o = spec.adam;
-    good = good && in_range(o.beta1, 0, 0.999999f) && in_range(o.beta2, 0, 0.9999999f) && in_range(o.eps, 0, infinite) &&
-           in_range(o.weight_decay, 0, infinite) && in_range(o.l1, 0, infinite);
+    good = good && in_range(o.beta1, 0, 0.999999f) && in_range(o.beta2, 0, 0.9999999f) &&
+           in_range(o.eps, 0, infinite) && in_range(o.weight_decay, 0, infinite) && in_range(o.l1, 0, infinite);
   }
   if (!good) return fail(Errc::invalid_argument, "optimizer", "a learning rate, momentum or decay is out of range");
   return {};
@@ -37,16 +37,23 @@ kernels::AdamStep adam_step(const OptimizerSpec& spec, std::uint64_t step, const
   const AdamOptions& o = spec.adam;
   const bool decoupled = spec.kind == OptimizerSpec::Kind::adamw;
   const auto t = static_cast<double>(step);
-  return {.lr = o.lr, .beta1 = o.beta1, .beta2 = o.beta2, .eps = o.eps,
+  return {.lr = o.lr,
+          .beta1 = o.beta1,
+          .beta2 = o.beta2,
+          .eps = o.eps,
           .correction1 = static_cast<float>(1 - std::pow(static_cast<double>(o.beta1), t)),
           .correction2 = static_cast<float>(1 - std::pow(static_cast<double>(o.beta2), t)),
-          .weight_decay = decoupled ? o.weight_decay : 0, .l2 = decoupled ? 0 : o.weight_decay, .l1 = o.l1,
-          .grad_scale = g.scale, .grad_limit = g.limit};
+          .weight_decay = decoupled ? o.weight_decay : 0,
+          .l2 = decoupled ? 0 : o.weight_decay,
+          .l1 = o.l1,
+          .grad_scale = g.scale,
+          .grad_limit = g.limit};
 }
 
 }  // namespace
 
-Optimizer::Optimizer(const OptimizerSpec& spec, const nn::Parameters& model) noexcept : spec_(spec), floats_(model.block().floats), ready_(check(spec)) {
+Optimizer::Optimizer(const OptimizerSpec& spec, const nn::Parameters& model) noexcept
+    : spec_(spec), floats_(model.block().floats), ready_(check(spec)) {
   const int moments = spec.kind != OptimizerSpec::Kind::sgd ? 2 : spec.sgd.momentum > 0 ? 1 : 0;
   for (int i = 0; i < moments && ready_; ++i) {
     auto slab = Slab::create(floats_ * sizeof(float));
@@ -69,7 +76,8 @@ Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexce
   auto slab = gradients.slab(model.block());
   if (!slab) return fail(slab.error());
   const std::span<float> p = model.trainable_slab();
-  if (p.size() != floats_) return fail(Errc::invalid_argument, "optimizer", "this is not the model that the optimizer was made for");
+  if (p.size() != floats_)
+    return fail(Errc::invalid_argument, "optimizer", "this is not the model that the optimizer was made for");
   Context& context = gradients.context();
   if (context.planning) return {};
   ++steps_;
@@ -78,8 +86,15 @@ Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexce
   float* v = moment(1).data();
   if (spec_.kind == OptimizerSpec::Kind::sgd) {
     const SgdOptions& o = spec_.sgd;
-    const kernels::SgdStep step{.lr = o.lr, .momentum = o.momentum, .dampening = o.dampening, .nesterov = o.nesterov, .first = steps_ == 1,
-                                .l2 = o.weight_decay, .l1 = o.l1, .grad_scale = gradients.scale, .grad_limit = gradients.limit};
+    const kernels::SgdStep step{.lr = o.lr,
+                                .momentum = o.momentum,
+                                .dampening = o.dampening,
+                                .nesterov = o.nesterov,
+                                .first = steps_ == 1,
+                                .l2 = o.weight_decay,
+                                .l1 = o.l1,
+                                .grad_scale = gradients.scale,
+                                .grad_limit = gradients.limit};
     parallel_chunks(context, floats_, k_piece, [&](std::size_t begin, std::size_t end) {
       kernels::active().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, end - begin, step);
     });

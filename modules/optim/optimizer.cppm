@@ -61,8 +61,12 @@ class Optimizer {
 };
 
 namespace optim {
-[[nodiscard]] inline OptimizerSpec sgd(const SgdOptions& options = {}) noexcept { return {.kind = OptimizerSpec::Kind::sgd, .sgd = options}; }
-[[nodiscard]] inline OptimizerSpec adam(const AdamOptions& options = {}) noexcept { return {.kind = OptimizerSpec::Kind::adam, .adam = options}; }
+[[nodiscard]] inline OptimizerSpec sgd(const SgdOptions& options = {}) noexcept {
+  return {.kind = OptimizerSpec::Kind::sgd, .sgd = options};
+}
+[[nodiscard]] inline OptimizerSpec adam(const AdamOptions& options = {}) noexcept {
+  return {.kind = OptimizerSpec::Kind::adam, .adam = options};
+}
 // weight_decay is 0.01 unless set.
 struct AdamWOptions {
   float lr = 1e-3f;
@@ -73,9 +77,15 @@ struct AdamWOptions {
 [[nodiscard]] inline OptimizerSpec adamw(const AdamWOptions& o = {}) noexcept {
   return {.kind = OptimizerSpec::Kind::adamw, .adam = {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.l1}};
 }
-[[nodiscard]] inline Optimizer sgd(const nn::Parameters& model, const SgdOptions& options = {}) noexcept { return {sgd(options), model}; }
-[[nodiscard]] inline Optimizer adam(const nn::Parameters& model, const AdamOptions& options = {}) noexcept { return {adam(options), model}; }
-[[nodiscard]] inline Optimizer adamw(const nn::Parameters& model, const AdamWOptions& options = {}) noexcept { return {adamw(options), model}; }
+[[nodiscard]] inline Optimizer sgd(const nn::Parameters& model, const SgdOptions& options = {}) noexcept {
+  return {sgd(options), model};
+}
+[[nodiscard]] inline Optimizer adam(const nn::Parameters& model, const AdamOptions& options = {}) noexcept {
+  return {adam(options), model};
+}
+[[nodiscard]] inline Optimizer adamw(const nn::Parameters& model, const AdamWOptions& options = {}) noexcept {
+  return {adamw(options), model};
+}
 }  // namespace optim
 
 }  // namespace qorus

@@ -36,9 +36,15 @@ struct ScheduleOptions {
 };
 
 namespace schedule {
-[[nodiscard]] constexpr Schedule constant(float warmup = 0) noexcept { return {.kind = Schedule::Kind::constant, .warmup = warmup}; }
-[[nodiscard]] constexpr Schedule linear(const ScheduleOptions& o = {}) noexcept { return {Schedule::Kind::linear, o.warmup, o.end}; }
-[[nodiscard]] constexpr Schedule cosine(const ScheduleOptions& o = {}) noexcept { return {Schedule::Kind::cosine, o.warmup, o.end}; }
+[[nodiscard]] constexpr Schedule constant(float warmup = 0) noexcept {
+  return {.kind = Schedule::Kind::constant, .warmup = warmup};
+}
+[[nodiscard]] constexpr Schedule linear(const ScheduleOptions& o = {}) noexcept {
+  return {Schedule::Kind::linear, o.warmup, o.end};
+}
+[[nodiscard]] constexpr Schedule cosine(const ScheduleOptions& o = {}) noexcept {
+  return {Schedule::Kind::cosine, o.warmup, o.end};
+}
 }  // namespace schedule
 
 }  // namespace qorus

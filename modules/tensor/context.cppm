@@ -33,7 +33,8 @@ struct Node {
   std::uint32_t out_slot = 0;
   std::size_t out_numel = 0;
   const void* saved = nullptr;
-  Lifetime reads[4];  // of the inputs that live elsewhere than in the tape's own frame
+  static constexpr int k_max_reads = 4;
+  Lifetime reads[k_max_reads];  // of the inputs that live elsewhere than in the tape's own frame
   std::uint8_t read_count = 0;
 };
 

@@ -137,7 +137,11 @@ Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const 
   for (const Tensor* input : inputs) {
     tracked = tracked || input->tracked();
     const Lifetime& life = input->lifetime();
-    if (life.block && life.block != frozen.lifetime().block) node.reads[node.read_count++] = life;
+    if (!life.block || life.block == frozen.lifetime().block) continue;
+    if (node.read_count == Node::k_max_reads) {
+      return fail(Errc::unsupported, "record", "a rule may read at most four tensors from outside its frame");
+    }
+    node.reads[node.read_count++] = life;
   }
   if (!tracked) return frozen;
   auto slot = context_->record(*context_, node, saved, size);

@@ -14,8 +14,8 @@ export namespace qorus::train {
 
 // What one epoch came to.
 struct EpochRecord {
-  int epoch = 0;  // from 1
-  double loss = 0, accuracy = -1;                        // over the training examples as they were seen; accuracy -1: not a classifier
+  int epoch = 0;                   // from 1
+  double loss = 0, accuracy = -1;  // over the training examples as they were seen; accuracy -1: not a classifier
   double validation_loss = -1, validation_accuracy = -1;  // -1: no validation
   double seconds = 0, examples_per_second = 0;
 };
@@ -25,13 +25,13 @@ enum class Moment : std::uint8_t { run_begin, epoch_begin, step_end, epoch_end, 
 // Where the run stands. Callbacks read it, and write `stop`, `keep_best`, `restore_best`.
 struct Event {
   Moment moment = Moment::run_begin;
-  int epoch = 0, epochs = 0;          // epoch from 1
-  std::size_t step = 0, steps = 0;    // within the epoch; step from 1
-  std::size_t examples = 0;           // seen in this epoch
-  double loss = 0, accuracy = -1;     // means over this epoch so far
+  int epoch = 0, epochs = 0;        // epoch from 1
+  std::size_t step = 0, steps = 0;  // within the epoch; step from 1
+  std::size_t examples = 0;         // seen in this epoch
+  double loss = 0, accuracy = -1;   // means over this epoch so far
   float last_loss = 0, lr = 0;
-  double seconds = 0;                 // since the epoch began
-  EpochRecord record;                 // at epoch_end: complete
+  double seconds = 0;  // since the epoch began
+  EpochRecord record;  // at epoch_end: complete
   const nn::Parameters* parameters = nullptr;
 
   bool stop = false;          // end the run after this epoch (step, at step_end)
@@ -43,7 +43,8 @@ struct Event {
 class Callback {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, Callback>) && std::is_nothrow_invocable_v<std::remove_cvref_t<F>&, Event&>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, Callback>) &&
+            std::is_nothrow_invocable_v<std::remove_cvref_t<F>&, Event&>
   Callback(F&& f) noexcept {  // NOLINT(google-explicit-constructor): any such function is a callback
     using Plain = std::remove_cvref_t<F>;
     static_assert(sizeof(Plain) <= k_size && alignof(Plain) <= alignof(std::max_align_t));
@@ -53,7 +54,9 @@ class Callback {
     copy_ = [](const void* from, void* to) noexcept { new (to) Plain(*static_cast<const Plain*>(from)); };
     destroy_ = [](void* self) noexcept { static_cast<Plain*>(self)->~Plain(); };
   }
-  Callback(const Callback& other) noexcept : call_(other.call_), copy_(other.copy_), destroy_(other.destroy_) { copy_(other.place_, place_); }
+  Callback(const Callback& other) noexcept : call_(other.call_), copy_(other.copy_), destroy_(other.destroy_) {
+    copy_(other.place_, place_);
+  }
   Callback& operator=(const Callback& other) noexcept {
     if (this == &other) return *this;
     destroy_(place_);
@@ -97,7 +100,9 @@ class Callbacks {
     }
   }
   [[nodiscard]] Callback* begin() noexcept { return std::launder(reinterpret_cast<Callback*>(place_)); }
-  [[nodiscard]] const Callback* begin() const noexcept { return std::launder(reinterpret_cast<const Callback*>(place_)); }
+  [[nodiscard]] const Callback* begin() const noexcept {
+    return std::launder(reinterpret_cast<const Callback*>(place_));
+  }
   alignas(Callback) std::byte place_[k_most * sizeof(Callback)];
   std::size_t count_ = 0;
   bool too_many_ = false;
@@ -121,6 +126,8 @@ class EarlyStopping {
   int waited_ = 0;
   bool seen_ = false;
 };
-[[nodiscard]] inline EarlyStopping early_stopping(const EarlyStoppingOptions& options = {}) noexcept { return EarlyStopping(options); }
+[[nodiscard]] inline EarlyStopping early_stopping(const EarlyStoppingOptions& options = {}) noexcept {
+  return EarlyStopping(options);
+}
 
 }  // namespace qorus::train

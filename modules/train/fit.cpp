@@ -21,7 +21,8 @@ std::int64_t count_correct(const Tensor& output, const Tensor& target) noexcept 
   auto classes = best->values<std::int32_t>();
   auto wanted = target.values<std::int32_t>();
   if (!classes || !wanted) return -1;
-  return std::inner_product(classes->begin(), classes->end(), wanted->begin(), std::int64_t{0}, std::plus<>{}, std::equal_to<>{});
+  return std::inner_product(classes->begin(), classes->end(), wanted->begin(), std::int64_t{0}, std::plus<>{},
+                            std::equal_to<>{});
 }
 
 // Means over examples.
@@ -40,13 +41,18 @@ struct Running {
     correct += std::max<std::int64_t>(batch_correct, 0);
   }
   [[nodiscard]] double mean_loss() const noexcept { return examples ? loss / static_cast<double>(examples) : 0; }
-  [[nodiscard]] double accuracy() const noexcept { return classifier && targets ? static_cast<double>(correct) / static_cast<double>(targets) : -1; }
+  [[nodiscard]] double accuracy() const noexcept {
+    return classifier && targets ? static_cast<double>(correct) / static_cast<double>(targets) : -1;
+  }
 };
 
-Shape with_batch(const Shape& example, std::size_t batch) noexcept { return example.inserted(0, static_cast<std::int64_t>(batch)); }
+Shape with_batch(const Shape& example, std::size_t batch) noexcept {
+  return example.inserted(0, static_cast<std::int64_t>(batch));
+}
 
 // What one pass over a batch takes, from the shapes.
-Result<std::size_t> plan_scratch(const ModelRef& model, const Loss* loss, const data::Examples& examples, std::size_t batch, int threads, bool training) noexcept {
+Result<std::size_t> plan_scratch(const ModelRef& model, const Loss* loss, const data::Examples& examples,
+                                 std::size_t batch, int threads, bool training) noexcept {
   constexpr std::size_t k_slack = 64_KiB;  // alignment of what is planned apart
   Workspace workspace = planning_workspace(threads);
   const DType dtype = examples.input_dtype() == DType::i32 ? DType::i32 : DType::f32;
@@ -113,7 +119,8 @@ struct Run {
     if (!loss) return fail(loss.error());
     auto value = loss->item();
     if (!value) return fail(value.error());
-    if (!std::isfinite(*value)) return fail(Errc::diverged, "fit", "the loss is not finite: a smaller learning rate, or clip_norm, may help");
+    if (!std::isfinite(*value))
+      return fail(Errc::diverged, "fit", "the loss is not finite: a smaller learning rate, or clip_norm, may help");
     running.add(*value, count_correct(*output, batch.y), batch.y);
     event.last_loss = *value;
     auto gradients = backward(*loss);
@@ -149,10 +156,15 @@ struct Run {
     }
     if (auto good = batches.status(); !good) return good;
     event.seconds = watch.seconds();
-    event.record = {.epoch = event.epoch, .loss = running.mean_loss(), .accuracy = running.accuracy(), .seconds = event.seconds,
+    event.record = {.epoch = event.epoch,
+                    .loss = running.mean_loss(),
+                    .accuracy = running.accuracy(),
+                    .seconds = event.seconds,
                     .examples_per_second = static_cast<double>(running.examples) / std::max(event.seconds, 1e-9)};
     if (validation.size()) {
-      auto measured = run_evaluate(model, validation, {.loss = options.loss, .batch = std::max<std::size_t>(options.batch, 256), .threads = options.threads});
+      auto measured = run_evaluate(
+          model, validation,
+          {.loss = options.loss, .batch = std::max<std::size_t>(options.batch, 256), .threads = options.threads});
       if (!measured) return fail(measured.error());
       event.record.validation_loss = measured->loss;
       event.record.validation_accuracy = measured->accuracy;
@@ -175,13 +187,15 @@ Status check(const FitOptions& options) noexcept {
 
 }  // namespace
 
-Result<History> run_fit(const ModelRef& model, const data::Examples& train, const data::Examples& validation, const FitOptions& options) noexcept {
+Result<History> run_fit(const ModelRef& model, const data::Examples& train, const data::Examples& validation,
+                        const FitOptions& options) noexcept {
   if (auto good = check(options); !good) return fail(good.error());
   data::Batches batches = train | data::shuffle(options.seed) | data::batch(options.batch);
   if (auto good = batches.status(); !good) return fail(good.error());
   std::size_t scratch = options.scratch;
   if (scratch == 0) {
-    auto planned = plan_scratch(model, &options.loss, train, std::min(options.batch, train.size()), options.threads, true);
+    auto planned =
+        plan_scratch(model, &options.loss, train, std::min(options.batch, train.size()), options.threads, true);
     if (!planned) return fail(planned.error());
     scratch = *planned;
   }
@@ -190,7 +204,11 @@ Result<History> run_fit(const ModelRef& model, const data::Examples& train, cons
   const Stopwatch watch;
   History history;
   if (auto room = history.epochs.reserve(static_cast<std::size_t>(options.epochs)); !room) return fail(room.error());
-  Run run{.model = model, .options = options, .workspace = workspace, .optimizer = Optimizer(options.optimizer, *model.parameters), .callbacks = options.callbacks};
+  Run run{.model = model,
+          .options = options,
+          .workspace = workspace,
+          .optimizer = Optimizer(options.optimizer, *model.parameters),
+          .callbacks = options.callbacks};
   run.event.epochs = options.epochs;
   run.event.steps = batches.size();
   run.event.parameters = model.parameters;
@@ -207,10 +225,12 @@ Result<History> run_fit(const ModelRef& model, const data::Examples& train, cons
   return history;
 }
 
-Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples, const EvaluateOptions& options) noexcept {
+Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples,
+                                const EvaluateOptions& options) noexcept {
   data::Batches batches = examples | data::batch(options.batch);
   if (auto good = batches.status(); !good) return fail(good.error());
-  auto scratch = plan_scratch(model, &options.loss, examples, std::min(options.batch, examples.size()), options.threads, false);
+  auto scratch =
+      plan_scratch(model, &options.loss, examples, std::min(options.batch, examples.size()), options.threads, false);
   if (!scratch) return fail(scratch.error());
   Workspace workspace{{.scratch = *scratch, .threads = options.threads}};
   Running running;
@@ -227,10 +247,12 @@ Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& exa
   return Evaluation{running.mean_loss(), running.accuracy(), running.examples};
 }
 
-Result<Owned> run_predict(const ModelRef& model, const data::Examples& examples, const PredictOptions& options) noexcept {
+Result<Owned> run_predict(const ModelRef& model, const data::Examples& examples,
+                          const PredictOptions& options) noexcept {
   data::Batches batches = examples | data::batch(options.batch);
   if (auto good = batches.status(); !good) return fail(good.error());
-  auto scratch = plan_scratch(model, nullptr, examples, std::min(options.batch, examples.size()), options.threads, false);
+  auto scratch =
+      plan_scratch(model, nullptr, examples, std::min(options.batch, examples.size()), options.threads, false);
   if (!scratch) return fail(scratch.error());
   Workspace workspace{{.scratch = *scratch, .threads = options.threads}};
   Owned all;
@@ -246,7 +268,9 @@ Result<Owned> run_predict(const ModelRef& model, const data::Examples& examples,
       all = std::move(*room);
     }
     const std::span<float> rest = all.fill<float>().subspan(done);
-    if (output->numel() > rest.size()) return fail(Errc::invalid_size, "predict", "the model gives batches of another size than it is given", output->shape().dims());
+    if (output->numel() > rest.size())
+      return fail(Errc::invalid_size, "predict", "the model gives batches of another size than it is given",
+                  output->shape().dims());
     if (auto copied = output->copy_to(rest.first(output->numel())); !copied) return fail(copied.error());
     done += output->numel();
   }

@@ -18,10 +18,10 @@ struct FitOptions {
   Schedule schedule = schedule::constant();  // of the learning rate, over all epochs
   int epochs = 1;
   std::size_t batch = 32;
-  std::uint64_t seed = 0;       // of initial weights, order of examples and dropout
-  float clip_norm = 0;          // the gradients' largest norm; 0: no limit
+  std::uint64_t seed = 0;  // of initial weights, order of examples and dropout
+  float clip_norm = 0;     // the gradients' largest norm; 0: no limit
   int threads = cpu_count();
-  std::size_t scratch = 0;      // bytes of workspace; 0: as much as a step takes, planned from the shapes
+  std::size_t scratch = 0;  // bytes of workspace; 0: as much as a step takes, planned from the shapes
   Callbacks callbacks = {};
 };
 
@@ -50,20 +50,25 @@ struct ModelRef {
 };
 template <nn::Layer L>
 [[nodiscard]] ModelRef model_ref(nn::Model<L>& model) noexcept {
-  return {&model, [](const void* self, const Tensor& x) noexcept { return (*static_cast<const nn::Model<L>*>(self))(x); }, &model};
+  return {&model,
+          [](const void* self, const Tensor& x) noexcept { return (*static_cast<const nn::Model<L>*>(self))(x); },
+          &model};
 }
 
 // Trains a model in place. `validation` may have no examples. The same seed gives the same bits, whatever the number of threads.
 // Errors: those of the examples, the layers and the loss; diverged (a loss that is not finite); invalid_argument; out_of_memory.
-[[nodiscard]] Result<History> run_fit(const ModelRef& model, const data::Examples& train, const data::Examples& validation, const FitOptions& options) noexcept;
+[[nodiscard]] Result<History> run_fit(const ModelRef& model, const data::Examples& train,
+                                      const data::Examples& validation, const FitOptions& options) noexcept;
 
 // The same for a model that was built.
 template <nn::Layer L>
-[[nodiscard]] Result<History> fit(nn::Model<L>& model, const data::Split& data, const FitOptions& options = {}) noexcept {
+[[nodiscard]] Result<History> fit(nn::Model<L>& model, const data::Split& data,
+                                  const FitOptions& options = {}) noexcept {
   return run_fit(model_ref(model), data.train, data.test.size() ? data.test.examples() : data::Examples{}, options);
 }
 template <nn::Layer L>
-[[nodiscard]] Result<History> fit(nn::Model<L>& model, const data::Examples& train, const FitOptions& options = {}) noexcept {
+[[nodiscard]] Result<History> fit(nn::Model<L>& model, const data::Examples& train,
+                                  const FitOptions& options = {}) noexcept {
   return run_fit(model_ref(model), train, {}, options);
 }
 // Builds the layers for the data's shape (Kaiming's initialisation from the seed), trains on data.train, validates on data.test.
@@ -93,9 +98,11 @@ struct Evaluation {
   std::size_t examples = 0;
 };
 // Errors: those of the examples, the model and the loss; out_of_memory.
-[[nodiscard]] Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples, const EvaluateOptions& options) noexcept;
+[[nodiscard]] Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples,
+                                              const EvaluateOptions& options) noexcept;
 template <nn::Layer L>
-[[nodiscard]] Result<Evaluation> evaluate(const nn::Model<L>& model, const data::Examples& examples, const EvaluateOptions& options = {}) noexcept {
+[[nodiscard]] Result<Evaluation> evaluate(const nn::Model<L>& model, const data::Examples& examples,
+                                          const EvaluateOptions& options = {}) noexcept {
   return run_evaluate(model_ref(const_cast<nn::Model<L>&>(model)), examples, options);  // parameters are not touched
 }
 
@@ -104,9 +111,11 @@ struct PredictOptions {
   int threads = cpu_count();
 };
 // The model's output for each example, in order: [n, …]. Errors: as evaluate.
-[[nodiscard]] Result<Owned> run_predict(const ModelRef& model, const data::Examples& examples, const PredictOptions& options) noexcept;
+[[nodiscard]] Result<Owned> run_predict(const ModelRef& model, const data::Examples& examples,
+                                        const PredictOptions& options) noexcept;
 template <nn::Layer L>
-[[nodiscard]] Result<Owned> predict(const nn::Model<L>& model, const data::Examples& examples, const PredictOptions& options = {}) noexcept {
+[[nodiscard]] Result<Owned> predict(const nn::Model<L>& model, const data::Examples& examples,
+                                    const PredictOptions& options = {}) noexcept {
   return run_predict(model_ref(const_cast<nn::Model<L>&>(model)), examples, options);
 }
 

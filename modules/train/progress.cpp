@@ -40,8 +40,9 @@ void Progress::draw(const Event& event) noexcept {
   const double left = share > 0 ? event.seconds / share - event.seconds : 0;
   char accuracy[32] = "";
   if (event.accuracy >= 0) std::snprintf(accuracy, sizeof accuracy, "  accuracy %.4f", event.accuracy);
-  std::fprintf(stderr, "\r%sepoch %d/%d%s [%s] %zu/%zu  loss %.4f%s  %.0f/s  %.0f s left\x1b[K", colour_ ? "\x1b[1m" : "", event.epoch, event.epochs,
-               colour_ ? "\x1b[0m" : "", bar, event.step, event.steps, event.loss, accuracy, rate, left);
+  std::fprintf(stderr, "\r%sepoch %d/%d%s [%s] %zu/%zu  loss %.4f%s  %.0f/s  %.0f s left\x1b[K",
+               colour_ ? "\x1b[1m" : "", event.epoch, event.epochs, colour_ ? "\x1b[0m" : "", bar, event.step,
+               event.steps, event.loss, accuracy, rate, left);
   std::fflush(stderr);
 }
 
@@ -50,7 +51,9 @@ void Progress::finish(const Event& event) const noexcept {
   std::fprintf(stderr, "%sepoch %d/%d  loss %.4f", terminal_ ? "\r\x1b[K" : "", event.epoch, event.epochs, r.loss);
   if (r.accuracy >= 0) std::fprintf(stderr, "  accuracy %.4f", r.accuracy);
   if (r.validation_loss >= 0) std::fprintf(stderr, "  validation loss %.4f", r.validation_loss);
-  if (r.validation_accuracy >= 0) std::fprintf(stderr, "  %svalidation accuracy %.4f%s", colour_ ? "\x1b[32m" : "", r.validation_accuracy, colour_ ? "\x1b[0m" : "");
+  if (r.validation_accuracy >= 0)
+    std::fprintf(stderr, "  %svalidation accuracy %.4f%s", colour_ ? "\x1b[32m" : "", r.validation_accuracy,
+                 colour_ ? "\x1b[0m" : "");
   std::fprintf(stderr, "  %.0f examples/s  %.1f s\n", r.examples_per_second, r.seconds);
 }
 

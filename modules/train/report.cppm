@@ -18,6 +18,8 @@ template <nn::Layer L>
   if (!result) return report(result.error());
   return report(result->history);
 }
-[[nodiscard]] inline int report(const Result<train::History>& result) noexcept { return result ? report(*result) : report(result.error()); }
+[[nodiscard]] inline int report(const Result<train::History>& result) noexcept {
+  return result ? report(*result) : report(result.error());
+}
 
 }  // namespace qorus

@@ -7,7 +7,9 @@
 import qorus;
 
 // A classifier of images with one hidden layer; parameters "1.weight", "1.bias", "3.weight", "3.bias".
-inline auto digits_network(std::int64_t hidden) { return qorus::nn::flatten() | qorus::nn::linear(hidden) | qorus::nn::relu() | qorus::nn::linear(10); }
+inline auto digits_network(std::int64_t hidden) {
+  return qorus::nn::flatten() | qorus::nn::linear(hidden) | qorus::nn::relu() | qorus::nn::linear(10);
+}
 
 inline qorus::Result<qorus::data::Split> digits_data(const Options& options) {
   if (options.set == "digits") return qorus::data::digits(options.seed);

@@ -17,7 +17,8 @@ Result<nn::Model<decltype(digits_network(1))>> load_model(const std::string& pat
   auto file = io::read_safetensors(path);
   if (!file) return fail(file.error());
   const io::TensorEntry* first = file->find("1.weight");
-  if (!first || first->shape.rank() != 2) return fail(Errc::unsupported, "predict", "not a classifier that qorus train wrote", path);
+  if (!first || first->shape.rank() != 2)
+    return fail(Errc::unsupported, "predict", "not a classifier that qorus train wrote", path);
   auto model = nn::build(digits_network(first->shape[0]), image, init::zeros());
   if (!model) return model;
   if (auto loaded = io::load(path, *model); !loaded) return fail(loaded.error());
@@ -41,9 +42,12 @@ int predict_command(const Options& options) {
       if (!example) return report(example);
       std::int64_t best = 0;
       for (std::int64_t c = 1; c < logits.dim(1); ++c) {
-        if (*logits.at<float>({static_cast<std::int64_t>(i), c}) > *logits.at<float>({static_cast<std::int64_t>(i), best})) best = c;
+        if (*logits.at<float>({static_cast<std::int64_t>(i), c}) >
+            *logits.at<float>({static_cast<std::int64_t>(i), best}))
+          best = c;
       }
-      std::printf("%s\nprediction %d, label %d\n\n", data::to_text(example->input).c_str(), static_cast<int>(best), *example->target.item<std::int32_t>());
+      std::printf("%s\nprediction %d, label %d\n\n", data::to_text(example->input).c_str(), static_cast<int>(best),
+                  *example->target.item<std::int32_t>());
     }
   }
   auto measured = train::evaluate(*model, digits->test, {.threads = threads_of(options)});

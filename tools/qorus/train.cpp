@@ -25,7 +25,8 @@ int train_command(const Options& options) {
   auto digits = digits_data(options);
   if (!digits) return report(digits);
   const CpuInfo cpu = cpu_info();
-  std::fprintf(stderr, "%zu training and %zu test images, %d threads, %s kernels\n", digits->train.size(), digits->test.size(), threads_of(options), cpu.isa);
+  std::fprintf(stderr, "%zu training and %zu test images, %d threads, %s kernels\n", digits->train.size(),
+               digits->test.size(), threads_of(options), cpu.isa);
   auto done = train::fit(digits_network(options.hidden), *digits,
                          {.optimizer = optim::adamw({.lr = static_cast<float>(options.learning_rate)}),
                           .schedule = schedule::cosine(),
