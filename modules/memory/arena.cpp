@@ -19,7 +19,7 @@ namespace {
 // Under the address sanitizer, memory that is not handed out may not be touched. Only an arena's first part is watched: the
 // sanitizer writes a byte for every eight, and an arena for planning has terabytes of addresses.
 #ifdef QORUS_ASAN
-constexpr std::size_t k_watched = 256_MiB;
+constexpr std::size_t k_watched = 16_MiB;
 std::size_t watched(const std::byte* arena, const std::byte* data, std::size_t bytes) noexcept {
   const auto at = static_cast<std::size_t>(data - arena);
   return at < k_watched ? std::min(bytes, k_watched - at) : 0;
