@@ -78,7 +78,7 @@ void unary_train(benchmark::State& state, Unary op) {
   Array x(k_size), y(k_size), dy(k_size), dx(k_size);
   run(state, 5, [&] {
     kernels->unary(op, x.data, y.data, k_size, 1.5f);
-    kernels->unary_bwd(op, x.data, y.data, dy.data, dx.data, k_size, 1.5f, false);
+    training(*kernels).unary_bwd(op, x.data, y.data, dy.data, dx.data, k_size, 1.5f, false);
   });
 }
 void softmax(benchmark::State& state) {
@@ -89,7 +89,7 @@ void softmax_train(benchmark::State& state) {
   Array x(k_size), y(k_size), dy(k_size), dx(k_size);
   run(state, 5, [&] {
     kernels->softmax(x.data, y.data, k_rows, k_cols);
-    kernels->softmax_bwd(y.data, dy.data, dx.data, k_rows, k_cols, false);
+    training(*kernels).softmax_bwd(y.data, dy.data, dx.data, k_rows, k_cols, false);
   });
 }
 void layernorm(benchmark::State& state) {
@@ -101,8 +101,8 @@ void layernorm_train(benchmark::State& state) {
   run(state, 5, [&] {
     kernels->layer_norm(x.data, w.data, b.data, y.data, mean.data, rstd.data, k_rows, k_cols, 1e-5f);
     // The peer's weights take no gradient.
-    kernels->layer_norm_bwd(x.data, w.data, mean.data, rstd.data, dy.data, dx.data, nullptr, nullptr, k_rows, k_cols,
-                            false);
+    training(*kernels).layer_norm_bwd(x.data, w.data, mean.data, rstd.data, dy.data, dx.data, nullptr, nullptr, k_rows,
+                                      k_cols, false);
   });
 }
 void layernorm_train_weights(benchmark::State& state) {
@@ -110,8 +110,8 @@ void layernorm_train_weights(benchmark::State& state) {
   Array dw(k_cols), db(k_cols);
   run(state, 5, [&] {
     kernels->layer_norm(x.data, w.data, b.data, y.data, mean.data, rstd.data, k_rows, k_cols, 1e-5f);
-    kernels->layer_norm_bwd(x.data, w.data, mean.data, rstd.data, dy.data, dx.data, dw.data, db.data, k_rows, k_cols,
-                            false);
+    training(*kernels).layer_norm_bwd(x.data, w.data, mean.data, rstd.data, dy.data, dx.data, dw.data, db.data, k_rows,
+                                      k_cols, false);
   });
 }
 void rmsnorm(benchmark::State& state) {
@@ -122,7 +122,7 @@ void rmsnorm_train(benchmark::State& state) {
   Array x(k_size), y(k_size), dy(k_size), dx(k_size), w(k_cols), rstd(k_rows);
   run(state, 5, [&] {
     kernels->rms_norm(x.data, w.data, y.data, rstd.data, k_rows, k_cols, 1e-5f);
-    kernels->rms_norm_bwd(x.data, w.data, rstd.data, dy.data, dx.data, nullptr, k_rows, k_cols, false);
+    training(*kernels).rms_norm_bwd(x.data, w.data, rstd.data, dy.data, dx.data, nullptr, k_rows, k_cols, false);
   });
 }
 void dropout(benchmark::State& state) {
@@ -161,8 +161,8 @@ void cross_entropy(benchmark::State& state, bool train) {
   for (auto _ : state) {
     kernels->cross_entropy(x.data, target.data(), loss.data, log_sum.data, k_batch, k_vocab, 0, -100);
     if (train)
-      kernels->cross_entropy_bwd(x.data, target.data(), log_sum.data, &one, 0, dx.data, k_batch, k_vocab, 0, -100,
-                                 false);
+      training(*kernels).cross_entropy_bwd(x.data, target.data(), log_sum.data, &one, 0, dx.data, k_batch, k_vocab, 0,
+                                           -100, false);
     benchmark::ClobberMemory();
   }
   count(state, train ? 2 : 1, k_batch * k_vocab);
@@ -173,7 +173,7 @@ void adamw(benchmark::State& state) {
   Array p(k_parameters), g(k_parameters), m(k_parameters), v(k_parameters, 10);
   const AdamStep step{1e-4f, 0.9f, 0.999f, 1e-8f, 0.5f, 0.1f, 0.01f, 0, 0, 1, __builtin_inff()};
   for (auto _ : state) {
-    kernels->adam(p.data, g.data, m.data, v.data, k_parameters, step);
+    training(*kernels).adam(p.data, g.data, m.data, v.data, k_parameters, step);
     benchmark::ClobberMemory();
   }
   count(state, 7, k_parameters);
@@ -182,7 +182,7 @@ void sgd(benchmark::State& state) {
   Array p(k_parameters), g(k_parameters), m(k_parameters);
   const SgdStep step{1e-4f, 0.9f, 0, false, false, 0, 0, 1, __builtin_inff()};
   for (auto _ : state) {
-    kernels->sgd(p.data, g.data, m.data, k_parameters, step);
+    training(*kernels).sgd(p.data, g.data, m.data, k_parameters, step);
     benchmark::ClobberMemory();
   }
   count(state, 5, k_parameters);

@@ -10,11 +10,10 @@ namespace {
 // One table from the parts that the files of one instruction set export.
 constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPart& binary, const CopyPart& copy,
                          const BlocksPart& blocks, const ReducePart& reduce, const SoftmaxPart& softmax,
-                         const NormPart& norm, const RandomPart& random, const OptimPart& optim, const GemmPart& gemm) {
+                         const NormPart& norm, const RandomPart& random, const GemmPart& gemm) {
   return {
       .isa = isa,
       .unary = unary.unary,
-      .unary_bwd = unary.unary_bwd,
       .binary = binary.binary,
       .compare = binary.compare,
       .select = binary.select,
@@ -32,20 +31,13 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
       .reduce = reduce.reduce,
       .arg_reduce = reduce.arg_reduce,
       .softmax = softmax.softmax,
-      .softmax_bwd = softmax.softmax_bwd,
       .log_softmax = softmax.log_softmax,
-      .log_softmax_bwd = softmax.log_softmax_bwd,
       .cross_entropy = softmax.cross_entropy,
-      .cross_entropy_bwd = softmax.cross_entropy_bwd,
       .layer_norm = norm.layer_norm,
-      .layer_norm_bwd = norm.layer_norm_bwd,
       .rms_norm = norm.rms_norm,
-      .rms_norm_bwd = norm.rms_norm_bwd,
       .random_bits = random.random_bits,
       .random_uniform = random.random_uniform,
       .dropout = random.dropout,
-      .adam = optim.adam,
-      .sgd = optim.sgd,
       .gemm_plan = gemm.plan,
       .gemm_task = gemm.task,
       .gemm_packed_size = gemm.packed_size,
@@ -55,19 +47,19 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
 
 const Table& scalar_table() {
   static const Table made = assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, reduce_scalar,
-                                     softmax_scalar, norm_scalar, random_scalar, optim_scalar, gemm_scalar);
+                                     softmax_scalar, norm_scalar, random_scalar, gemm_scalar);
   return made;
 }
 
 #if defined(__x86_64__)
 const Table& avx2_table() {
   static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, reduce_avx2, softmax_avx2,
-                                     norm_avx2, random_avx2, optim_avx2, gemm_avx2);
+                                     norm_avx2, random_avx2, gemm_avx2);
   return made;
 }
 const Table& avx512_table() {
   static const Table made = assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512, reduce_avx512,
-                                     softmax_avx512, norm_avx512, random_avx512, optim_avx512, gemm_avx512);
+                                     softmax_avx512, norm_avx512, random_avx512, gemm_avx512);
   return made;
 }
 #endif

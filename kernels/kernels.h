@@ -104,12 +104,6 @@ struct Table {
 
   // --- element-wise ---------------------------------------------------------------------------------------------------
   void (*unary)(Unary op, const float* x, float* y, std::size_t n, float a) noexcept;
-  // dx (+)= dy f'(x). Which of x and y (= f(x)) is read, by op: y for exp, sqrt, reciprocal, sigmoid, tanh; nothing for neg, add,
-  // mul, rsub; 0 for sign, floor, ceil, round; x for the rest. At a kink the derivative is that of PyTorch
-  // (relu'(0) = 0, abs'(0) = 0, leaky_relu'(0) = a, max/min: 1/2 at a tie). The pointer that is not read may be null.
-  // dx may be exactly dy.
-  void (*unary_bwd)(Unary op, const float* x, const float* y, const float* dy, float* dx, std::size_t n, float a,
-                    bool accumulate) noexcept;
   // y[i] = op(a[i*sa], b[i*sb]); sa, sb are 0 or 1.
   void (*binary)(Binary op, const float* a, std::size_t sa, const float* b, std::size_t sb, float* y,
                  std::size_t n) noexcept;
@@ -157,30 +151,17 @@ struct Table {
 
   // --- rows: x, y: [rows, cols], cols > 0 -----------------------------------------------------------------------------------
   void (*softmax)(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept;
-  void (*softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
-                      bool accumulate) noexcept;  // dx = y (dy - sum(dy y))
   void (*log_softmax)(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept;
-  void (*log_softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
-                          bool accumulate) noexcept;  // dx = dy - exp(y) sum(dy)
   // loss[r] = -(1-smoothing) log p[target] - smoothing mean_c log p[c] where p = softmax(x[r,:]); 0 where target[r] ==
   // ignore. log_sum[r] = log sum exp x[r,:] is what the backward needs. Targets that are not `ignore` lie in [0, cols).
   void (*cross_entropy)(const float* x, const std::int32_t* target, float* loss, float* log_sum, std::size_t rows,
                         std::size_t cols, float smoothing, std::int32_t ignore) noexcept;
-  // dx (+)= dloss[r * dloss_step] (p - (1-smoothing) onehot(target) - smoothing/cols), 0 for ignored rows. dloss_step is 0 or 1.
-  void (*cross_entropy_bwd)(const float* x, const std::int32_t* target, const float* log_sum, const float* dloss,
-                            std::size_t dloss_step, float* dx, std::size_t rows, std::size_t cols, float smoothing,
-                            std::int32_t ignore, bool accumulate) noexcept;
   // y = (x - mean) / sqrt(var + eps) * w + b; w, b: [cols] or null. mean, rstd: [rows] or null (not wanted).
   void (*layer_norm)(const float* x, const float* w, const float* b, float* y, float* mean, float* rstd,
                      std::size_t rows, std::size_t cols, float eps) noexcept;
-  // dx (+)=; dw, db [cols] are always added to (may be null).
-  void (*layer_norm_bwd)(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
-                         float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept;
   // y = x / sqrt(mean(x^2) + eps) * w; w: [cols] or null. rstd: [rows] or null.
   void (*rms_norm)(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
                    float eps) noexcept;
-  void (*rms_norm_bwd)(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
-                       std::size_t rows, std::size_t cols, bool accumulate) noexcept;
 
   // --- random numbers: Philox 4x32-10; element i uses counter (first + i) / 4, lane (first + i) % 4 -------------------------------
   void (*random_bits)(std::uint32_t* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;
@@ -188,11 +169,6 @@ struct Table {
   // y[i] = keep(i) ? x[i] * (1 / (1 - p)) : 0 where keep(i) = uniform(i) >= p. Its own backward, with dy for x. 0 <= p < 1.
   void (*dropout)(const float* x, float* y, std::size_t n, float p, std::uint64_t key, std::uint64_t first,
                   bool accumulate) noexcept;
-
-  // --- optimizers: one fused pass; p, m, v are updated in place ---------------------------------------------------------------
-  void (*adam)(float* p, const float* g, float* m, float* v, std::size_t n, const AdamStep& step) noexcept;
-  // momentum may be null if 0
-  void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;
 
   // --- matrix products ----------------------------------------------------------------------------------------------------------
   GemmPlan (*gemm_plan)(const Gemm& g) noexcept;
@@ -203,9 +179,38 @@ struct Table {
   void (*gemm_pack)(const Gemm& g, float* packed) noexcept;
 };
 
+// What only training needs, apart from the rest so that a program which only infers does not link it.
+struct Training {
+  // dx (+)= dy f'(x). Which of x and y (= f(x)) is read, by op: y for exp, sqrt, reciprocal, sigmoid, tanh; nothing for neg, add,
+  // mul, rsub; 0 for sign, floor, ceil, round; x for the rest. At a kink the derivative is that of PyTorch
+  // (relu'(0) = 0, abs'(0) = 0, leaky_relu'(0) = a, max/min: 1/2 at a tie). The pointer that is not read may be null.
+  // dx may be exactly dy.
+  void (*unary_bwd)(Unary op, const float* x, const float* y, const float* dy, float* dx, std::size_t n, float a,
+                    bool accumulate) noexcept;
+  void (*softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
+                      bool accumulate) noexcept;  // dx = y (dy - sum(dy y))
+  void (*log_softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
+                          bool accumulate) noexcept;  // dx = dy - exp(y) sum(dy)
+  // dx (+)= dloss[r * dloss_step] (p - (1-smoothing) onehot(target) - smoothing/cols), 0 for ignored rows. dloss_step is 0 or 1.
+  void (*cross_entropy_bwd)(const float* x, const std::int32_t* target, const float* log_sum, const float* dloss,
+                            std::size_t dloss_step, float* dx, std::size_t rows, std::size_t cols, float smoothing,
+                            std::int32_t ignore, bool accumulate) noexcept;
+  // dx (+)=; dw, db [cols] are always added to (may be null).
+  void (*layer_norm_bwd)(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
+                         float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+  void (*rms_norm_bwd)(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
+                       std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+  void (*adam)(float* p, const float* g, float* m, float* v, std::size_t n, const AdamStep& step) noexcept;
+  // momentum may be null if 0
+  void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;
+};
+// The training kernels of a table's instruction set.
+const Training& training(const Table& table) noexcept;
+
 // The table in use: the best that this CPU and its operating system offer, lowered (never raised) by the environment
 // variable QORUS_ISA=scalar|avx2|avx512. Chosen once, at first use; thread-safe.
 const Table& active() noexcept;
+inline const Training& training() noexcept { return training(active()); }
 
 // A named table, or null if this CPU cannot run it (or there is none of that name). For tests and benchmarks.
 const Table* table(const char* isa) noexcept;

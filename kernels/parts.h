@@ -1,5 +1,6 @@
-// How a table is put together: each source file under scalar/, avx2/ and avx512/ exports exactly one constant of one of
-// these part types (all else in it has internal linkage), and dispatch.cpp copies the parts into a Table.
+// How a table is put together: each source file under scalar/, avx2/ and avx512/ exports one constant of one of these
+// part types, and a second one if some of it is for training alone (all else in it has internal linkage); dispatch.cpp copies
+// the parts into a Table, training.cpp the others into a Training.
 #pragma once
 #include "kernels/kernels.h"
 
@@ -7,7 +8,9 @@ namespace qorus::kernels {
 
 struct UnaryPart {
   decltype(Table::unary) unary;
-  decltype(Table::unary_bwd) unary_bwd;
+};
+struct UnaryTraining {
+  decltype(Training::unary_bwd) unary_bwd;
 };
 struct BinaryPart {
   decltype(Table::binary) binary;
@@ -35,26 +38,30 @@ struct ReducePart {
 };
 struct SoftmaxPart {
   decltype(Table::softmax) softmax;
-  decltype(Table::softmax_bwd) softmax_bwd;
   decltype(Table::log_softmax) log_softmax;
-  decltype(Table::log_softmax_bwd) log_softmax_bwd;
   decltype(Table::cross_entropy) cross_entropy;
-  decltype(Table::cross_entropy_bwd) cross_entropy_bwd;
+};
+struct SoftmaxTraining {
+  decltype(Training::softmax_bwd) softmax_bwd;
+  decltype(Training::log_softmax_bwd) log_softmax_bwd;
+  decltype(Training::cross_entropy_bwd) cross_entropy_bwd;
 };
 struct NormPart {
   decltype(Table::layer_norm) layer_norm;
-  decltype(Table::layer_norm_bwd) layer_norm_bwd;
   decltype(Table::rms_norm) rms_norm;
-  decltype(Table::rms_norm_bwd) rms_norm_bwd;
+};
+struct NormTraining {
+  decltype(Training::layer_norm_bwd) layer_norm_bwd;
+  decltype(Training::rms_norm_bwd) rms_norm_bwd;
 };
 struct RandomPart {
   decltype(Table::random_bits) random_bits;
   decltype(Table::random_uniform) random_uniform;
   decltype(Table::dropout) dropout;
 };
-struct OptimPart {
-  decltype(Table::adam) adam;
-  decltype(Table::sgd) sgd;
+struct OptimTraining {
+  decltype(Training::adam) adam;
+  decltype(Training::sgd) sgd;
 };
 struct GemmPart {
   decltype(Table::gemm_plan) plan;
@@ -64,14 +71,17 @@ struct GemmPart {
 };
 
 extern const UnaryPart unary_scalar, unary_avx2, unary_avx512;
+extern const UnaryTraining unary_training_scalar, unary_training_avx2, unary_training_avx512;
 extern const BinaryPart binary_scalar, binary_avx2, binary_avx512;
 extern const CopyPart copy_scalar, copy_avx2, copy_avx512;
 extern const BlocksPart blocks_scalar, blocks_avx2, blocks_avx512;
 extern const ReducePart reduce_scalar, reduce_avx2, reduce_avx512;
 extern const SoftmaxPart softmax_scalar, softmax_avx2, softmax_avx512;
+extern const SoftmaxTraining softmax_training_scalar, softmax_training_avx2, softmax_training_avx512;
 extern const NormPart norm_scalar, norm_avx2, norm_avx512;
+extern const NormTraining norm_training_scalar, norm_training_avx2, norm_training_avx512;
 extern const RandomPart random_scalar, random_avx2, random_avx512;
-extern const OptimPart optim_scalar, optim_avx2, optim_avx512;
+extern const OptimTraining optim_training_scalar, optim_training_avx2, optim_training_avx512;
 extern const GemmPart gemm_scalar, gemm_avx2, gemm_avx512;
 
 }  // namespace qorus::kernels

@@ -89,7 +89,7 @@ TEST(KernelsRows, SoftmaxForwardAndBackward) {
         fill(dy, -1, 1, 2);
         for (float& v : sum) v = 0.5f;
         (log ? table->log_softmax : table->softmax)(x.data(), y.data(), rows, cols);
-        const auto bwd = log ? table->log_softmax_bwd : table->softmax_bwd;
+        const auto bwd = log ? training(*table).log_softmax_bwd : training(*table).softmax_bwd;
         bwd(y.data(), dy.data(), dx.data(), rows, cols, false);
         bwd(y.data(), dy.data(), sum.data(), rows, cols, true);
         const auto f = log ? log_softmax : softmax;
@@ -155,8 +155,8 @@ TEST(KernelsRows, CrossEntropyForwardAndBackward) {
           const std::int32_t target[] = {0, -100, std::int32_t(cols - 1), std::int32_t(cols / 2)};
           table->cross_entropy(x.data(), target, loss.data(), log_sum.data(), rows, cols, smoothing, -100);
           for (bool add : {false, true})
-            table->cross_entropy_bwd(x.data(), target, log_sum.data(), dloss.data(), step, (add ? sum : dx).data(),
-                                     rows, cols, smoothing, -100, add);
+            training(*table).cross_entropy_bwd(x.data(), target, log_sum.data(), dloss.data(), step,
+                                               (add ? sum : dx).data(), rows, cols, smoothing, -100, add);
           for (std::size_t r = 0; r < rows; ++r) {
             const Row row = row_of(x, r, cols);
             const bool ignored = target[r] == -100;
@@ -171,8 +171,8 @@ TEST(KernelsRows, CrossEntropyForwardAndBackward) {
               ASSERT_NEAR(dx[r * cols + c], want, k_softmax_slope) << where(table, "cross_entropy_bwd", cols, c);
             }
           }
-          table->cross_entropy_bwd(x.data(), target, log_sum.data(), dloss.data(), step, x.data(), rows, cols,
-                                   smoothing, -100, false);
+          training(*table).cross_entropy_bwd(x.data(), target, log_sum.data(), dloss.data(), step, x.data(), rows, cols,
+                                             smoothing, -100, false);
           ASSERT_TRUE(same_bits(x.data(), dx.data(), rows * cols * 4)) << where(table, "ce_bwd in place", cols, 0);
         }
 }
@@ -185,7 +185,7 @@ TEST(KernelsRows, CrossEntropyWithForbiddenClasses) {
     float loss = 0, log_sum = 0, dx[3];
     const float one = 1;
     table->cross_entropy(x, &target, &loss, &log_sum, 1, 3, 0, -1);
-    table->cross_entropy_bwd(x, &target, &log_sum, &one, 0, dx, 1, 3, 0, -1, false);
+    training(*table).cross_entropy_bwd(x, &target, &log_sum, &one, 0, dx, 1, 3, 0, -1, false);
     EXPECT_NEAR(loss, std::log(1 + std::exp(-1.0)), k_softmax * 2) << table->isa;
     EXPECT_EQ(dx[1], 0) << table->isa;
   }
@@ -220,9 +220,9 @@ TEST_P(KernelsNorm, ForwardAndBackward) {
       };
       const auto backward = [&](const float* up, float* out, float* d_w, float* d_b, bool add) {
         if (kind.centered)
-          return table->layer_norm_bwd(x.data(), weight, center.data(), scale.data(), up, out, d_w, d_b, rows, cols,
-                                       add);
-        table->rms_norm_bwd(x.data(), weight, scale.data(), up, out, d_w, rows, cols, add);
+          return training(*table).layer_norm_bwd(x.data(), weight, center.data(), scale.data(), up, out, d_w, d_b, rows,
+                                                 cols, add);
+        training(*table).rms_norm_bwd(x.data(), weight, scale.data(), up, out, d_w, rows, cols, add);
       };
       forward(x.data(), y.data());
       backward(dy.data(), dx.data(), dw.data(), db.data(), false);
@@ -282,28 +282,30 @@ TEST(KernelsRows, LongCallsAgreeWithShortOnes) {
     const auto at = [&](Guarded<float>& a, std::size_t r) { return a.data() + r * cols; };
     compare("silu", [&](std::size_t r, std::size_t k, float* y) { t->unary(Unary::silu, at(x, r), y, k * cols, 0); });
     compare("silu_bwd", [&](std::size_t r, std::size_t k, float* y) {
-      t->unary_bwd(Unary::silu, at(x, r), nullptr, at(g, r), y, k * cols, 0, false);
+      training(*t).unary_bwd(Unary::silu, at(x, r), nullptr, at(g, r), y, k * cols, 0, false);
     });
     compare("add", [&](std::size_t r, std::size_t k, float* y) {
       t->binary(Binary::add, at(x, r), 1, at(g, r), 1, y, k * cols);
     });
     compare("log_softmax", [&](std::size_t r, std::size_t k, float* y) { t->log_softmax(at(x, r), y, k, cols); });
     compare("softmax", [&](std::size_t r, std::size_t k, float* y) { t->softmax(at(x, r), y, k, cols); });
-    compare("softmax_bwd",
-            [&](std::size_t r, std::size_t k, float* y) { t->softmax_bwd(at(x, r), at(g, r), y, k, cols, false); });
+    compare("softmax_bwd", [&](std::size_t r, std::size_t k, float* y) {
+      training(*t).softmax_bwd(at(x, r), at(g, r), y, k, cols, false);
+    });
     compare("layer_norm", [&](std::size_t r, std::size_t k, float* y) {
       t->layer_norm(at(x, r), w.data(), w.data(), y, center.data() + r, scale.data() + r, k, cols, 1e-5f);
     });
     compare("layer_norm_bwd", [&](std::size_t r, std::size_t k, float* y) {
-      t->layer_norm_bwd(at(x, r), w.data(), center.data() + r, scale.data() + r, at(g, r), y, nullptr, nullptr, k, cols,
-                        false);
+      training(*t).layer_norm_bwd(at(x, r), w.data(), center.data() + r, scale.data() + r, at(g, r), y, nullptr,
+                                  nullptr, k, cols, false);
     });
     compare("rms_norm", [&](std::size_t r, std::size_t k, float* y) {
       t->rms_norm(at(x, r), w.data(), y, nullptr, k, cols, 1e-5f);
     });
     t->cross_entropy(x.data(), target.data(), all.data(), center.data(), rows, cols, 0.1f, -1);
     compare("cross_entropy_bwd", [&](std::size_t r, std::size_t k, float* y) {
-      t->cross_entropy_bwd(at(x, r), target.data(), center.data() + r, w.data(), 0, y, k, cols, 0.1f, -1, false);
+      training(*t).cross_entropy_bwd(at(x, r), target.data(), center.data() + r, w.data(), 0, y, k, cols, 0.1f, -1,
+                                     false);
     });
   }
 }

@@ -104,7 +104,7 @@ TEST(KernelsOptim, AdamAgainstPlainLoop) {
         fill(m, -1, 1, 2), fill(m0, -1, 1, 2);
         fill(v, 0, 1, 3), fill(v0, 0, 1, 3);
         fill(g, -1, 1, 4);
-        table->adam(p.data(), g.data(), m.data(), v.data(), n, s);
+        training(*table).adam(p.data(), g.data(), m.data(), v.data(), n, s);
         for (std::size_t i = 0; i < n; ++i) {
           const double gradient = prepared(g[i], p0[i], s.grad_scale, s.grad_limit, s.l2, s.l1);
           const double m_new = s.beta1 * double(m0[i]) + (1 - double(s.beta1)) * gradient;
@@ -130,7 +130,7 @@ TEST(KernelsOptim, SgdAgainstPlainLoop) {
         fill(p, -1, 1, 1), fill(p0, -1, 1, 1);
         fill(b, -1, 1, 2), fill(b0, -1, 1, 2);
         fill(g, -1, 1, 4);
-        table->sgd(p.data(), g.data(), s.momentum == 0 ? nullptr : b.data(), n, s);
+        training(*table).sgd(p.data(), g.data(), s.momentum == 0 ? nullptr : b.data(), n, s);
         for (std::size_t i = 0; i < n; ++i) {
           const double gradient = prepared(g[i], p0[i], s.grad_scale, s.grad_limit, s.l2, s.l1);
           const double b_new = s.first ? gradient : s.momentum * double(b0[i]) + (1 - double(s.dampening)) * gradient;
@@ -145,7 +145,7 @@ TEST(KernelsOptim, NaNGradientsShow) {
   for (const Table* table : tables()) {
     float p = 1, m = 0, v = 0;
     AdamStep s{1e-3f, 0.9f, 0.999f, 1e-8f, 0.1f, 0.001f, 0, 0, 0, 1, 0.5f};
-    table->adam(&p, &k_nan, &m, &v, 1, s);
+    training(*table).adam(&p, &k_nan, &m, &v, 1, s);
     EXPECT_TRUE(std::isnan(p)) << table->isa;
   }
 }

@@ -146,14 +146,14 @@ TEST(KernelsUnary, BackwardAtEverySizeAndPlace) {
           fill(dx, -2, 2, unsigned(n) + 2);
           fill(before, -2, 2, unsigned(n) + 2);
           for (std::size_t i = 0; i < n; ++i) y[i] = float(c.f(x[i]));
-          table->unary_bwd(c.op, x.data(), y.data(), dy.data(), dx.data(), n, c.a, accumulate);
+          training(*table).unary_bwd(c.op, x.data(), y.data(), dy.data(), dx.data(), n, c.a, accumulate);
           for (std::size_t i = 0; i < n; ++i) {
             const double step = dy[i] * c.slope(x[i]), want = accumulate ? before[i] + step : step;
             const double scale = std::max({std::fabs(step), std::fabs(double(dy[i])), std::fabs(want)});
             ASSERT_NEAR(dx[i], want, k_slope * scale) << where(table, c.name, n, i) << ", x " << x[i];
           }
           if (accumulate) continue;
-          table->unary_bwd(c.op, x.data(), y.data(), dy.data(), dy.data(), n, c.a, false);  // in place of dy
+          training(*table).unary_bwd(c.op, x.data(), y.data(), dy.data(), dy.data(), n, c.a, false);  // in place of dy
           ASSERT_TRUE(same_bits(dx.data(), dy.data(), n * sizeof(float))) << where(table, c.name, n, 0);
         }
 }
@@ -163,13 +163,13 @@ TEST(KernelsUnary, BackwardReadsOnlyWhatItSays) {
   for (const Table* table : tables()) {
     float dy[3] = {1, 2, 3}, dx[3], some[3] = {0.5f, 1, 2};
     for (Unary op : {Unary::exp, Unary::sqrt, Unary::reciprocal, Unary::sigmoid, Unary::tanh})
-      table->unary_bwd(op, nullptr, some, dy, dx, 3, 0, false);
+      training(*table).unary_bwd(op, nullptr, some, dy, dx, 3, 0, false);
     for (Unary op :
          {Unary::neg, Unary::add, Unary::mul, Unary::rsub, Unary::sign, Unary::floor, Unary::ceil, Unary::round})
-      table->unary_bwd(op, nullptr, nullptr, dy, dx, 3, 2, false);
+      training(*table).unary_bwd(op, nullptr, nullptr, dy, dx, 3, 2, false);
     for (float v : dx) EXPECT_EQ(v, 0);
     for (Unary op : {Unary::relu, Unary::gelu, Unary::log, Unary::pow})
-      table->unary_bwd(op, some, nullptr, dy, dx, 3, 2, false);
+      training(*table).unary_bwd(op, some, nullptr, dy, dx, 3, 2, false);
   }
 }
 
@@ -190,7 +190,7 @@ TEST(KernelsUnary, SlopesAtKinks) {
     for (const Kink& k : kinks) {
       const float dy = 3;
       float dx = 0;
-      table->unary_bwd(k.op, &k.x, nullptr, &dy, &dx, 1, k.a, false);
+      training(*table).unary_bwd(k.op, &k.x, nullptr, &dy, &dx, 1, k.a, false);
       EXPECT_EQ(dx, 3 * k.slope) << table->isa << " operation " << int(k.op) << " at " << k.x;
     }
 }

@@ -5,6 +5,6 @@
 
 namespace qorus::kernels {
 
-extern constinit const OptimPart optim_avx2{adam, sgd};
+extern constinit const OptimTraining optim_training_avx2{adam, sgd};
 
 }  // namespace qorus::kernels

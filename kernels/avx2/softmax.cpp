@@ -5,7 +5,7 @@
 
 namespace qorus::kernels {
 
-extern constinit const SoftmaxPart softmax_avx2{softmax,         softmax_bwd,   log_softmax,
-                                                log_softmax_bwd, cross_entropy, cross_entropy_bwd};
+extern constinit const SoftmaxPart softmax_avx2{softmax, log_softmax, cross_entropy};
+extern constinit const SoftmaxTraining softmax_training_avx2{softmax_bwd, log_softmax_bwd, cross_entropy_bwd};
 
 }  // namespace qorus::kernels

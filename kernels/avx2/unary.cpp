@@ -5,6 +5,7 @@
 
 namespace qorus::kernels {
 
-extern constinit const UnaryPart unary_avx2{unary, unary_bwd};
+extern constinit const UnaryPart unary_avx2{unary};
+extern constinit const UnaryTraining unary_training_avx2{unary_bwd};
 
 }  // namespace qorus::kernels

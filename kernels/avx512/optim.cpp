@@ -5,6 +5,6 @@
 
 namespace qorus::kernels {
 
-extern constinit const OptimPart optim_avx512{adam, sgd};
+extern constinit const OptimTraining optim_training_avx512{adam, sgd};
 
 }  // namespace qorus::kernels

@@ -5,7 +5,7 @@
 
 namespace qorus::kernels {
 
-extern constinit const SoftmaxPart softmax_avx512{softmax,         softmax_bwd,   log_softmax,
-                                                  log_softmax_bwd, cross_entropy, cross_entropy_bwd};
+extern constinit const SoftmaxPart softmax_avx512{softmax, log_softmax, cross_entropy};
+extern constinit const SoftmaxTraining softmax_training_avx512{softmax_bwd, log_softmax_bwd, cross_entropy_bwd};
 
 }  // namespace qorus::kernels

@@ -68,6 +68,7 @@ void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float
 
 }  // namespace
 
-extern constinit const NormPart norm_scalar{layer_norm, layer_norm_bwd, rms_norm, rms_norm_bwd};
+extern constinit const NormPart norm_scalar{layer_norm, rms_norm};
+extern constinit const NormTraining norm_training_scalar{layer_norm_bwd, rms_norm_bwd};
 
 }  // namespace qorus::kernels

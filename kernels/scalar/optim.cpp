@@ -41,6 +41,6 @@ void sgd(float* p, const float* g, float* momentum, std::size_t n, const SgdStep
 
 }  // namespace
 
-extern constinit const OptimPart optim_scalar{adam, sgd};
+extern constinit const OptimTraining optim_training_scalar{adam, sgd};
 
 }  // namespace qorus::kernels

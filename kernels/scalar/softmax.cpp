@@ -78,7 +78,7 @@ void cross_entropy_bwd(const float* x, const std::int32_t* target, const float* 
 
 }  // namespace
 
-extern constinit const SoftmaxPart softmax_scalar{softmax,         softmax_bwd,   log_softmax,
-                                                  log_softmax_bwd, cross_entropy, cross_entropy_bwd};
+extern constinit const SoftmaxPart softmax_scalar{softmax, log_softmax, cross_entropy};
+extern constinit const SoftmaxTraining softmax_training_scalar{softmax_bwd, log_softmax_bwd, cross_entropy_bwd};
 
 }  // namespace qorus::kernels

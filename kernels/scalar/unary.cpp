@@ -132,6 +132,7 @@ void unary_bwd(Unary op, const float* x, const float* y, const float* dy, float*
 
 }  // namespace
 
-extern constinit const UnaryPart unary_scalar{unary, unary_bwd};
+extern constinit const UnaryPart unary_scalar{unary};
+extern constinit const UnaryTraining unary_training_scalar{unary_bwd};
 
 }  // namespace qorus::kernels

@@ -4,8 +4,8 @@ module qorus.nn;
 namespace qorus::nn {
 
 Result<Tensor> use(const Param& param, const Shape& shape, const Tensor& x, const char* layer) noexcept {
-  if (param.bound()) return param.tensor;
   Context* context = x.context();
+  if (param.bound()) return context ? param.tensor.in(*context) : param.tensor;
   if (!context || !context->declare)
     return fail(Errc::not_built, layer, "its parameters are not bound: nn::build the model first", x.shape().dims());
   if (!shape.valid()) return fail(Errc::invalid_size, layer, "a parameter would have no valid shape", x.shape().dims());

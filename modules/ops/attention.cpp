@@ -206,7 +206,7 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
               scratch);
     for (std::size_t i = 0; i < count; ++i) {  // ds = p (dp - sum(dp p)) scale
       float* row = ds + i * s.cols;
-      table.softmax_bwd(p + i * s.cols, row, row, 1, last, false);
+      kernels::training().softmax_bwd(p + i * s.cols, row, row, 1, last, false);
       table.unary(kernels::Unary::mul, row, row, last, s.options.scale);
     }
     if (dq) {

@@ -117,8 +117,8 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
   if (s.activation != Activation::none) {
     float* place = grads.out_in_place();
     parallel_elements(grads.context(), n, [&](std::size_t begin, std::size_t end) {
-      kernels::active().unary_bwd(unary_of(s.activation), s.before + begin, s.after + begin, place + begin,
-                                  place + begin, end - begin, 0, false);
+      kernels::training().unary_bwd(unary_of(s.activation), s.before + begin, s.after + begin, place + begin,
+                                    place + begin, end - begin, 0, false);
     });
   }
   const auto out = static_cast<std::int64_t>(s.out), in = static_cast<std::int64_t>(s.in);

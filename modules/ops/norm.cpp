@@ -112,8 +112,8 @@ void rules::layer_norm(const void* saved, Grads& grads) noexcept {
   normalize_rule(*static_cast<const NormSaved*>(saved), grads,
                  [](const NormSaved& s, std::size_t begin, std::size_t count, const float* dy, float* dx, float* dw,
                     float* db, bool accumulate) {
-                   kernels::active().layer_norm_bwd(s.input + begin * s.cols, s.weights, s.mean + begin, s.rstd + begin,
-                                                    dy, dx, dw, db, count, s.cols, accumulate);
+                   kernels::training().layer_norm_bwd(s.input + begin * s.cols, s.weights, s.mean + begin,
+                                                      s.rstd + begin, dy, dx, dw, db, count, s.cols, accumulate);
                  });
 }
 
@@ -121,8 +121,8 @@ void rules::rms_norm(const void* saved, Grads& grads) noexcept {
   normalize_rule(*static_cast<const NormSaved*>(saved), grads,
                  [](const NormSaved& s, std::size_t begin, std::size_t count, const float* dy, float* dx, float* dw,
                     float*, bool accumulate) {
-                   kernels::active().rms_norm_bwd(s.input + begin * s.cols, s.weights, s.rstd + begin, dy, dx, dw,
-                                                  count, s.cols, accumulate);
+                   kernels::training().rms_norm_bwd(s.input + begin * s.cols, s.weights, s.rstd + begin, dy, dx, dw,
+                                                    count, s.cols, accumulate);
                  });
 }
 

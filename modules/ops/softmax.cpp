@@ -46,14 +46,13 @@ Result<Tensor> softmax_rows(const char* op, RuleId id, const Operand& operand, i
   return std::move(*y).freeze(rule(id), {&*x}, SoftmaxSaved{x->grad_ref(), y->f32(), rows, cols});
 }
 
-template <class Pick>
-void softmax_rule(const void* saved, Grads& grads, const Pick& pick) noexcept {
+void softmax_rule(const void* saved, Grads& grads, decltype(kernels::Training::softmax_bwd) kernel) noexcept {
   const auto& s = *static_cast<const SoftmaxSaved*>(saved);
   const Into dx = grads.into(s.x);
   if (!dx) return;
   parallel_chunks(grads.context(), s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
     const std::size_t at = begin * s.cols;
-    pick(kernels::active())(s.output + at, grads.out() + at, dx.data + at, end - begin, s.cols, dx.accumulate);
+    kernel(s.output + at, grads.out() + at, dx.data + at, end - begin, s.cols, dx.accumulate);
   });
 }
 
@@ -83,11 +82,11 @@ Status check_targets(const Context& context, const Tensor& target, std::size_t c
 }  // namespace
 
 void rules::softmax(const void* saved, Grads& grads) noexcept {
-  softmax_rule(saved, grads, [](const kernels::Table& table) { return table.softmax_bwd; });
+  softmax_rule(saved, grads, kernels::training().softmax_bwd);
 }
 
 void rules::log_softmax(const void* saved, Grads& grads) noexcept {
-  softmax_rule(saved, grads, [](const kernels::Table& table) { return table.log_softmax_bwd; });
+  softmax_rule(saved, grads, kernels::training().log_softmax_bwd);
 }
 
 void rules::cross_entropy(const void* saved, Grads& grads) noexcept {
@@ -98,10 +97,10 @@ void rules::cross_entropy(const void* saved, Grads& grads) noexcept {
   float* dloss = grads.out_in_place();
   if (!each) parallel(grads.context(), 1, [&](std::uint32_t, int) { *dloss *= s.factor; });
   parallel_chunks(grads.context(), s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
-    kernels::active().cross_entropy_bwd(s.input + begin * s.cols, s.target + begin, s.log_sum + begin,
-                                        each ? dloss + begin : dloss, each ? 1 : 0, dx.data + begin * s.cols,
-                                        end - begin, s.cols, s.options.label_smoothing, s.options.ignore_index,
-                                        dx.accumulate);
+    kernels::training().cross_entropy_bwd(s.input + begin * s.cols, s.target + begin, s.log_sum + begin,
+                                          each ? dloss + begin : dloss, each ? 1 : 0, dx.data + begin * s.cols,
+                                          end - begin, s.cols, s.options.label_smoothing, s.options.ignore_index,
+                                          dx.accumulate);
   });
 }
 

@@ -50,8 +50,8 @@ void rules::unary(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const UnarySaved*>(saved);
   if (const Into dx = grads.into_out(s.x)) {
     parallel_elements(grads.context(), s.n, [&](std::size_t begin, std::size_t end) {
-      kernels::active().unary_bwd(s.op, s.input + begin, s.output + begin, grads.out() + begin, dx.data + begin,
-                                  end - begin, s.a, dx.accumulate);
+      kernels::training().unary_bwd(s.op, s.input + begin, s.output + begin, grads.out() + begin, dx.data + begin,
+                                    end - begin, s.a, dx.accumulate);
     });
   }
 }

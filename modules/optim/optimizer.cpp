@@ -96,12 +96,12 @@ Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexce
                                 .grad_scale = gradients.scale,
                                 .grad_limit = gradients.limit};
     parallel_chunks(context, floats_, k_piece, [&](std::size_t begin, std::size_t end) {
-      kernels::active().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, end - begin, step);
+      kernels::training().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, end - begin, step);
     });
   } else {
     const kernels::AdamStep step = adam_step(spec_, steps_, gradients);
     parallel_chunks(context, floats_, k_piece, [&](std::size_t begin, std::size_t end) {
-      kernels::active().adam(p.data() + begin, g + begin, m + begin, v + begin, end - begin, step);
+      kernels::training().adam(p.data() + begin, g + begin, m + begin, v + begin, end - begin, step);
     });
   }
   return {};
