@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 
 #include <array>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -102,6 +103,37 @@ TEST_F(Program, TrainsSavesLoadsAndPredicts) {
   const Outcome again = run("qorus train digits --epochs 3 --seed 7 --threads 1 --out " + folder / "again");
   ASSERT_EQ(again.code, 0);
   EXPECT_EQ(read_file(folder / "again"), read_file(model));
+}
+
+TEST_F(Program, InspectShowsAGgufFile) {
+  const std::string file = folder / "tiny.gguf";
+  const auto put = [&](auto value, const std::string& text = "") {
+    std::ofstream out(file, std::ios::binary | std::ios::app);
+    out.write(reinterpret_cast<const char*>(&value), sizeof value);
+    out << text;
+  };
+  put(std::uint32_t{0x46554747});  // "GGUF"
+  put(std::uint32_t{3});
+  put(std::uint64_t{1});  // tensors
+  put(std::uint64_t{1});  // entries
+  put(std::uint64_t{3}, "key");
+  put(std::uint32_t{8});  // a text
+  put(std::uint64_t{5}, "value");
+  put(std::uint64_t{1}, "w");
+  put(std::uint32_t{2});
+  put(std::uint64_t{32});
+  put(std::uint64_t{2});
+  put(std::uint32_t{8});  // q8_0
+  put(std::uint64_t{0}, std::string(11 + 68, '\0'));
+  const Outcome inspect = run("qorus inspect " + file);
+  ASSERT_EQ(inspect.code, 0) << inspect.err;
+  for (const char* words :
+       {"\"value\"", "GGUF version 3, 1 entries", "[2,32]", "Q8_0", "1 tensors, 64 elements, 68 bytes"})
+    EXPECT_NE(inspect.out.find(words), std::string::npos) << words << "\n" << inspect.out;
+  std::ofstream(file, std::ios::binary) << "GGUF and no more";
+  const Outcome broken = run("qorus inspect " + file);
+  EXPECT_EQ(broken.code, 1);
+  EXPECT_NE(broken.err.find("read_gguf"), std::string::npos) << broken.err;
 }
 
 TEST_F(Program, AFullDiskLosesNothing) {

@@ -2,5 +2,6 @@
 export module qorus.io;
 export import qorus.nn;
 export import :safetensors;
+export import :gguf;
 export import :npy;
 export import :model;

@@ -240,4 +240,9 @@ Status append_json_string(List<char>& out, std::string_view text) noexcept {
   return out.push('"');
 }
 
+bool is_control(std::string_view text) noexcept {
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0xff; };
+  return byte(0) < 0x20 || byte(0) == 0x7f || (byte(0) == 0xc2 && byte(1) < 0xa0);
+}
+
 }  // namespace qorus::io

@@ -32,7 +32,7 @@ void add_predict(CLI::App& app, Options& options) {
 }
 
 void add_inspect(CLI::App& app, Options& options) {
-  CLI::App* inspect = app.add_subcommand("inspect", "List the tensors of a safetensors file");
+  CLI::App* inspect = app.add_subcommand("inspect", "List what a safetensors or GGUF file holds");
   inspect->add_option("file", options.model, "The file")->required()->type_name("FILE");
   inspect->callback([&options] { options.command = Command::inspect; });
 }
