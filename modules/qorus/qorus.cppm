@@ -8,3 +8,4 @@ export import qorus.optim;
 export import qorus.data;
 export import qorus.train;
 export import qorus.io;
+export import qorus.text;

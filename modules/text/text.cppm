@@ -1,0 +1,5 @@
+// qorus.text: text to tokens and back.
+export module qorus.text;
+export import qorus.memory;
+export import :tokenizer;
+export import :load;

@@ -1,0 +1,145 @@
+// qorus.text on the files that vocabularies come in, small ones made here: what they hold, and what happens when they are damaged.
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tests/files.h"
+#include "tests/testing.h"
+
+import qorus.text;
+
+using namespace qorus;
+using Ids = std::vector<std::int32_t>;
+
+namespace {
+
+Ids encode(const Result<text::Tokenizer>& tokenizer, std::string_view text, const text::EncodeOptions& options = {}) {
+  const auto ids = tokenizer->encode(text, options);
+  EXPECT_OK(ids);
+  return ids ? Ids(ids->begin(), ids->end()) : Ids();
+}
+
+std::string varint(std::uint64_t value) {
+  std::string made;
+  for (; value >= 128; value >>= 7) made += static_cast<char>(value | 128);
+  return made + static_cast<char>(value);
+}
+std::string field(unsigned number, const std::string& bytes) {
+  return varint(number << 3 | 2) + varint(bytes.size()) + bytes;
+}
+std::string field(unsigned number, std::uint64_t value) { return varint(number << 3) + varint(value); }
+template <class T>
+std::string raw(T value) {
+  return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+std::string sentencepiece() {
+  std::string made;
+  const auto piece = [&](const std::string& text, float score, std::uint64_t kind) {
+    made += field(1, field(1, text) + varint(2 << 3 | 5) + raw(score) + field(3, kind));
+  };
+  piece("<unk>", 0, 2);
+  piece("<s>", 0, 3);
+  piece("</s>", 0, 3);
+  piece("<0x41>", 0, 6);
+  piece("▁a", -1, 1);
+  piece("▁", -2, 1);
+  piece("a", -3, 1);
+  return made + field(2, field(3, std::uint64_t{2}) + field(41, std::uint64_t{1})) +
+         field(3, field(3, std::uint64_t{1}) + field(4, std::uint64_t{0}));
+}
+std::string llama2c() {
+  std::string made = raw(std::int32_t{7});
+  const auto piece = [&](const std::string& text) {
+    made += raw(0.5f) + raw(static_cast<std::int32_t>(text.size())) + text;
+  };
+  for (const char* special : {"<unk>", "<s>", "</s>"}) piece(special);
+  char name[8];
+  for (int b = 0; b < 256; ++b) {
+    std::snprintf(name, sizeof name, "<0x%02X>", b);
+    piece(name);
+  }
+  piece(" a");
+  return made;
+}
+constexpr const char* k_json =
+    R"({"added_tokens":[{"id":4,"content":"<|end|>","special":true,"lstrip":false,"rstrip":true}],
+  "normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\p{N}"},
+  "behavior":"Isolated","invert":false},{"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},"decoder":{"type":"ByteLevel"},
+  "post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"SpecialToken":{"id":"<|end|>"}}]},
+  "model":{"type":"BPE","unk_token":"\u0120","vocab":{"a":0,"b":1,"ab":2,"\u0120":3},"merges":["a b"]}})";
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+}  // namespace
+
+TEST(TextFiles, WhatTheyHold) {
+  const auto model = text::from_sentencepiece(bytes_of(sentencepiece()));
+  ASSERT_OK(model);
+  EXPECT_EQ(encode(model, "aaA€", {.bos = true}), (Ids{1, 4, 6, 3, 0}));
+  EXPECT_TRUE(model->adds_bos());
+  const auto stories = text::from_llama2c(bytes_of(llama2c()));
+  ASSERT_OK(stories);
+  EXPECT_EQ(encode(stories, "b"), (Ids{3 + ' ', 3 + 'b'}));
+  const auto json = text::from_json(k_json);
+  ASSERT_OK(json);
+  EXPECT_EQ(encode(json, "ab a<|end|>  b", {.eos = true, .special = true}), (Ids{2, 3, 0, 4, 1, 4}));
+  EXPECT_EQ(json->eos(), 4);
+  EXPECT_TRUE(json->adds_eos());
+  const auto ranks = text::from_tiktoken("YQ== 0\nYg== 1\nYWI= 2\n", "cl100k");
+  ASSERT_OK(ranks);
+  EXPECT_EQ(encode(ranks, "abb"), (Ids{2, 1}));
+  EXPECT_FAILS(text::from_tiktoken("YQ== 0\nYg== 2\n", "cl100k"), Errc::corrupt);
+  EXPECT_FAILS(text::from_tiktoken("YQ==", "cl100k"), Errc::corrupt);
+}
+
+// Each byte changed, each length cut: a tokenizer or an error, and the tokenizer works.
+TEST(TextFiles, DamagedAnywhere) {
+  const auto use = [](const Result<text::Tokenizer>& tokenizer) {
+    if (!tokenizer) {
+      EXPECT_NE(tokenizer.error().code, Errc::ok);
+      return;
+    }
+    for (const char* text : {"ab a <|end|> A€", "<s>"}) {
+      const auto ids = tokenizer->encode(text, {.special = true});
+      if (ids) EXPECT_OK(tokenizer->decode(ids->span()));
+    }
+  };
+  qorus_test::sweep(sentencepiece(), [&](const std::string& bytes) { use(text::from_sentencepiece(bytes_of(bytes))); });
+  qorus_test::sweep(llama2c(), [&](const std::string& bytes) { use(text::from_llama2c(bytes_of(bytes))); });
+  qorus_test::sweep(k_json, [&](const std::string& bytes) { use(text::from_json(bytes)); });
+  qorus_test::sweep("YQ== 0\nYg== 1\nYWI= 2\n",
+                    [&](const std::string& bytes) { use(text::from_tiktoken(bytes, "cl100k")); });
+}
+
+TEST(TextFiles, JsonThatIsNoneOrTooMuch) {
+  for (const char* text : {"", "{", "{}", "[]", "{\"model\":1}", "{\"model\":{}}",
+                           "{\"model\":{\"vocab\":{\"a\":9999999999}}}", "nul", "{\"a\":01}"}) {
+    EXPECT_FAILS(text::from_json(text), Errc::corrupt);
+  }
+  EXPECT_FAILS(text::from_json(std::string(100000, '[')), Errc::corrupt);
+  std::string other = k_json;
+  other.replace(other.find("NFC"), 3, "XYZ");
+  EXPECT_FAILS_SAYING(text::from_json(other), "XYZ");
+  other = k_json;
+  other.replace(other.find("p{N}"), 4, "p{Q}");
+  EXPECT_FAILS_SAYING(text::from_json(other), "p{Q}");
+}
+
+TEST(TextFiles, OpenNamesTheFile) {
+  qorus_test::TemporaryFolder folder;
+  const std::string path = folder / "tokenizer";
+  for (const std::string& bytes : {sentencepiece(), llama2c(), std::string("  ") + k_json}) {
+    qorus_test::write_file(path, bytes);
+    EXPECT_OK(text::open(path));
+  }
+  for (const std::string& bytes : {std::string(), std::string("x"), std::string("{}"), std::string("\n\x05hello")}) {
+    qorus_test::write_file(path, bytes);
+    EXPECT_FAILS_SAYING(text::open(path), "tokenizer");
+  }
+  EXPECT_FAILS(text::open(folder / "none"), Errc::not_found);
+}
