@@ -50,5 +50,6 @@ using OnnxTable = std::map<std::string, OnnxMapping>;
 void add_elementwise(OnnxTable& table);
 void add_reductions(OnnxTable& table);
 void add_structure(OnnxTable& table);
+void add_blocks(OnnxTable& table);
 
 }  // namespace qorus_test

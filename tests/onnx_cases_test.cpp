@@ -26,6 +26,7 @@ const OnnxTable& table() {
     add_elementwise(t);
     add_reductions(t);
     add_structure(t);
+    add_blocks(t);
     return t;
   }();
   return all;

@@ -108,21 +108,6 @@ Standardised standardise(const Operand& x, const ops::Axes& axes, double epsilon
   return {ops::mul(ops::sub(x, mean), scale), mean, scale};
 }
 
-Outputs layer_norm(Call& call) {
-  const auto axes = axes_from(static_cast<int>(call.c.integer("axis", -1)), call.rank(0));
-  auto s = standardise(call.in(0), ops::Axes(std::span<const int>(axes)), call.c.number("epsilon", 1e-5));
-  auto y = ops::mul(s.y, call.in(1));
-  return {call.c.has_input(2) ? ops::add(y, call.in(2)) : y, s.mean, s.scale};
-}
-
-Outputs rms_norm(Call& call) {
-  const auto axes = axes_from(static_cast<int>(call.c.integer("axis", -1)), call.rank(0));
-  auto x = call.in(0);
-  auto mean = ops::mean(ops::square(x), ops::Axes(std::span<const int>(axes)), true);
-  return {
-      ops::mul(ops::div(x, ops::sqrt(ops::add(mean, static_cast<float>(call.c.number("epsilon", 1e-5))))), call.in(1))};
-}
-
 // [C] seen as [C, 1, 1, …], to go with [N, C, d1, d2, …].
 Result<Tensor> by_channel(const Operand& x, int rank) {
   Result<Tensor> y = ops::contiguous(x);
@@ -239,8 +224,6 @@ void add_reductions(OnnxTable& table) {
   table["Hardmax"] = hardmax;
   table["MatMul"] = [](Call& call) { return Outputs{ops::matmul(call.in(0), call.in(1))}; };
   table["Gemm"] = gemm;
-  table["LayerNormalization"] = layer_norm;
-  table["RMSNormalization"] = rms_norm;
   table["InstanceNormalization"] = instance_norm;
   table["GroupNormalization"] = group_norm;
   table["BatchNormalization"] = batch_norm;
