@@ -153,3 +153,28 @@ TEST(TextSuites, StoriesFromLlama2c) {
   EXPECT_EQ(encode(*tokenizer, expected["prompt"].text, {.bos = true}), expected["prompt_ids_with_bos"].ids());
   EXPECT_EQ(decode(*tokenizer, expected["prompt_ids_with_bos"].ids()), expected["prompt"].text);
 }
+
+// Whatever vocabularies of GGUF the folder holds with a suite of texts.
+TEST(TextSuites, EveryGgufVocabulary) {
+  QORUS_NEEDS_DATA("tokenizer-vocab");
+  for (const char* name : {"gpt-2", "llama-spm", "llama-bpe", "phi-3", "falcon", "mpt", "starcoder", "refact", "qwen2",
+                           "command-r", "deepseek-llm", "deepseek-coder", "bert-bge"}) {
+    const std::string path = data_path(std::string("tokenizer-vocab/ggml-vocab-") + name + ".gguf");
+    if (!qorus_test::exists(path)) continue;
+    SCOPED_TRACE(name);
+    const auto tokenizer = text::open(path);
+    ASSERT_OK(tokenizer);
+    const auto suite = read_suite(path);
+    EXPECT_FALSE(suite.empty());
+    run_suite(*tokenizer, suite, std::string(name) != "bert-bge");
+  }
+}
+
+TEST(TextSuites, LongTextsFromGguf) {
+  QORUS_NEEDS_DATA("tokenizer-vocab/long/expected.json");
+  for (const char* name : {"gpt-2", "llama-spm"}) {
+    const auto tokenizer = text::open(data_path(std::string("tokenizer-vocab/ggml-vocab-") + name + ".gguf"));
+    ASSERT_OK(tokenizer);
+    run_suite(*tokenizer, long_cases(name));
+  }
+}

@@ -7,6 +7,8 @@ module;
 #include <span>
 #include <string_view>
 module qorus.text;
+import qorus.io;
+import :gguf;
 import :load;
 import :tokenizer;
 
@@ -263,18 +265,23 @@ Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_toke
 }
 
 Result<Tokenizer> open(std::string_view path) noexcept {
+  const auto named = [&](Result<Tokenizer> made) -> Result<Tokenizer> {
+    if (made || made.error().subject[0]) return made;
+    return fail(made.error().about(path));
+  };
   auto file = MappedFile::open(path);
   if (!file) return fail(file.error());
   const auto bytes = file->bytes();
   const std::string_view text = text_of(bytes);
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
   // A .model begins with a piece: field 1, a message. A llama2.c file begins with a length that is some dozens.
-  auto made = begin != text.npos && text[begin] == '{' ? from_json(text)
-              : text.starts_with('\n') && !text.substr(1, 3).starts_with(std::string_view("\0\0\0", 3))
-                  ? from_sentencepiece(bytes)
-                  : from_llama2c(bytes);
-  if (!made) return fail(made.error().subject[0] ? made.error() : made.error().about(path));
-  return made;
+  if (text.starts_with("GGUF")) {
+    auto gguf = io::read_gguf(path);
+    return gguf ? named(from_gguf(*gguf)) : fail(gguf.error());
+  }
+  if (begin != text.npos && text[begin] == '{') return named(from_json(text));
+  const bool small_number = text.substr(1, 3) == std::string_view("\0\0\0", 3);
+  return named(text.starts_with('\n') && !small_number ? from_sentencepiece(bytes) : from_llama2c(bytes));
 }
 
 }  // namespace qorus::text

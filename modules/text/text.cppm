@@ -3,3 +3,4 @@ export module qorus.text;
 export import qorus.memory;
 export import :tokenizer;
 export import :load;
+export import :gguf;
