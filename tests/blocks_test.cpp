@@ -70,7 +70,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 TEST(Blocks, DecodeWhatTheLayoutSays) {
   // One block of each kind of layout, most of its bytes 0, worked out by hand.
-  const auto element = [](Quant quant, std::vector<std::pair<int, int>> set, std::size_t i) {
+  const auto element = [](Quant quant, const std::vector<std::pair<int, int>>& set, std::size_t i) {
     Bytes bytes(block_of(quant).bytes);
     for (const auto& [at, value] : set) bytes[std::size_t(at)] = std::uint8_t(value);
     return decoded(tables()[0], quant, bytes)[i];

@@ -61,14 +61,14 @@ std::string gguf(const std::vector<std::string>& entries, const std::vector<std:
 }
 // Something of everything.
 std::string small_file() {
-  return gguf({entry("general.architecture", k_text, text("tiny")), entry("a", 0, "\xfe"), entry("b", 1, "\xfe"),
-               entry("c", 2, raw(std::uint16_t{65535})), entry("d", 3, raw(std::int16_t{-2})),
-               entry("e", 4, u32(4000000000u)), entry("f", 5, raw(std::int32_t{-7})), entry("g", 6, raw(0.5f)),
-               entry("h", 7, "\1"), entry("i", 10, u64(1ull << 40)), entry("j", 11, raw(std::int64_t{-1})),
-               entry("k", 12, raw(0.25)), array("tokens", k_text, 3, text("a") + text("") + text("\xff\0x")),
-               array("scores", 6, 2, raw(1.5f) + raw(-2.0f)), array("kinds", 5, 2, raw(3) + raw(-4)),
-               array("flags", 7, 2, std::string("\1\0", 2))},
-              {tensor("w", {32, 2}, 2, 0), tensor("b", {3}, 0, 64)}, 64 + 12);
+  return gguf(
+      {entry("general.architecture", k_text, text("tiny")), entry("a", 0, "\xfe"), entry("b", 1, "\xfe"),
+       entry("c", 2, raw(std::uint16_t{65535})), entry("d", 3, raw(std::int16_t{-2})), entry("e", 4, u32(4000000000u)),
+       entry("f", 5, raw(std::int32_t{-7})), entry("g", 6, raw(0.5f)), entry("h", 7, "\1"),
+       entry("i", 10, u64(1ull << 40)), entry("j", 11, raw(std::int64_t{-1})), entry("k", 12, raw(0.25)),
+       array("tokens", k_text, 3, text("a") + text("") + text("\xff")), array("scores", 6, 2, raw(1.5f) + raw(-2.0f)),
+       array("kinds", 5, 2, raw(3) + raw(-4)), array("flags", 7, 2, std::string("\1\0", 2))},
+      {tensor("w", {32, 2}, 2, 0), tensor("b", {3}, 0, 64)}, 64 + 12);
 }
 
 class GgufFile : public testing::Test {

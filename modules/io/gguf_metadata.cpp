@@ -36,7 +36,7 @@ auto visit(const GgufEntry& entry, std::size_t i, const F& f) noexcept {
   switch (entry.type) {
     case GgufType::u8:
     case GgufType::boolean: return f(load<std::uint8_t>(entry.data, i));
-    case GgufType::i8: return f(load<std::int8_t>(entry.data, i));
+    case GgufType::i8: return f(+load<std::int8_t>(entry.data, i));
     case GgufType::u16: return f(load<std::uint16_t>(entry.data, i));
     case GgufType::i16: return f(load<std::int16_t>(entry.data, i));
     case GgufType::u32: return f(load<std::uint32_t>(entry.data, i));
