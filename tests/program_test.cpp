@@ -44,7 +44,7 @@ class Program : public testing::Test {
 TEST_F(Program, HelpAndVersion) {
   const Outcome help = run("qorus --help"), version = run("qorus --version"), train = run("qorus train --help");
   EXPECT_EQ(help.code, 0);
-  for (const char* word : {"train", "predict", "inspect", "Exit codes"})
+  for (const char* word : {"train", "predict", "inspect", "tokenize", "Exit codes"})
     EXPECT_NE(help.out.find(word), std::string::npos) << word;
   EXPECT_EQ(version.code, 0);
   EXPECT_EQ(version.out.rfind("qorus ", 0), 0u);
@@ -56,7 +56,8 @@ TEST_F(Program, HelpAndVersion) {
 TEST_F(Program, WrongUsageIsExitCode2) {
   for (const char* line : {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0",
                            "qorus train digits --epochs 0", "qorus train digits --epochs x", "qorus predict",
-                           "qorus inspect", "qorus train digits --lr -1", "qorus train digits --nonsense"}) {
+                           "qorus inspect", "qorus train digits --lr -1", "qorus train digits --nonsense", "qorus tokenize", "qorus tokenize x",
+                           "qorus tokenize x --text a --file b", "qorus tokenize x --file ''"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line;
     EXPECT_EQ(outcome.out, "") << line;
@@ -75,6 +76,8 @@ TEST_F(Program, FailuresAreExitCode1WithTheReason) {
       {"qorus inspect " + folder / "text", "text"},
       {"qorus inspect " + folder.path(), "regular file"},
       {"qorus predict " + folder / "text", "text"},
+      {"qorus tokenize " + folder / "text" + " --text a", "text"},
+      {"qorus tokenize " + folder / "nothing" + " --text a", "nothing"},
       {"qorus train digits --epochs 1 --hidden 4 --out " + folder / "no/such/folder/model", "folder"},
   };
   for (const auto& c : cases) {
@@ -155,6 +158,32 @@ TEST_F(Program, MnistReaches98PercentIn5Epochs) {
   const Outcome train = run("qorus train mnist --epochs 5 --data " + qorus_test::data_path("mnist"));
   ASSERT_EQ(train.code, 0) << train.err;
   EXPECT_GE(accuracy_in(train.out), 98.0) << train.out;
+}
+
+TEST_F(Program, Tokenizes) {
+  QORUS_NEEDS_DATA("tokenizer-vocab/llama2-tokenizer.model");
+  for (const char* name : {"tokenizer-vocab/ggml-vocab-llama-spm.gguf", "tokenizer-vocab/llama2-tokenizer.model"}) {
+    const std::string command = "qorus tokenize " + qorus_test::data_path(name);
+    const Outcome plain = run(command + " --text 'Hello world'");
+    EXPECT_EQ(plain.code, 0) << plain.err;
+    EXPECT_EQ(plain.out, "15043 3186\n");
+    EXPECT_EQ(run(command + " --bos --text 'Hello world'").out, "1 15043 3186\n");
+    EXPECT_EQ(run(command + " --text ''").out, "\n");
+    EXPECT_EQ(run(command + " --special --text '</s>'").out, "2\n");
+    EXPECT_NE(run(command + " --text '</s>'").out, "2\n");
+    const std::string text = std::string("a\xff\0b\r\n  \xe2\x82\xac", 11);
+    std::ofstream(folder / "text", std::ios::binary) << text;
+    const Outcome ids = run(command + " --file " + folder / "text");
+    std::ofstream(folder / "ids") << ids.out;
+    EXPECT_EQ(run(command + " --decode --file " + folder / "ids").out, text);
+    EXPECT_EQ(run(command + " --decode --text '15043, 3186'").out, "Hello world");
+    EXPECT_EQ(run(command + " --decode --text '99999999'").code, 1);
+    EXPECT_EQ(run(command + " --decode --text '1x'").code, 1);
+  }
+  const Outcome gpt2 = run("qorus tokenize " + qorus_test::data_path("tokenizer-json/gpt2/tokenizer.json") + " --text 'How are you doing?'");
+  EXPECT_EQ(gpt2.out, "2437 389 345 1804 30\n");
+  const Outcome stories = run("qorus tokenize " + qorus_test::data_path("models/stories260K/tok512.bin") + " --bos --text 'Once upon a time'");
+  EXPECT_EQ(stories.out, "1 403 407 261 378\n");
 }
 
 TEST_F(Program, ExamplesRun) {

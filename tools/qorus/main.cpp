@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
     case Command::train: return train_command(options);
     case Command::predict: return predict_command(options);
     case Command::inspect: return inspect_command(options);
+    case Command::tokenize: return tokenize_command(options);
   }
   return 2;
 }

@@ -37,6 +37,19 @@ void add_inspect(CLI::App& app, Options& options) {
   inspect->callback([&options] { options.command = Command::inspect; });
 }
 
+void add_tokenize(CLI::App& app, Options& options) {
+  CLI::App* tokenize = app.add_subcommand("tokenize", "Print the ids of a text by a model's vocabulary, or the text of ids");
+  tokenize->add_option("model", options.model, "GGUF, tokenizer.json, SentencePiece .model, or llama2.c's tokenizer.bin")->required()->type_name("FILE");
+  CLI::Option_group* input = tokenize->add_option_group("input", "One of these");
+  input->add_option("--text", options.text, "The text itself")->type_name("TEXT");
+  input->add_option("--file", options.file, "A file with the text; - is the standard input")->check(CLI::Validator([](std::string& name) { return name.empty() ? "no name" : std::string(); }, "FILE"))->type_name("FILE");
+  input->require_option(1);
+  tokenize->add_flag("--bos", options.bos, "Begin with the vocabulary's BOS");
+  tokenize->add_flag("--special", options.special, "Take control pieces that the text spells out for what they are; with --decode, show them");
+  tokenize->add_flag("--decode", options.decode, "The text holds ids, with blanks or commas between: print what they mean, to the byte");
+  tokenize->callback([&options] { options.command = Command::tokenize; });
+}
+
 }  // namespace
 
 int parse_options(int argc, char** argv, Options& options) {
@@ -47,6 +60,7 @@ int parse_options(int argc, char** argv, Options& options) {
   add_train(app, options);
   add_predict(app, options);
   add_inspect(app, options);
+  add_tokenize(app, options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
