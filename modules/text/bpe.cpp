@@ -235,12 +235,11 @@ class WordEncoder {
   bool unknown_ = false;
 };
 
-// The end of the word at `at`: blanks, then all up to the next one.
-const char* spaced_word(const char* at, const char* end) noexcept {
-  while (at != end && *at == ' ') ++at;
-  if (at == end) return end;
-  const void* next = std::memchr(at, ' ', static_cast<std::size_t>(end - at));
-  return next ? static_cast<const char*>(next) : end;
+// The end of the stretch at `at` in which any two neighbours may merge.
+const char* joined_word(const Model& model, const char* at, const char* end) noexcept {
+  do ++at;
+  while (at != end && model.joined(at[-1], at[0]));
+  return at;
 }
 
 template <class Find>
@@ -250,7 +249,7 @@ Status encode_chars_by(const Model& model, std::string_view text, Scratch& scrat
   if (auto ok = words.begin(text); !ok) return ok;
   const char *at = text.data(), *const end = at + text.size();
   while (at != end) {
-    const char* next = model.words_begin_with_space ? spaced_word(at, end) : end;
+    const char* next = joined_word(model, at, end);
     if (auto ok = words.word(at, next); !ok) return ok;
     at = next;
   }

@@ -66,7 +66,7 @@ class Builder {
     using Step = Status (Builder::*)();
     for (const Step step :
          {&Builder::copy_settings, &Builder::copy_pieces, &Builder::index_pieces, &Builder::read_scores,
-          &Builder::read_merges, &Builder::index_special, &Builder::index_dictionary, &Builder::check_words}) {
+          &Builder::read_merges, &Builder::index_special, &Builder::index_dictionary, &Builder::index_joins}) {
       if (auto ok = (this->*step)(); !ok) return ok;
     }
     return {};
@@ -304,17 +304,17 @@ class Builder {
     return m_.dictionary.build(m_.algorithm == Algorithm::unigram ? m_.text : m_.spelled, ids.span());
   }
 
-  // Whether every piece that a merge may make stays within a word and the spaces before it.
-  [[nodiscard]] Status check_words() noexcept {
+  // Which bytes may stand beside each other in what merges make.
+  [[nodiscard]] Status index_joins() noexcept {
     if (m_.algorithm != Algorithm::char_bpe) return {};
-    m_.words_begin_with_space = true;
+    if (auto ok = m_.joins.resize(256 * 4); !ok) return ok;
     for (std::size_t i = 0; i < m_.kinds.size(); ++i) {
-      if (m_.kinds[i] == PieceKind::control || m_.kinds[i] == PieceKind::byte || m_.kinds[i] == PieceKind::unknown)
-        continue;
       if (m_.by_scores && m_.kinds[i] != PieceKind::normal) continue;
       const std::string_view text = m_.text[i];
-      const std::size_t word = text.find_first_not_of(' ');
-      if (word != text.npos && text.find(' ', word) != text.npos) m_.words_begin_with_space = false;
+      for (std::size_t at = 1; at < text.size(); ++at) {
+        const auto left = static_cast<std::uint8_t>(text[at - 1]), right = static_cast<std::uint8_t>(text[at]);
+        m_.joins[left * 4u + right / 64u] |= std::uint64_t{1} << (right % 64u);
+      }
     }
     return {};
   }

@@ -33,6 +33,7 @@ constexpr CharRange k_cased_letters[] = {
 };
 
 [[nodiscard]] inline bool is_cased_letter(std::uint32_t code) noexcept {
+  if (code < 128) return (code | 32) >= 'a' && (code | 32) <= 'z';
   const auto* range = std::lower_bound(std::begin(k_cased_letters), std::end(k_cased_letters), code,
                                        [](const CharRange& r, std::uint32_t wanted) { return r.last < wanted; });
   return range != std::end(k_cased_letters) && range->first <= code;

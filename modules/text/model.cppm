@@ -56,8 +56,7 @@ struct Model {
   PieceTable by_spelling, by_text;
   MergeTable merges;
   bool by_scores = false;
-  bool words_begin_with_space =
-      false;  // char_bpe: no piece goes on over the begin of a word, so that words can be merged alone
+  List<std::uint64_t> joins;  // char_bpe: a bit for every two bytes that stand beside each other in a piece
   std::array<std::int32_t, 256> byte_ids{};
   PrefixIndex special;     // pieces to be found in the text before all else
   PrefixIndex dictionary;  // unigram, wordpiece
@@ -70,6 +69,11 @@ struct Model {
        has_user_defined = false;
   List<std::uint8_t> strips;  // per piece: 1 left, 2 right; empty if none does
 
+  // char_bpe: whether a piece, or a character, may have `left` and then `right`: otherwise the text can be cut between them.
+  [[nodiscard]] inline bool joined(char left, char right) const noexcept {
+    const auto a = static_cast<std::uint8_t>(left), b = static_cast<std::uint8_t>(right);
+    return (b & 0xc0) == 0x80 || (joins[a * 4u + b / 64u] >> (b % 64u) & 1) != 0;
+  }
   [[nodiscard]] PieceKind kind(std::int32_t id) const noexcept { return kinds[static_cast<std::size_t>(id)]; }
   [[nodiscard]] bool has(std::int64_t id) const noexcept {
     return id >= 0 && static_cast<std::uint64_t>(id) < kinds.size();
