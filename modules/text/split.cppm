@@ -43,7 +43,8 @@ enum class Pattern : std::uint8_t {
 struct Splitter {
   static constexpr std::size_t k_most = 8;
   std::array<Pattern, k_most> patterns{};
-  std::uint8_t count = 0;  // 0: the text is one word
+  std::uint8_t count = 0;   // 0: the text is one word
+  bool keeps_words = true;  // none of the patterns cuts a word of ASCII letters, with a space before it or not
 
   // Errors: unsupported (more than 8).
   [[nodiscard]] Status add(Pattern pattern) noexcept;
@@ -54,9 +55,16 @@ struct Splitter {
   }
 
  private:
+  [[nodiscard]] static inline bool plain_word(const char* at, const char* end) noexcept {
+    if (at != end && *at == ' ') ++at;
+    if (at == end) return false;
+    while (at != end && (*at | 32) >= 'a' && (*at | 32) <= 'z') ++at;
+    return at == end;
+  }
   template <class F>
   [[nodiscard]] Status level(std::size_t depth, const char* at, const char* end, F& visit) const noexcept {
-    if (depth == count) return at == end ? Status{} : visit(at, end);
+    if (depth == count || (depth > 0 && keeps_words && plain_word(at, end)))
+      return at == end ? Status{} : visit(at, end);
     while (at != end) {
       const char* next = scan(patterns[depth], at, end);
       auto ok = depth + 1 == count ? visit(at, next) : level(depth + 1, at, next, visit);

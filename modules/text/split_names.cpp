@@ -158,6 +158,7 @@ bool same(std::string_view expression, std::string_view known) noexcept {
 Status Splitter::add(Pattern pattern) noexcept {
   if (count == k_most) return fail(Errc::unsupported, "tokenizer", "a pre-tokenizer of more than 8 steps");
   patterns[count++] = pattern;
+  keeps_words = keeps_words && pattern != gpt4o && pattern != tekken;
   return {};
 }
 
