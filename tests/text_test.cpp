@@ -305,6 +305,22 @@ TEST(Text, UserDefinedPiecesAreAlwaysFoundTheLongestFirst) {
   EXPECT_TRUE(tokenizer->is_control(strip[0]));
 }
 
+// As SentencePiece has it: the text goes on after such a piece, with no prefix of its own and with its spaces.
+TEST(Text, APrefixMayComeOnce) {
+  Vocabulary v = characters();
+  v.add("<x>", PieceKind::user_defined);
+  v.spec.prefix_once = v.spec.squeeze_spaces = true;
+  const auto tokenizer = v.create();
+  ASSERT_OK(tokenizer);
+  EXPECT_EQ(pieces(tokenizer, "a<x>a"), (Pieces{"▁a", "<x>", "a"}));
+  EXPECT_EQ(pieces(tokenizer, "<x>"), (Pieces{"▁", "<x>"}));
+  EXPECT_EQ(pieces(tokenizer, "  a  <x>  b <x> "), (Pieces{"▁a", "▁", "<x>", "▁", "b", "▁", "<x>"}));
+  v.spec.prefix_once = v.spec.squeeze_spaces = false;
+  const auto each = v.create();
+  ASSERT_OK(each);
+  EXPECT_EQ(pieces(each, "a<x>a"), (Pieces{"▁a", "<x>", "▁a"}));
+}
+
 TEST(Text, UnigramTakesTheMostProbablePath) {
   Vocabulary v;
   v.spec = {.algorithm = text::Algorithm::unigram, .unknown = 0, .space_prefix = true, .squeeze_spaces = true};

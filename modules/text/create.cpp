@@ -82,6 +82,7 @@ class Builder {
     m_.add_bos = spec_.add_bos;
     m_.add_eos = spec_.add_eos;
     m_.space_prefix = spec_.space_prefix;
+    m_.prefix_once = spec_.prefix_once;
     m_.space_suffix = spec_.space_suffix;
     m_.squeeze_spaces = spec_.squeeze_spaces;
     m_.space_marker = spec_.space_marker;

@@ -83,7 +83,7 @@ class SentencePieceReader {
     spec_.unknown = 0;
     spec_.bos = 1;
     spec_.eos = 2;
-    spec_.space_prefix = spec_.squeeze_spaces = true;
+    spec_.space_prefix = spec_.prefix_once = spec_.squeeze_spaces = true;
     for (Fields fields(bytes); !fields.done();) {
       const auto field = fields.next();
       if (!field) return fail(field.error());

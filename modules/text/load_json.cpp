@@ -247,6 +247,7 @@ class JsonReader {
       if (type == "Metaspace" && spec_.algorithm != Algorithm::byte_bpe) {
         const std::string_view scheme = step["prepend_scheme"].string();
         spec_.space_prefix = scheme.empty() ? step["add_prefix_space"].flag(true) : scheme != "never";
+        spec_.prefix_once = scheme == "first";
         return {};
       }
       return unsupported("a pre-tokenizer that is not known", type);

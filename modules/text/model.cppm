@@ -64,9 +64,9 @@ struct Model {
   Splitter splitter;
   CharacterMap character_map;
   std::int32_t bos = -1, eos = -1, unknown = -1;
-  bool add_bos = false, add_eos = false, space_prefix = false, space_suffix = false, squeeze_spaces = false,
-       space_marker = true, whole_words = false, fuse_unknown = true, compose = false, lower_case = true,
-       has_user_defined = false;
+  bool add_bos = false, add_eos = false, space_prefix = false, prefix_once = false, space_suffix = false,
+       squeeze_spaces = false, space_marker = true, whole_words = false, fuse_unknown = true, compose = false,
+       lower_case = true, has_user_defined = false;
   List<std::uint8_t> strips;  // per piece: 1 left, 2 right; empty if none does
 
   // char_bpe: whether a piece, or a character, may have `left` and then `right`: otherwise the text can be cut between them.
@@ -95,8 +95,13 @@ struct Maker {
 [[nodiscard]] Status encode_wordpiece(const Model& model, std::string_view text, Scratch& scratch,
                                       List<std::int32_t>& ids) noexcept;
 
+// Where a stretch stands: at the begin of its text, at the end of it.
+struct Place {
+  bool first = true, last = true;
+};
 // The text as the vocabulary wants it, in scratch.text or as it was: character map or form, spaces, prefix.
-[[nodiscard]] Result<std::string_view> normalized(const Model& model, std::string_view text, Scratch& scratch) noexcept;
+[[nodiscard]] Result<std::string_view> normalized(const Model& model, std::string_view text, const Place& place,
+                                                  Scratch& scratch) noexcept;
 
 // Collects ids. What no piece covers becomes the pieces of its bytes, or the unknown piece: one for all neighbours if the model says so.
 struct Emitter {

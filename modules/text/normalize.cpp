@@ -17,7 +17,7 @@ constexpr std::string_view k_marker = "\xe2\x96\x81";  // U+2581, how SentencePi
 // Collects a text with its spaces as the model wants them.
 class Spacer {
  public:
-  Spacer(const Model& model, List<char>& out) noexcept : model_(model), out_(out) {}
+  Spacer(const Model& model, const Place& place, List<char>& out) noexcept : model_(model), place_(place), out_(out) {}
 
   [[nodiscard]] Status add(std::string_view text) noexcept {
     while (!text.empty()) {
@@ -33,13 +33,17 @@ class Spacer {
     return {};
   }
   [[nodiscard]] Status finish() noexcept {
-    if (!out_.empty() && model_.space_prefix && model_.space_suffix) return out_.push(' ');
-    return {};
+    if (!place_.last) {  // a piece follows: it comes after the spaces, and after the prefix
+      if (auto ok = begin(); !ok) return ok;
+      return waiting_ ? out_.push(' ') : Status{};
+    }
+    const bool suffix = model_.space_prefix && model_.space_suffix && !out_.empty();
+    return suffix ? out_.push(' ') : Status{};
   }
 
  private:
   [[nodiscard]] Status begin() noexcept {
-    if (out_.empty() && model_.space_prefix && !model_.space_suffix) return out_.push(' ');
+    if (out_.empty() && place_.first && model_.space_prefix && !model_.space_suffix) return out_.push(' ');
     return {};
   }
   [[nodiscard]] Status add_space() noexcept {
@@ -47,7 +51,7 @@ class Spacer {
       if (auto ok = begin(); !ok) return ok;
       return out_.push(' ');
     }
-    waiting_ = !out_.empty();
+    waiting_ = !out_.empty() || !place_.first;
     return {};
   }
   [[nodiscard]] Status add_byte(char byte) noexcept {
@@ -60,15 +64,17 @@ class Spacer {
   }
 
   const Model& model_;
+  Place place_;
   List<char>& out_;
   bool waiting_ = false;  // a space that comes only if something follows
 };
 
-Result<std::string_view> spaced(const Model& model, std::string_view text, Scratch& scratch) noexcept {
+Result<std::string_view> spaced(const Model& model, std::string_view text, const Place& place,
+                                Scratch& scratch) noexcept {
   List<char>& out = scratch.text;
   out.clear();
   if (auto ok = out.reserve(text.size() + text.size() / 8 + 16); !ok) return fail(ok.error());
-  Spacer spacer(model, out);
+  Spacer spacer(model, place, out);
   const char *at = text.data(), *const end = at + text.size();
   while (!model.character_map.empty() && at != end) {
     const auto found = model.character_map.find(at, end);
@@ -119,15 +125,15 @@ CharacterMap::Found CharacterMap::find(const char* at, const char* end) const no
   return found;
 }
 
-Result<std::string_view> normalized(const Model& model, std::string_view text, Scratch& scratch) noexcept {
-  if (text.empty()) return text;
+Result<std::string_view> normalized(const Model& model, std::string_view text, const Place& place,
+                                    Scratch& scratch) noexcept {
   if (model.compose) {
     scratch.part.clear();
     if (auto ok = normalize(text, Form::nfc, scratch.part); !ok) return fail(ok.error());
     text = {scratch.part.data(), scratch.part.size()};
   }
-  if (model.algorithm != Algorithm::byte_bpe) return spaced(model, text, scratch);
-  if (!model.space_prefix || text[0] == ' ') return text;
+  if (model.algorithm != Algorithm::byte_bpe) return spaced(model, text, place, scratch);
+  if (!model.space_prefix || text.starts_with(' ')) return text;
   scratch.text.clear();
   if (auto ok = scratch.text.push(' '); !ok) return fail(ok.error());
   if (auto ok = scratch.text.append(std::span(text.data(), text.size())); !ok) return fail(ok.error());

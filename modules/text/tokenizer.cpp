@@ -25,8 +25,9 @@ class TextEncoder {
 
   [[nodiscard]] Status encode(std::string_view text) noexcept {
     if (model_.special.empty() || !(special_ || model_.has_user_defined))
-      return plain(text.data(), text.data() + text.size());
+      return plain(text.data(), text.data() + text.size(), {});
     const char *at = text.data(), *from = at, *const end = at + text.size();
+    Place place;
     while (at != end) {
       std::int32_t id = -1;
       std::size_t size = 0;
@@ -44,21 +45,24 @@ class TextEncoder {
       const unsigned strips = model_.strips.empty() ? 0u : model_.strips[static_cast<std::size_t>(id)];
       const char* to = at;
       while ((strips & k_strip_left) && to != from && blank(to[-1])) --to;
-      if (auto ok = plain(from, to); !ok) return ok;
+      const bool goes_on = model_.prefix_once && model_.kind(id) == PieceKind::user_defined;
+      place.last = !goes_on;
+      if (auto ok = plain(from, to, place); !ok) return ok;
+      place = {!goes_on, true};
       if (auto ok = ids_.push(id); !ok) return ok;
       at += size;
       while ((strips & k_strip_right) && at != end && blank(*at)) ++at;
       from = at;
     }
-    return plain(from, end);
+    return plain(from, end, place);
   }
 
  private:
-  [[nodiscard]] Status plain(const char* begin, const char* end) noexcept {
-    if (begin == end) return {};
+  [[nodiscard]] Status plain(const char* begin, const char* end, const Place& place) noexcept {
+    if (begin == end && !(place.first && !place.last)) return {};
     std::string_view text(begin, static_cast<std::size_t>(end - begin));
     if (model_.algorithm == Algorithm::wordpiece) return encode_wordpiece(model_, text, scratch_, ids_);
-    const auto ready = normalized(model_, text, scratch_);
+    const auto ready = normalized(model_, text, place, scratch_);
     if (!ready) return fail(ready.error());
     if (ready->size() > INT32_MAX) return fail(Errc::overflow, "encode", "a text of 2 GiB or more");
     if (ready->empty()) return {};

@@ -40,6 +40,7 @@ struct VocabularySpec {
   std::int64_t bos = -1, eos = -1, unknown = -1;  // ids, negative for none
   bool add_bos = false, add_eos = false;          // whether the model was trained with them
   bool space_prefix = false;                      // a text begins with a space, whether it does or not
+  bool prefix_once = false;                       // … but not where it goes on after a user-defined piece
   bool space_suffix = false;                      // it ends with one instead
   bool squeeze_spaces = false;                    // runs of spaces become one, those at the ends go
   bool space_marker = true;                       // pieces spell a space as U+2581 (not byte_bpe)
