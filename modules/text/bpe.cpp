@@ -182,7 +182,7 @@ class WordEncoder {
       }
     }
     for (std::size_t i = 0; i < count; i = s.next[i]) {
-      if (auto ok = emit(s.id[i], word.substr(s.start[i], s.start[s.next[i]] - s.start[i])); !ok) return ok;
+      if (auto ok = emit(s.id[i], part_of(word, s.start[i], s.start[s.next[i]] - s.start[i])); !ok) return ok;
     }
     return {};
   }
@@ -219,7 +219,7 @@ class WordEncoder {
     Scratch& s = scratch_;
     const std::size_t j = s.next[i];
     Merge merge;
-    if (j < s.id.size()) merge = find_(s.id[i], s.id[j], word.substr(s.start[i], s.start[s.next[j]] - s.start[i]));
+    if (j < s.id.size()) merge = find_(s.id[i], s.id[j], part_of(word, s.start[i], s.start[s.next[j]] - s.start[i]));
     s.rank[i] = merge.rank;
     s.merged[i] = merge.id;
   }

@@ -44,7 +44,7 @@ constexpr std::array<std::int16_t, k_alphabet> k_byte_of = [] {
 int byte_of_name(std::string_view piece) noexcept {
   if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return -1;
   int value = 0;
-  for (const char c : piece.substr(3, 2)) {
+  for (const char c : part_of(piece, 3, 2)) {
     const int digit = c >= '0' && c <= '9'   ? c - '0'
                       : c >= 'A' && c <= 'F' ? c - 'A' + 10
                       : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -153,8 +153,8 @@ class Builder {
       case Algorithm::wordpiece:
         plain = !piece.starts_with(k_marker);
         if (!plain) {
-          if (auto ok = spaces_for_markers(piece.substr(0, k_marker.size())); !ok) return ok;
-          const auto rest = piece.substr(k_marker.size());
+          if (auto ok = spaces_for_markers(part_of(piece, 0, k_marker.size())); !ok) return ok;
+          const auto rest = part_of(piece, k_marker.size());
           if (auto ok = meaning_.append(std::span(rest.data(), rest.size())); !ok) return ok;
         }
         break;
@@ -262,7 +262,7 @@ class Builder {
     if (merge.size() > 2 * k_longest_piece) return corrupt("a merge that is too long", merge);
     std::size_t space = merge.find(' ', 1);
     for (int tries = 0; tries < k_most_tries && space != merge.npos; ++tries, space = merge.find(' ', space + 1)) {
-      const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
+      const std::string_view left = merge.substr(0, space), right = part_of(merge, space + 1);
       const std::int32_t left_id = m_.by_spelling.find(m_.spelled, left),
                          right_id = m_.by_spelling.find(m_.spelled, right);
       if (left_id < 0 || right_id < 0) continue;

@@ -7,6 +7,7 @@ module;
 #include <system_error>
 module qorus.text;
 import :json;
+import :pieces;
 import :unicode;
 
 namespace qorus::text {
@@ -137,7 +138,7 @@ Status JsonTree::value() noexcept {
 }
 
 Status JsonTree::scalar() noexcept {
-  const std::string_view rest = text_.substr(at_);
+  const std::string_view rest = part_of(text_, at_);
   for (const std::string_view word : {"true", "false", "null"}) {
     if (!rest.starts_with(word)) continue;
     at_ += word.size();
@@ -174,7 +175,7 @@ Status JsonTree::string() noexcept {
     at_ += size;
   }
   if (at_ >= text_.size()) return bad("a string does not end");
-  std::string_view meaning = text_.substr(begin, at_ - begin);
+  std::string_view meaning = part_of(text_, begin, at_ - begin);
   if (escaped) {
     if (auto ok = keep(); !ok) return ok;
     meaning = {decoded_.data() + decoded, decoded_.size() - decoded};
@@ -185,17 +186,17 @@ Status JsonTree::string() noexcept {
 
 Status JsonTree::escape(List<char>& out) noexcept {
   constexpr std::string_view letters = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
-  const std::string_view rest = text_.substr(at_ + 1);
+  const std::string_view rest = part_of(text_, at_ + 1);
   const std::size_t letter = rest.empty() ? letters.npos : letters.find(rest[0]);
   if (letter != letters.npos) {
     at_ += 2;
     return out.push(meanings[letter]);
   }
-  const int unit = !rest.empty() && rest[0] == 'u' ? hex4(rest.substr(1)) : -1;
+  const int unit = !rest.empty() && rest[0] == 'u' ? hex4(part_of(rest, 1)) : -1;
   if (unit < 0) return bad("an escape that JSON does not have");
   at_ += 6;
   if (unit < 0xd800 || unit > 0xdfff) return append_char(out, static_cast<std::uint32_t>(unit));
-  const int low = text_.substr(at_, 2) == "\\u" ? hex4(text_.substr(at_ + 2)) : -1;
+  const int low = part_of(text_, at_, 2) == "\\u" ? hex4(part_of(text_, at_ + 2)) : -1;
   if (unit > 0xdbff || low < 0xdc00 || low > 0xdfff) return bad("half a surrogate pair");
   at_ += 6;
   return append_char(

@@ -10,6 +10,7 @@ module qorus.text;
 import qorus.io;
 import :gguf;
 import :load;
+import :pieces;
 import :tokenizer;
 
 namespace qorus::text {
@@ -280,7 +281,7 @@ Result<Tokenizer> open(std::string_view path) noexcept {
     return gguf ? named(from_gguf(*gguf)) : fail(gguf.error());
   }
   if (begin != text.npos && text[begin] == '{') return named(from_json(text));
-  const bool small_number = text.size() >= 4 && text.substr(1, 3) == std::string_view("\0\0\0", 3);
+  const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
   return named(text.starts_with('\n') && !small_number ? from_sentencepiece(bytes) : from_llama2c(bytes));
 }
 

@@ -12,6 +12,7 @@ import :json;
 import :load;
 import :model;
 import :split;
+import :pieces;
 import :tokenizer;
 
 namespace qorus::text {
@@ -163,7 +164,7 @@ class JsonReader {
 
   // WordPiece: "##s" and "word" as "s" and U+2581 "word"; "[CLS]" stays.
   [[nodiscard]] Result<std::string_view> marked_word(std::string_view piece) noexcept {
-    if (piece.starts_with("##")) return piece.substr(2);
+    if (piece.starts_with("##")) return part_of(piece, 2);
     if (piece.starts_with('[') && piece.ends_with(']') && piece.size() > 2) return piece;
     constexpr std::string_view marker = "\xe2\x96\x81";
     return joined(marker, "", piece);

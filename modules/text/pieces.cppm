@@ -11,6 +11,12 @@ import qorus.memory;
 
 namespace qorus::text {
 
+// text.substr, which throws if it begins behind the end; here it is empty then.
+[[nodiscard]] constexpr std::string_view part_of(std::string_view text, std::size_t begin,
+                                                 std::size_t size = std::string_view::npos) noexcept {
+  return begin < text.size() ? text.substr(begin, size) : std::string_view();
+}
+
 // Byte strings in one block.
 class Pieces {
  public:

@@ -46,7 +46,7 @@ Status encode_unigram(const Model& model, std::string_view text, Scratch& s, Lis
   Emitter out{model, ids};
   for (std::size_t at = 0; at < size; at = s.next[at]) {
     const std::size_t to = s.next[at];
-    auto ok = s.id[to] == k_unknown ? out.uncovered(text.substr(at, to - at)) : out.piece(s.id[to]);
+    auto ok = s.id[to] == k_unknown ? out.uncovered(part_of(text, at, to - at)) : out.piece(s.id[to]);
     if (!ok) return ok;
   }
   return {};
