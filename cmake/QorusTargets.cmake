@@ -14,6 +14,10 @@ function(qorus_module name)
     target_sources(qorus_${name} PRIVATE FILE_SET parts TYPE CXX_MODULES
       BASE_DIRS ${PROJECT_SOURCE_DIR}/modules FILES ${arg_PARTS})
   endif()
+  # The loops that must be fast are kernels, and the tokenizers' scanners; all else is better small.
+  if(NOT name STREQUAL text)
+    target_compile_options(qorus_${name} PRIVATE $<$<CONFIG:Release>:-Os>)
+  endif()
   target_link_libraries(qorus_${name} PUBLIC qorus_abi ${arg_DEPS} PRIVATE $<BUILD_INTERFACE:qorus_build> ${arg_PRIVATE})
   set_property(GLOBAL APPEND PROPERTY QORUS_MODULES ${name})
   if(QORUS_INSTALL) # here, in the directory that creates the target: elsewhere CMake exports the source tree's paths

@@ -54,10 +54,11 @@ TEST_F(Program, HelpAndVersion) {
 }
 
 TEST_F(Program, WrongUsageIsExitCode2) {
-  for (const char* line : {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0",
-                           "qorus train digits --epochs 0", "qorus train digits --epochs x", "qorus predict",
-                           "qorus inspect", "qorus train digits --lr -1", "qorus train digits --nonsense", "qorus tokenize", "qorus tokenize x",
-                           "qorus tokenize x --text a --file b", "qorus tokenize x --file ''"}) {
+  for (const char* line :
+       {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0",
+        "qorus train digits --epochs 0", "qorus train digits --epochs x", "qorus predict", "qorus inspect",
+        "qorus train digits --lr -1", "qorus train digits --nonsense", "qorus tokenize", "qorus tokenize x",
+        "qorus tokenize x --text a --file b", "qorus tokenize x --file ''"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line;
     EXPECT_EQ(outcome.out, "") << line;
@@ -180,10 +181,23 @@ TEST_F(Program, Tokenizes) {
     EXPECT_EQ(run(command + " --decode --text '99999999'").code, 1);
     EXPECT_EQ(run(command + " --decode --text '1x'").code, 1);
   }
-  const Outcome gpt2 = run("qorus tokenize " + qorus_test::data_path("tokenizer-json/gpt2/tokenizer.json") + " --text 'How are you doing?'");
+  const Outcome gpt2 = run("qorus tokenize " + qorus_test::data_path("tokenizer-json/gpt2/tokenizer.json") +
+                           " --text 'How are you doing?'");
   EXPECT_EQ(gpt2.out, "2437 389 345 1804 30\n");
-  const Outcome stories = run("qorus tokenize " + qorus_test::data_path("models/stories260K/tok512.bin") + " --bos --text 'Once upon a time'");
+  const Outcome stories = run("qorus tokenize " + qorus_test::data_path("models/stories260K/tok512.bin") +
+                              " --bos --text 'Once upon a time'");
   EXPECT_EQ(stories.out, "1 403 407 261 378\n");
+}
+
+TEST_F(Program, GeneratesWithALanguageModel) {
+  QORUS_NEEDS_DATA("models/stories260K");
+  const std::string model = qorus_test::data_path("models/stories260K/stories260K-F32.gguf");
+  const Outcome story = run("qorus generate " + model + " -p 'Once upon a time' -n 20");
+  ASSERT_EQ(story.code, 0) << story.err;
+  EXPECT_EQ(story.out.rfind("Once upon a time, there was a little girl named Lily.", 0), 0u) << story.out;
+  EXPECT_NE(story.err.find("20 written"), std::string::npos) << story.err;
+  EXPECT_EQ(run("qorus generate " + folder / "none").code, 1);
+  EXPECT_EQ(run("qorus generate").code, 2);
 }
 
 TEST_F(Program, ExamplesRun) {

@@ -23,10 +23,18 @@ constexpr std::size_t k_tile = 64;  // queries whose scores exist at once
 // The sizes and places of one attention. q, y: [batch, heads, queries, dim] with strides; rows of dim are contiguous.
 struct AttentionSaved {
   GradRef q, k, v;
-  const float *queries, *keys, *values, *output;  // dense
+  const float *queries, *keys, *values, *output;  // queries and output dense
   std::size_t batch, heads, kv_heads, rows, cols, dim;
   ops::AttentionOptions options;
+  std::ptrdiff_t kv_batch,
+      kv_head;  // strides of keys and values, whose rows follow each other without gaps: a cache has room between heads
 };
+
+// Where the keys (and values) of key head `kv`, counted over the batch, begin.
+std::ptrdiff_t place_of(const AttentionSaved& s, std::size_t kv) noexcept {
+  return static_cast<std::ptrdiff_t>(kv / s.kv_heads) * s.kv_batch +
+         static_cast<std::ptrdiff_t>(kv % s.kv_heads) * s.kv_head;
+}
 
 // Keys [first, last) that query `row` sees.
 struct Seen {
@@ -112,8 +120,8 @@ void forward_tile(const AttentionSaved& s, float* y, std::size_t index, float* p
   const std::size_t tile = index % tiles_of(s), head = index / tiles_of(s);  // head: of batch x heads
   const std::size_t group = s.heads / s.kv_heads, kv = head / s.heads * s.kv_heads + head % s.heads / group;
   const std::size_t first = tile * k_tile, count = std::min(k_tile, s.rows - first);
-  const float* k = s.keys + kv * s.cols * s.dim;
-  const float* v = s.values + kv * s.cols * s.dim;
+  const float* k = s.keys + place_of(s, kv);
+  const float* v = s.values + place_of(s, kv);
   probabilities(s, s.queries + head * s.rows * s.dim, k, first, count, p, scratch);
   const auto dim = static_cast<std::ptrdiff_t>(s.dim);
   run_alone({.m = count,
@@ -165,8 +173,8 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
   const kernels::Table& table = kernels::active();
   const std::size_t group = s.heads / s.kv_heads, tile_floats = std::min(k_tile, s.rows) * s.cols;
   const auto dim = static_cast<std::ptrdiff_t>(s.dim), cols = static_cast<std::ptrdiff_t>(s.cols);
-  const float* k = s.keys + kv * s.cols * s.dim;
-  const float* v = s.values + kv * s.cols * s.dim;
+  const float* k = s.keys + place_of(s, kv);
+  const float* v = s.values + place_of(s, kv);
   float* ds = p + tile_floats;
   for (const auto& to : {dk, dv}) {
     if (to && !to.accumulate) std::memset(to.data + kv * s.cols * s.dim, 0, s.cols * s.dim * sizeof(float));
@@ -268,9 +276,12 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   if (!sizes) return fail(sizes.error());
   auto q = contiguous(query);
   if (!q) return q;
-  auto k = contiguous(key);
+  const bool rows_follow = key->stride(3) == 1 && key->stride(2) == key->dim(3) && value->stride(3) == 1 &&
+                           value->stride(2) == key->dim(3) && key->stride(0) == value->stride(0) &&
+                           key->stride(1) == value->stride(1);
+  auto k = rows_follow ? Result<Tensor>(*key) : contiguous(key);
   if (!k) return k;
-  auto v = contiguous(value);
+  auto v = rows_follow ? Result<Tensor>(*value) : contiguous(value);
   if (!v) return v;
   auto y = Fresh::make(**context, q->shape());
   if (!y) return fail(y.error());
@@ -282,6 +293,8 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   s.keys = k->f32();
   s.values = v->f32();
   s.output = y->f32();
+  s.kv_batch = k->stride(0);
+  s.kv_head = k->stride(1);
   const std::size_t mark = (*context)->scratch->mark(),
                     tile_bytes = align_up(std::min(k_tile, s.rows) * s.cols * sizeof(float));
   const std::size_t own = tile_bytes + align_up(product_scratch(s));

@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
     case Command::predict: return predict_command(options);
     case Command::inspect: return inspect_command(options);
     case Command::tokenize: return tokenize_command(options);
+    case Command::generate: return generate_command(options);
   }
   return 2;
 }

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-enum class Command { train, predict, inspect, tokenize };
+enum class Command { train, predict, inspect, tokenize, generate };
 
 struct Options {
   Command command = Command::train;
@@ -17,8 +17,11 @@ struct Options {
   double learning_rate = 2e-3;
   int threads = 0;  // 0: not given, as many as there are
   std::uint64_t seed = 7;
-  int show = 5;  // digits drawn by predict
+  int show = 5;            // digits drawn by predict
   std::string text, file;  // of tokenize: one of them
+  std::string prompt;      // of generate
+  int tokens = 128;
+  double temperature = 0, top_p = 1;
   bool bos = false, special = false, decode = false;
 };
 
@@ -29,3 +32,4 @@ int train_command(const Options& options);
 int predict_command(const Options& options);
 int inspect_command(const Options& options);
 int tokenize_command(const Options& options);
+int generate_command(const Options& options);

@@ -1,0 +1,6 @@
+// qorus.llm: language models from their files: open, generate.
+export module qorus.llm;
+export import qorus.io;
+export import qorus.text;
+export import :model;
+export import :session;
