@@ -262,7 +262,7 @@ class Builder {
     if (merge.size() > 2 * k_longest_piece) return corrupt("a merge that is too long", merge);
     std::size_t space = merge.find(' ', 1);
     for (int tries = 0; tries < k_most_tries && space != merge.npos; ++tries, space = merge.find(' ', space + 1)) {
-      const std::string_view left = part_of(merge, 0, space), right = part_of(merge, space + 1);
+      const std::string_view left = merge.substr(0, space), right = part_of(merge, space + 1);
       const std::int32_t left_id = m_.by_spelling.find(m_.spelled, left),
                          right_id = m_.by_spelling.find(m_.spelled, right);
       if (left_id < 0 || right_id < 0) continue;

@@ -44,7 +44,7 @@ std::string_view number_of(std::string_view text) noexcept {
     (void)take("+-");
     if (digits() == 0) return {};
   }
-  return part_of(text, 0, at);
+  return text.substr(0, at);
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ class Fields {
     }
     std::uint64_t size = 0;
     if (!varint(size) || size > rest_.size()) return bad();
-    field.bytes = part_of(rest_, 0, static_cast<std::size_t>(size));
+    field.bytes = rest_.substr(0, static_cast<std::size_t>(size));
     rest_.remove_prefix(static_cast<std::size_t>(size));
     return field;
   }
@@ -208,7 +208,7 @@ Result<Tokenizer> from_llama2c(std::span<const std::byte> bytes) noexcept {
                            : id < k_first_byte  ? PieceKind::control
                            : id < k_first_piece ? PieceKind::byte
                                                 : PieceKind::normal;
-    if (auto ok = pieces.push(part_of(rest, 0, static_cast<std::size_t>(size))); !ok) return fail(ok.error());
+    if (auto ok = pieces.push(rest.substr(0, static_cast<std::size_t>(size))); !ok) return fail(ok.error());
     if (auto ok = scores.push(score); !ok) return fail(ok.error());
     if (auto ok = kinds.push(static_cast<std::int32_t>(kind)); !ok) return fail(ok.error());
     rest.remove_prefix(static_cast<std::size_t>(size));
@@ -233,7 +233,7 @@ Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_toke
   List<std::size_t> ends;
   if (auto ok = bytes.reserve(text.size()); !ok) return fail(ok.error());
   while (!text.empty()) {
-    const std::string_view line = part_of(text, 0, text.find('\n'));
+    const std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(line.size() == text.size() ? line.size() : line.size() + 1);
     std::size_t at = 0;
     std::uint32_t bits = 0, held = 0;

@@ -165,7 +165,7 @@ Status Splitter::add(Pattern pattern) noexcept {
 Result<Splitter> splitter_of(std::string_view names) noexcept {
   Splitter splitter;
   while (!names.empty()) {
-    const std::string_view name = part_of(names, 0, names.find(','));
+    const std::string_view name = names.substr(0, names.find(','));
     names.remove_prefix(name.size() == names.size() ? name.size() : name.size() + 1);
     const Named* found = nullptr;
     for (const Named& known : k_names) {

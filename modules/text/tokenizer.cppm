@@ -12,13 +12,6 @@ import qorus.memory;
 namespace qorus::text {
 struct Model;
 struct Maker;
-
-// text[at, at + count), cut at its end: std::string_view::substr for a library that cannot throw.
-[[nodiscard]] constexpr std::string_view part_of(std::string_view text, std::size_t at,
-                                                 std::size_t count = std::string_view::npos) noexcept {
-  if (at > text.size()) at = text.size();
-  return {text.data() + at, count < text.size() - at ? count : text.size() - at};
-}
 }  // namespace qorus::text
 
 export namespace qorus::text {
