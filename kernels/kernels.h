@@ -44,7 +44,7 @@ enum class Act : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoid, tanh
 
 // Block formats of weights, as GGUF files hold them: so many elements in a row as one block of bytes, at any address.
 enum class Quant : std::uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, count_ };
-struct QuantBlock {
+struct QuantBlock {  // NOLINT(performance-trivially-destructible): it is; the check errs through modules
   std::uint16_t elements = 1, bytes = 0;
 };
 constexpr QuantBlock k_quant_blocks[] = {{32, 18},   {32, 20},   {32, 22},   {32, 24},   {32, 34}, {256, 84},

@@ -105,7 +105,9 @@ TEST(Build, ErrorsNameTheLayerAndTheShapes) {
   EXPECT_FAILS(nn::build(nn::linear(-1), {3}), Errc::invalid_size);
   EXPECT_FAILS(nn::build(nn::linear(2), Shape{-1}), Errc::invalid_size);
   EXPECT_FAILS(nn::build(nn::reshape({5, 5}) | nn::linear(2), {24}), Errc::invalid_size);
-  EXPECT_FAILS(nn::build(nn::linear(1 << 22), {1 << 20}), Errc::out_of_memory);
+  if (qorus_test::k_counts_allocations) {  // a sanitizer's malloc ends the process instead
+    EXPECT_FAILS(nn::build(nn::linear(1 << 22), {1 << 20}), Errc::out_of_memory);
+  }
   auto model = nn::build(nn::linear(2), {3});
   ASSERT_OK(model);
   Workspace ws{{.scratch = 1_MiB, .threads = 1}};

@@ -95,7 +95,8 @@ Status Session::tabulate(std::int64_t positions) noexcept {
     const double turn =
         std::pow(static_cast<double>(c.rope_base), -2.0 * static_cast<double>(i) / static_cast<double>(c.rope_dim));
     for (std::size_t at = i; at < cosines.size(); at += half) {
-      const double angle = static_cast<double>(at / half) * turn;
+      const std::size_t position = at / half;
+      const double angle = static_cast<double>(position) * turn;
       cosines[at] = static_cast<float>(std::cos(angle));
       sines[at] = static_cast<float>(std::sin(angle));
     }
