@@ -64,8 +64,11 @@ Result<Slab> Slab::create(std::size_t bytes) noexcept {
   slab.block_ = *block;
   constexpr std::size_t k_huge = 2_MiB;
   const bool huge = *size >= 2 * k_huge;
-  slab.data_ = static_cast<std::byte*>(std::aligned_alloc(huge ? k_huge : k_alignment, *size));
-  if (!slab.data_) return fail(Errc::out_of_memory, "Slab", "the system has no more memory");
+  void* place = nullptr;  // not aligned_alloc: that one wants a size which is a multiple of the alignment
+  if (::posix_memalign(&place, huge ? k_huge : k_alignment, *size) != 0) {
+    return fail(Errc::out_of_memory, "Slab", "the system has no more memory");
+  }
+  slab.data_ = static_cast<std::byte*>(place);
   if (huge) ::madvise(slab.data_, *size, MADV_HUGEPAGE);  // a hint: a system that refuses it is no failure
   std::memset(slab.data_, 0, *size);
   slab.size_ = bytes;
