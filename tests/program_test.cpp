@@ -1,42 +1,23 @@
 // The qorus program and the examples, run as a user runs them: what they print where, what they leave, and their exit codes.
-// Imports nothing: it looks at processes from outside. QORUS_BIN is the folder of the built programs.
-#include <sys/wait.h>
-
-#include <array>
+// Imports nothing: it looks at processes from outside.
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <regex>
 #include <string>
 
-#include "tests/testing.h"
+#include "tests/program.h"
 
 namespace {
 
-struct Outcome {
-  int code = -1;
-  std::string out, err;
-};
+using qorus_test::Outcome;
 
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-class Program : public testing::Test {
+class Program : public qorus_test::ProgramTest {
  protected:
-  Outcome run(const std::string& command, const std::string& settings = "") {
-    const std::string line =
-        settings + " " + QORUS_BIN "/" + command + " >" + folder / "out" + " 2>" + folder / "err" + " </dev/null";
-    const int status = std::system(line.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128, read_file(folder / "out"), read_file(folder / "err")};
-  }
   static double accuracy_in(const std::string& text) {
     std::smatch found;
     return std::regex_search(text, found, std::regex(R"(accuracy (\d+\.\d+) %)")) ? std::stod(found[1]) : -1;
   }
-  qorus_test::TemporaryFolder folder;
 };
 
 }  // namespace
@@ -44,7 +25,8 @@ class Program : public testing::Test {
 TEST_F(Program, HelpAndVersion) {
   const Outcome help = run("qorus --help"), version = run("qorus --version"), train = run("qorus train --help");
   EXPECT_EQ(help.code, 0);
-  for (const char* word : {"train", "predict", "inspect", "tokenize", "Exit codes"})
+  for (const char* word :
+       {"train", "predict", "inspect", "tokenize", "generate", "logits", "perplexity", "bench", "Exit codes"})
     EXPECT_NE(help.out.find(word), std::string::npos) << word;
   EXPECT_EQ(version.code, 0);
   EXPECT_EQ(version.out.rfind("qorus ", 0), 0u);
@@ -187,17 +169,6 @@ TEST_F(Program, Tokenizes) {
   const Outcome stories = run("qorus tokenize " + qorus_test::data_path("models/stories260K/tok512.bin") +
                               " --bos --text 'Once upon a time'");
   EXPECT_EQ(stories.out, "1 403 407 261 378\n");
-}
-
-TEST_F(Program, GeneratesWithALanguageModel) {
-  QORUS_NEEDS_DATA("models/stories260K");
-  const std::string model = qorus_test::data_path("models/stories260K/stories260K-F32.gguf");
-  const Outcome story = run("qorus generate " + model + " -p 'Once upon a time' -n 20");
-  ASSERT_EQ(story.code, 0) << story.err;
-  EXPECT_EQ(story.out.rfind("Once upon a time, there was a little girl named Lily.", 0), 0u) << story.out;
-  EXPECT_NE(story.err.find("20 written"), std::string::npos) << story.err;
-  EXPECT_EQ(run("qorus generate " + folder / "none").code, 1);
-  EXPECT_EQ(run("qorus generate").code, 2);
 }
 
 TEST_F(Program, ExamplesRun) {

@@ -1,107 +1,154 @@
-// Bodies of qorus.llm:session: choosing tokens and speaking them.
+// Bodies of qorus.llm:session: generation, and the texts that stop it.
 module;
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numeric>
 #include <span>
 #include <string_view>
-
-#include "kernels/kernels.h"
+#include <utility>
 module qorus.llm;
 
 namespace qorus::llm {
 namespace {
 
-// Chooses a token from logits. The draw of step i depends on the seed and on i alone.
-class Sampler {
+// Hands text on, but holds back what could be the beginning of a stop text until that is decided.
+class Speaker {
  public:
-  explicit Sampler(const GenerateOptions& options) noexcept : options_(options) {}
-  [[nodiscard]] Status prepare(std::size_t vocab) noexcept {
-    if (options_.temperature == 0) return {};
-    if (auto room = order_.resize(vocab); !room) return room;
-    return probabilities_.resize(vocab);
+  Speaker(std::span<const std::string_view> stops, Say say, void* user) noexcept
+      : stops_(stops), say_(say), user_(user) {}
+  // So that no piece of a usual length allocates.
+  [[nodiscard]] Status prepare() noexcept {
+    std::size_t longest = 0;
+    for (const std::string_view stop : stops_) longest = std::max(longest, stop.size());
+    return stops_.empty() ? Status{} : held_.reserve(longest + 4096);
+  }
+  // Whether it goes on.
+  [[nodiscard]] Result<bool> speak(std::string_view piece) noexcept {
+    if (piece.empty()) return true;
+    if (stops_.empty()) return give(piece);
+    if (auto room = held_.append(std::span(piece.data(), piece.size())); !room) return fail(room.error());
+    const std::string_view text(held_.data(), held_.size());
+    std::size_t end = text.npos;
+    for (const std::string_view stop : stops_) {
+      if (!stop.empty()) end = std::min(end, text.find(stop));
+    }
+    const bool stopped = end != text.npos;
+    if (!stopped) end = text.size() - undecided(text);
+    const bool on = end == 0 || give({text.data(), end});
+    std::copy(held_.begin() + end, held_.end(), held_.begin());
+    if (auto cut = held_.resize(stopped ? 0 : held_.size() - end); !cut) return fail(cut.error());
+    if (stopped && on) ending = Ending::stop;
+    return on && !stopped;
+  }
+  void finish(std::string_view rest) noexcept {
+    if (const auto on = speak(rest); on && *on && !held_.empty()) give({held_.data(), held_.size()});
   }
 
-  [[nodiscard]] std::int32_t choose(std::span<const float> logits) noexcept {
-    const auto best = std::max_element(logits.begin(), logits.end());
-    if (options_.temperature == 0) return static_cast<std::int32_t>(best - logits.begin());
-    for (std::size_t i = 0; i < logits.size(); ++i)
-      probabilities_[i] = std::exp((logits[i] - *best) / options_.temperature);
-    std::iota(order_.begin(), order_.end(), 0);
-    std::size_t kept = logits.size();
-    const double total = std::accumulate(probabilities_.begin(), probabilities_.end(), 0.0);
-    double mass = total;
-    if (options_.top_p < 1) {
-      std::sort(order_.begin(), order_.end(), [&](std::int32_t a, std::int32_t b) { return more_likely(a, b); });
-      for (kept = 0, mass = 0; kept < order_.size() && mass < total * static_cast<double>(options_.top_p); ++kept)
-        mass += of(order_[kept]);
+  Ending ending = Ending::length;
+
+ private:
+  bool give(std::string_view text) noexcept {
+    const bool on = say_(user_, text);
+    if (!on) ending = Ending::told;
+    return on;
+  }
+  // Bytes at the end of the text that begin a stop text.
+  [[nodiscard]] std::size_t undecided(std::string_view text) const noexcept {
+    std::size_t most = 0;
+    for (const std::string_view stop : stops_) {
+      for (std::size_t n = std::min(stop.empty() ? 0 : stop.size() - 1, text.size()); n > most; --n) {
+        if (text.ends_with(std::string_view(stop.data(), n))) most = n;
+      }
     }
-    float draw = 0;
-    kernels::active().random_uniform(&draw, 1, options_.seed, step_++);
-    double left = static_cast<double>(draw) * mass;
-    for (std::size_t i = 0; i + 1 < kept; ++i) {
-      left -= of(order_[i]);
-      if (left < 0) return order_[i];
-    }
-    return order_[kept ? kept - 1 : 0];
+    return most;
+  }
+
+  std::span<const std::string_view> stops_;
+  Say say_;
+  void* user_;
+  List<char> held_;
+};
+
+// The loop: choose, say, feed.
+class Generation {
+ public:
+  Generation(Session& session, const GenerateOptions& options, Say say, void* user) noexcept
+      : session_(session), options_(options), speaker_(options.stop, say, user) {}
+
+  [[nodiscard]] Result<Generated> run(std::string_view prompt) noexcept {
+    if (auto ready = begin(prompt); !ready) return fail(ready.error());
+    text::StreamDecoder decoder(session_.model().tokenizer(), {.continues = !prompt.empty()});
+    Stopwatch watch;
+    if (auto done = continue_with(decoder); !done) return fail(done.error());
+    if (speaker_.ending == Ending::length) speaker_.finish(decoder.finish());
+    done_.seconds = watch.seconds();
+    if (speaker_.ending != Ending::length) done_.ending = speaker_.ending;
+    return done_;
   }
 
  private:
-  [[nodiscard]] float of(std::int32_t id) const noexcept { return probabilities_[static_cast<std::size_t>(id)]; }
-  [[nodiscard]] bool more_likely(std::int32_t a, std::int32_t b) const noexcept {
-    return of(a) != of(b) ? of(a) > of(b) : a < b;
+  [[nodiscard]] Status begin(std::string_view prompt) noexcept {
+    const text::Tokenizer& tokenizer = session_.model().tokenizer();
+    if (tokenizer.size() == 0) return fail(Errc::not_found, "generate", "the model came without a tokenizer");
+    auto sampler = Sampler::create(options_, static_cast<std::size_t>(session_.model().config().vocab));
+    if (!sampler) return fail(sampler.error());
+    sampler_ = std::move(*sampler);
+    if (auto room = speaker_.prepare(); !room) return room;
+    const bool first = session_.position() == 0;
+    auto ids = tokenizer.encode(
+        prompt, {.bos = first && (tokenizer.adds_bos() || prompt.empty()), .special = options_.special});
+    if (!ids) return fail(ids.error());
+    done_.prompt_tokens = ids->size();
+    const auto most = std::min<std::int64_t>(options_.max_tokens, session_.room());
+    if (auto room = ids->reserve(ids->size() + static_cast<std::size_t>(most) + 1); !room) return room;
+    history_ = std::move(*ids);
+    Stopwatch watch;
+    auto logits = session_.feed(history_.span());
+    if (!logits) return fail(logits.error());
+    logits_ = *logits;
+    done_.prompt_seconds = watch.seconds();
+    return {};
   }
 
-  GenerateOptions options_;
-  List<std::int32_t> order_;
-  List<float> probabilities_;
-  std::uint64_t step_ = 0;
+  [[nodiscard]] Status continue_with(text::StreamDecoder& decoder) noexcept {
+    while (done_.tokens < static_cast<std::size_t>(options_.max_tokens)) {
+      const std::int32_t id = sampler_.choose(logits_, history_.span());
+      if (session_.model().ends_text(id)) {
+        done_.ending = Ending::end_of_text;
+        return {};
+      }
+      ++done_.tokens;
+      auto piece = decoder.next(id);
+      if (!piece) return fail(piece.error());
+      auto on = speaker_.speak(*piece);
+      if (!on) return fail(on.error());
+      if (!*on || done_.tokens == static_cast<std::size_t>(options_.max_tokens)) return {};
+      if (session_.room() == 0) {
+        done_.ending = Ending::context;
+        return {};
+      }
+      if (auto kept = history_.push(id); !kept) return kept;
+      auto logits = session_.feed({&id, 1});
+      if (!logits) return fail(logits.error());
+      logits_ = *logits;
+    }
+    return {};
+  }
+
+  Session& session_;
+  const GenerateOptions& options_;
+  Speaker speaker_;
+  Sampler sampler_;
+  List<std::int32_t> history_;  // what the penalties look at
+  std::span<const float> logits_;
+  Generated done_;
 };
-
-Status check(const GenerateOptions& o) noexcept {
-  if (o.max_tokens < 0 || !(o.temperature >= 0) || !std::isfinite(o.temperature) || !(o.top_p > 0)) {
-    return fail(Errc::invalid_argument, "generate",
-                "max_tokens and temperature must not be negative, top_p must be positive");
-  }
-  return {};
-}
 
 }  // namespace
 
 Result<Generated> run_generate(Session& session, std::string_view prompt, const GenerateOptions& options, Say say,
                                void* user) noexcept {
-  if (auto good = check(options); !good) return fail(good.error());
-  const text::Tokenizer& tokenizer = session.model().tokenizer();
-  auto ids = tokenizer.encode(prompt, {.bos = session.position() == 0 && (tokenizer.adds_bos() || prompt.empty())});
-  if (!ids) return fail(ids.error());
-  Sampler sampler(options);
-  if (auto room = sampler.prepare(static_cast<std::size_t>(session.model().config().vocab)); !room)
-    return fail(room.error());
-  Generated done{.prompt_tokens = ids->size()};
-  Stopwatch watch;
-  auto logits = session.feed(ids->span());
-  if (!logits) return fail(logits.error());
-  done.prompt_seconds = watch.seconds();
-  watch.restart();
-  text::StreamDecoder decoder(tokenizer, {.continues = !prompt.empty()});
-  bool listening = true;
-  while (listening && done.tokens < static_cast<std::size_t>(options.max_tokens)) {
-    const std::int32_t id = sampler.choose(*logits);
-    if (id == tokenizer.eos()) break;
-    ++done.tokens;
-    auto piece = decoder.next(id);
-    if (!piece) return fail(piece.error());
-    if (!piece->empty()) listening = say(user, *piece);
-    if (!listening || done.tokens == static_cast<std::size_t>(options.max_tokens)) break;
-    logits = session.feed({&id, 1});
-    if (!logits && logits.error().code == Errc::invalid_argument) break;  // the context is full
-    if (!logits) return fail(logits.error());
-  }
-  if (const std::string_view rest = decoder.finish(); listening && !rest.empty()) say(user, rest);
-  done.seconds = watch.seconds();
-  return done;
+  return Generation(session, options, say, user).run(prompt);
 }
 
 }  // namespace qorus::llm

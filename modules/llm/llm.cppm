@@ -3,4 +3,5 @@ export module qorus.llm;
 export import qorus.io;
 export import qorus.text;
 export import :model;
+export import :sampler;
 export import :session;

@@ -56,6 +56,8 @@ class Model {
  public:
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   [[nodiscard]] const text::Tokenizer& tokenizer() const noexcept { return tokenizer_; }
+  // Whether a token ends a text.
+  [[nodiscard]] bool ends_text(std::int32_t id) const noexcept { return id == tokenizer_.eos(); }
   [[nodiscard]] const Llama& layers() const noexcept { return layers_; }
 
  private:

@@ -10,6 +10,7 @@ export module qorus.llm:session;
 import qorus.nn;
 import qorus.text;
 import :model;
+import :sampler;
 
 export namespace qorus::llm {
 
@@ -66,6 +67,7 @@ class Session {
         &see);
   }
   [[nodiscard]] std::int64_t position() const noexcept { return cache_.size(); }
+  [[nodiscard]] std::int64_t room() const noexcept { return cache_.capacity() - cache_.size(); }  // positions left
   void rewind(std::int64_t position) noexcept { cache_.truncate(position); }  // forgets what came after
   [[nodiscard]] const Model& model() const noexcept { return *model_; }
 
@@ -86,19 +88,16 @@ class Session {
   std::int64_t batch_ = 1;
 };
 
-struct GenerateOptions {
-  std::int64_t max_tokens = 128;
-  float temperature = 0;  // 0: always the most likely token
-  float top_p = 1;        // below 1: only the most likely tokens that together have this probability
-  std::uint64_t seed = 0;
-};
+// Why a text ended.
+enum class Ending : std::uint8_t { length, end_of_text, stop, told, context };
 struct Generated {
   std::size_t prompt_tokens = 0, tokens = 0;
   double prompt_seconds = 0, seconds = 0;
+  Ending ending = Ending::length;
 };
 // Continues a prompt and hands each piece of text, whole characters only, to say(piece); ends at the end-of-text token, after
-// max_tokens, at the end of the context, or when say gives false. A seed means the same text on every run and number of threads.
-// Errors: those of feed and of the tokenizer; invalid_argument.
+// max_tokens, at a stop text, at the end of the context, or when say gives false. Once warm, a token allocates nothing.
+// Errors: those of feed, of the tokenizer and of Sampler::create; not_found (a model without a tokenizer).
 using Say = bool (*)(void* user, std::string_view piece);
 [[nodiscard]] Result<Generated> run_generate(Session& session, std::string_view prompt, const GenerateOptions& options,
                                              Say say, void* user) noexcept;

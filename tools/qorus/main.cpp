@@ -1,7 +1,10 @@
 // The qorus program: one command each in a file of its own.
+#include <csignal>
+
 #include "options.h"
 
 int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is no error: the writing commands see it and end
   Options options;
   if (const int code = parse_options(argc, argv, options); code >= 0) return code;
   switch (options.command) {
@@ -10,6 +13,9 @@ int main(int argc, char** argv) {
     case Command::inspect: return inspect_command(options);
     case Command::tokenize: return tokenize_command(options);
     case Command::generate: return generate_command(options);
+    case Command::logits: return logits_command(options);
+    case Command::perplexity: return perplexity_command(options);
+    case Command::bench: return bench_command(options);
   }
   return 2;
 }

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "options_llm.h"
+
 namespace {
 
 void add_run_options(CLI::App& command, Options& options) {
@@ -82,27 +84,6 @@ void add_tokenize(CLI::App& app, Options& options) {
   tokenize->callback([&options] { options.command = Command::tokenize; });
 }
 
-void add_generate(CLI::App& app, Options& options) {
-  CLI::App* generate = app.add_subcommand("generate", "Continue a text with a language model");
-  generate->add_option("model", options.model, "A GGUF file of the Llama architecture")->required()->type_name("FILE");
-  generate->add_option("-p,--prompt", options.prompt, "The text to continue; none: begin anew")->type_name("TEXT");
-  generate->add_option("-n,--tokens", options.tokens, "Tokens at most")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  generate->add_option("--temperature", options.temperature, "0: always the most likely token")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  generate
-      ->add_option("--top-p", options.top_p, "Choose among the most likely tokens that have this probability together")
-      ->check(CLI::Range(0.0001, 1.0))
-      ->capture_default_str();
-  generate->add_option("--threads", options.threads, "Worker threads (default: every processor this process may use)")
-      ->check(CLI::Range(1, 256))
-      ->type_name("N");
-  generate->add_option("--seed", options.seed, "Of the choice of tokens")->capture_default_str()->type_name("N");
-  generate->callback([&options] { options.command = Command::generate; });
-}
-
 }  // namespace
 
 int parse_options(int argc, char** argv, Options& options) {
@@ -116,7 +97,7 @@ int parse_options(int argc, char** argv, Options& options) {
   add_predict(app, options);
   add_inspect(app, options);
   add_tokenize(app, options);
-  add_generate(app, options);
+  add_llm_commands(app, options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

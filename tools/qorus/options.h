@@ -2,8 +2,9 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <vector>
 
-enum class Command { train, predict, inspect, tokenize, generate };
+enum class Command { train, predict, inspect, tokenize, generate, logits, perplexity, bench };
 
 struct Options {
   Command command = Command::train;
@@ -19,9 +20,17 @@ struct Options {
   std::uint64_t seed = 7;
   int show = 5;            // digits drawn by predict
   std::string text, file;  // of tokenize: one of them
-  std::string prompt;      // of generate
+  std::string prompt;      // of generate; its file is `file`
+  std::string tokenizer;   // of language models: a file, where it does not lie with the model
   int tokens = 128;
-  double temperature = 0, top_p = 1;
+  double temperature = 0, top_p = 1, min_p = 0, typical_p = 1, mirostat_tau = 0, mirostat_eta = 0.1;
+  double repetition_penalty = 1, frequency_penalty = 0, presence_penalty = 0;
+  int top_k = 0, penalty_last = 64;
+  std::vector<std::string> bias, stop;                         // "ID=NUMBER"; texts that end a generation
+  std::string ids, npy;                                        // of logits
+  int context = 0;                                             // 0: as the model has it, or the command's own choice
+  int prompt_tokens = 512, generate_tokens = 128, repeat = 3;  // of bench
+  bool json = false;
   bool bos = false, special = false, decode = false;
 };
 
@@ -33,3 +42,6 @@ int predict_command(const Options& options);
 int inspect_command(const Options& options);
 int tokenize_command(const Options& options);
 int generate_command(const Options& options);
+int logits_command(const Options& options);
+int perplexity_command(const Options& options);
+int bench_command(const Options& options);

@@ -1,0 +1,126 @@
+// The commands of the qorus program that run language models, from outside.
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "tests/program.h"
+
+namespace {
+
+using qorus_test::Outcome;
+
+class LanguageProgram : public qorus_test::ProgramTest {
+ protected:
+  void SetUp() override { QORUS_NEEDS_DATA("models/stories260K"); }
+  const std::string model = qorus_test::data_path("models/stories260K/stories260K-F32.gguf");
+};
+
+// The numbers of an npy file of f32.
+std::vector<float> npy_values(const std::string& bytes) {
+  std::vector<float> values;
+  if (bytes.size() < 10) return values;
+  const std::size_t header = 10 + static_cast<std::uint8_t>(bytes[8]) + 256u * static_cast<std::uint8_t>(bytes[9]);
+  values.resize((bytes.size() - header) / sizeof(float));
+  std::memcpy(values.data(), bytes.data() + header, values.size() * sizeof(float));
+  return values;
+}
+
+}  // namespace
+
+TEST_F(LanguageProgram, Generates) {
+  const Outcome story = run("qorus generate " + model + " -p 'Once upon a time' -n 20");
+  ASSERT_EQ(story.code, 0) << story.err;
+  EXPECT_EQ(story.out.rfind("Once upon a time, there was a little girl named Lily.", 0), 0u) << story.out;
+  EXPECT_NE(story.err.find("20 written"), std::string::npos) << story.err;
+  const Outcome from_file = shell("printf 'Once upon a time' | " QORUS_BIN "/qorus generate " + model + " -f - -n 20");
+  EXPECT_EQ(from_file.out, story.out) << from_file.err;
+  const Outcome stopped = run("qorus generate " + model + " -p 'Once upon a time' -n 20 --stop 'girl' --stop Lily");
+  EXPECT_EQ(stopped.out, "Once upon a time, there was a little \n");
+}
+
+TEST_F(LanguageProgram, SamplersChangeTheTextAndASeedKeepsIt) {
+  const std::string base = "qorus generate " + model + " -p 'Once upon a time' -n 24 --temperature 0.9 ";
+  const std::string plain = run(base).out;
+  for (const char* how :
+       {"--top-k 3", "--top-p 0.3", "--min-p 0.5", "--typical 0.2", "--mirostat 1.5", "--repetition-penalty 3",
+        "--frequency-penalty 9", "--presence-penalty 9", "--bias 432=-100", "--seed 4"}) {
+    const Outcome one = run(base + how + " --threads 1"), two = run(base + how + " --threads 2");
+    EXPECT_EQ(one.code, 0) << how << one.err;
+    EXPECT_EQ(one.out, two.out) << how;
+    EXPECT_NE(one.out, plain) << how;
+  }
+}
+
+TEST_F(LanguageProgram, SavesLogits) {
+  const Outcome saved = run("qorus logits " + model + " --ids 1,403,407 --npy " + folder / "l.npy");
+  ASSERT_EQ(saved.code, 0) << saved.err;
+  const auto values = npy_values(read_file(folder / "l.npy"));
+  const auto wanted = npy_values(read_file(qorus_test::data_path("models/stories260K/stories260K-F32.logits.npy")));
+  ASSERT_EQ(values.size(), 3u * 512);
+  for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], wanted[i], 1e-4) << i;
+}
+
+TEST_F(LanguageProgram, MeasuresPerplexityAndSpeed) {
+  std::string text;
+  for (int i = 0; i < 12; ++i)
+    text += "Once upon a time, there was a little girl named Lily. She loved to play outside. ";
+  std::ofstream(folder / "text") << text;
+  const Outcome measured = run("qorus perplexity " + model + " --context 64 --file " + folder / "text");
+  ASSERT_EQ(measured.code, 0) << measured.err;
+  EXPECT_EQ(measured.out.rfind("perplexity ", 0), 0u) << measured.out;
+  const double perplexity = std::stod(measured.out.substr(11));
+  EXPECT_GT(perplexity, 1);
+  EXPECT_LT(perplexity, 4);
+  const Outcome bench = run("qorus bench " + model + " --prompt 8 --generate 4 --threads 1 --repeat 1 --json");
+  ASSERT_EQ(bench.code, 0) << bench.err;
+  for (const char* name : {"\"threads\": 1", "\"prompt_tokens\": 8", "prompt_tokens_per_s", "generate_tokens_per_s",
+                           "first_token_s", "peak_rss_mb"})
+    EXPECT_NE(bench.out.find(name), std::string::npos) << name << bench.out;
+}
+
+TEST_F(LanguageProgram, EndsCleanlyWhenInterruptedOrNotRead) {
+  // Ctrl-C (which the shell's background jobs ignore, so that the program is started by a shell that does not).
+  const Outcome stopped = shell("timeout -s INT 0.4 " QORUS_BIN "/qorus generate " + model +
+                                " -n 100000 --context 100001; test $? = 124 || test $? = 0");
+  EXPECT_EQ(stopped.code, 0) << stopped.err;
+  EXPECT_NE(stopped.err.find("written"), std::string::npos) << stopped.err;
+  const Outcome unread = shell("(" QORUS_BIN "/qorus generate " + model + " -n 300; echo code $? >&2) | head -c 20");
+  EXPECT_NE(unread.err.find("code 0"), std::string::npos) << unread.err;
+  EXPECT_EQ(unread.err.find("error"), std::string::npos) << unread.err;
+  const Outcome full = shell(QORUS_BIN "/qorus generate " + model + " -n 3 > /dev/full");
+  EXPECT_EQ(full.code, 1) << full.err;
+}
+
+TEST_F(LanguageProgram, BadInputIsExitCode1WithTheReason) {
+  std::ofstream(folder / "text") << "this is no model";
+  std::ofstream(folder / "empty") << "";
+  const std::string whole = read_file(model), npy = " --npy " + folder / "x.npy";
+  std::ofstream(folder / "cut.gguf", std::ios::binary) << whole.substr(0, whole.size() / 2);
+  const struct {
+    std::string line, says;
+  } cases[] = {
+      {"generate " + folder / "none", "none"},
+      {"generate " + folder / "text", "text"},
+      {"generate " + folder / "cut.gguf", "cut.gguf"},
+      {"generate " + model + " -f " + folder / "none", "none"},
+      {"generate " + model + " --context 4 -p 'There was a little girl named Lily'", "context"},
+      {"generate " + model + " --bias 99999=1", "vocabulary"},
+      {"generate " + model + " --bias x=1", "ID=NUMBER"},
+      {"logits " + model + " --ids 1,512" + npy, "vocabulary"},
+      {"logits " + model + " --ids 1,-2" + npy, "vocabulary"},
+      {"logits " + model + " --ids 1,x" + npy, "x"},
+      {"logits " + model + " --ids 1 --npy " + folder / "no/where.npy", "where.npy"},
+      {"perplexity " + model + " --file " + folder / "empty", "tokens"},
+      {"bench " + folder / "text", "text"},
+  };
+  for (const auto& c : cases) {
+    const Outcome outcome = run("qorus " + c.line);
+    EXPECT_EQ(outcome.code, 1) << c.line;
+    EXPECT_NE(outcome.err.find("error: "), std::string::npos) << c.line << "\n" << outcome.err;
+    EXPECT_NE(outcome.err.find(c.says), std::string::npos) << c.line << "\n" << outcome.err;
+  }
+  for (const char* line : {"generate", "logits x", "logits x --ids 1", "logits x --text a --ids 1 --npy y",
+                           "perplexity x", "bench x --prompt 0", "generate x -p a -f b", "generate x --top-p 0"})
+    EXPECT_EQ(run(std::string("qorus ") + line).code, 2) << line;
+}
