@@ -10,7 +10,7 @@ namespace {
 // One table from the parts that the files of one instruction set export.
 constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPart& binary, const CopyPart& copy,
                          const BlocksPart& blocks, const ReducePart& reduce, const SoftmaxPart& softmax,
-                         const NormPart& norm, const RandomPart& random, const GemmPart& gemm) {
+                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm) {
   return {
       .isa = isa,
       .unary = unary.unary,
@@ -35,6 +35,8 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
       .cross_entropy = softmax.cross_entropy,
       .layer_norm = norm.layer_norm,
       .rms_norm = norm.rms_norm,
+      .lstm_cell = cell.lstm_cell,
+      .gru_cell = cell.gru_cell,
       .random_bits = random.random_bits,
       .random_uniform = random.random_uniform,
       .dropout = random.dropout,
@@ -47,19 +49,19 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
 
 const Table& scalar_table() {
   static const Table made = assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, reduce_scalar,
-                                     softmax_scalar, norm_scalar, random_scalar, gemm_scalar);
+                                     softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar);
   return made;
 }
 
 #if defined(__x86_64__)
 const Table& avx2_table() {
   static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, reduce_avx2, softmax_avx2,
-                                     norm_avx2, random_avx2, gemm_avx2);
+                                     norm_avx2, cell_avx2, random_avx2, gemm_avx2);
   return made;
 }
 const Table& avx512_table() {
   static const Table made = assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512, reduce_avx512,
-                                     softmax_avx512, norm_avx512, random_avx512, gemm_avx512);
+                                     softmax_avx512, norm_avx512, cell_avx512, random_avx512, gemm_avx512);
   return made;
 }
 #endif

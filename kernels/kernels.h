@@ -163,6 +163,14 @@ struct Table {
   void (*rms_norm)(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
                    float eps) noexcept;
 
+  // --- recurrent cells: one step of `rows` sequences of n units; rows follow each other without gaps; a null c_prev, h_prev is zeros -----
+  // gates: [rows, 4 n]: i, f, g, o before their functions. They become sigmoid i, sigmoid f, tanh g, sigmoid o; c = f c_prev + i g;
+  // h = o tanh c. c may be exactly c_prev. Source: Hochreiter & Schmidhuber 1997, with forget gates (Gers et al. 2000).
+  void (*lstm_cell)(float* gates, const float* c_prev, float* c, float* h, std::size_t rows, std::size_t n) noexcept;
+  // x, s: [rows, 3 n]: r, z, n from the input and from the state. x becomes r = sigmoid(x_r + s_r), z = sigmoid(x_z + s_z),
+  // n = tanh(x_n + r s_n); h = (1 - z) n + z h_prev. h may be exactly h_prev. Source: Cho et al. 2014, as PyTorch has it.
+  void (*gru_cell)(float* x, const float* s, const float* h_prev, float* h, std::size_t rows, std::size_t n) noexcept;
+
   // --- random numbers: Philox 4x32-10; element i uses counter (first + i) / 4, lane (first + i) % 4 -------------------------------
   void (*random_bits)(std::uint32_t* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;
   void (*random_uniform)(float* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;  // [0, 1), 24 bits
@@ -200,6 +208,11 @@ struct Training {
                          float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept;
   void (*rms_norm_bwd)(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
                        std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+  // gates as lstm_cell left them become dL/d(before their functions); dc: dL/dc of later steps, becomes dL/dc_prev.
+  void (*lstm_cell_bwd)(float* gates, const float* c_prev, const float* c, const float* dh, float* dc, std::size_t rows,
+                        std::size_t n) noexcept;
+  // x as gru_cell left it and its s become dL/dx and dL/ds; dh becomes the part of dL/dh_prev that does not go through s.
+  void (*gru_cell_bwd)(float* x, float* s, const float* h_prev, float* dh, std::size_t rows, std::size_t n) noexcept;
   void (*adam)(float* p, const float* g, float* m, float* v, std::size_t n, const AdamStep& step) noexcept;
   // momentum may be null if 0
   void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;

@@ -54,6 +54,14 @@ struct NormTraining {
   decltype(Training::layer_norm_bwd) layer_norm_bwd;
   decltype(Training::rms_norm_bwd) rms_norm_bwd;
 };
+struct CellPart {
+  decltype(Table::lstm_cell) lstm_cell;
+  decltype(Table::gru_cell) gru_cell;
+};
+struct CellTraining {
+  decltype(Training::lstm_cell_bwd) lstm_cell_bwd;
+  decltype(Training::gru_cell_bwd) gru_cell_bwd;
+};
 struct RandomPart {
   decltype(Table::random_bits) random_bits;
   decltype(Table::random_uniform) random_uniform;
@@ -80,6 +88,8 @@ extern const SoftmaxPart softmax_scalar, softmax_avx2, softmax_avx512;
 extern const SoftmaxTraining softmax_training_scalar, softmax_training_avx2, softmax_training_avx512;
 extern const NormPart norm_scalar, norm_avx2, norm_avx512;
 extern const NormTraining norm_training_scalar, norm_training_avx2, norm_training_avx512;
+extern const CellPart cell_scalar, cell_avx2, cell_avx512;
+extern const CellTraining cell_training_scalar, cell_training_avx2, cell_training_avx512;
 extern const RandomPart random_scalar, random_avx2, random_avx512;
 extern const OptimTraining optim_training_scalar, optim_training_avx2, optim_training_avx512;
 extern const GemmPart gemm_scalar, gemm_avx2, gemm_avx512;

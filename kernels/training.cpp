@@ -7,7 +7,7 @@ namespace qorus::kernels {
 namespace {
 
 constexpr Training assemble(const UnaryTraining& unary, const SoftmaxTraining& softmax, const NormTraining& norm,
-                            const OptimTraining& optim) {
+                            const CellTraining& cell, const OptimTraining& optim) {
   return {
       .unary_bwd = unary.unary_bwd,
       .softmax_bwd = softmax.softmax_bwd,
@@ -15,6 +15,8 @@ constexpr Training assemble(const UnaryTraining& unary, const SoftmaxTraining& s
       .cross_entropy_bwd = softmax.cross_entropy_bwd,
       .layer_norm_bwd = norm.layer_norm_bwd,
       .rms_norm_bwd = norm.rms_norm_bwd,
+      .lstm_cell_bwd = cell.lstm_cell_bwd,
+      .gru_cell_bwd = cell.gru_cell_bwd,
       .adam = optim.adam,
       .sgd = optim.sgd,
   };
@@ -25,14 +27,14 @@ constexpr Training assemble(const UnaryTraining& unary, const SoftmaxTraining& s
 const Training& training(const Table& table) noexcept {
 #if defined(__x86_64__)
   static const Training avx2 =
-      assemble(unary_training_avx2, softmax_training_avx2, norm_training_avx2, optim_training_avx2);
-  static const Training avx512 =
-      assemble(unary_training_avx512, softmax_training_avx512, norm_training_avx512, optim_training_avx512);
+      assemble(unary_training_avx2, softmax_training_avx2, norm_training_avx2, cell_training_avx2, optim_training_avx2);
+  static const Training avx512 = assemble(unary_training_avx512, softmax_training_avx512, norm_training_avx512,
+                                          cell_training_avx512, optim_training_avx512);
   if (std::strcmp(table.isa, "avx2") == 0) return avx2;
   if (std::strcmp(table.isa, "avx512") == 0) return avx512;
 #endif
-  static const Training scalar =
-      assemble(unary_training_scalar, softmax_training_scalar, norm_training_scalar, optim_training_scalar);
+  static const Training scalar = assemble(unary_training_scalar, softmax_training_scalar, norm_training_scalar,
+                                          cell_training_scalar, optim_training_scalar);
   return scalar;
 }
 

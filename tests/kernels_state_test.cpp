@@ -150,6 +150,52 @@ TEST(KernelsOptim, NaNGradientsShow) {
   }
 }
 
+// Cells: every table against the scalar definition, at odd widths, with and without a state before.
+TEST(KernelsCell, LstmAndGruStepsAndTheirSlopes) {
+  const std::size_t rows = 3;
+  const Table& definition = *table("scalar");
+  for (const Table* each : tables())
+    for (std::size_t n : sizes())
+      for (bool started : {false, true}) {
+        Guarded<float> h0(rows * n, 1), c0(rows * n), dh(rows * n, 1), dc(rows * n);
+        fill(h0, -1, 1, 1);
+        fill(c0, -2, 2, 2);
+        const auto run = [&](const Table& t, bool lstm) {
+          std::vector<float> all;
+          const std::size_t width = rows * n * (lstm ? 4 : 3);
+          Guarded<float> x(width, 1), s(width), h(rows * n, 1), c(rows * n);
+          fill(x, -4, 4, 3);
+          fill(s, -4, 4, 4);
+          fill(dh, -1, 1, 5);
+          fill(dc, -1, 1, 6);
+          const auto keep = [&](Guarded<float>& values, std::size_t count) {
+            all.insert(all.end(), values.data(), values.data() + count);
+          };
+          const float *before_h = started ? h0.data() : nullptr, *before_c = started ? c0.data() : nullptr;
+          if (lstm) {
+            t.lstm_cell(x.data(), before_c, c.data(), h.data(), rows, n);
+            keep(h, rows * n);
+            keep(c, rows * n);
+            training(t).lstm_cell_bwd(x.data(), before_c, c.data(), dh.data(), dc.data(), rows, n);
+            keep(dc, rows * n);
+          } else {
+            t.gru_cell(x.data(), s.data(), before_h, h.data(), rows, n);
+            keep(h, rows * n);
+            training(t).gru_cell_bwd(x.data(), s.data(), before_h, dh.data(), rows, n);
+            keep(s, width);
+            keep(dh, rows * n);
+          }
+          keep(x, width);
+          return all;
+        };
+        for (bool lstm : {true, false}) {
+          const auto got = run(*each, lstm), want = run(definition, lstm);
+          for (std::size_t i = 0; i < want.size(); ++i)
+            ASSERT_NEAR(got[i], want[i], k_state) << where(each, lstm ? "lstm_cell" : "gru_cell", n, i);
+        }
+      }
+}
+
 TEST(KernelsDispatch, NamesAndLimits) {
   EXPECT_EQ(table("mmx"), nullptr);
   ASSERT_NE(table("scalar"), nullptr);

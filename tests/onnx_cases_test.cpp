@@ -27,6 +27,7 @@ const OnnxTable& table() {
     add_reductions(t);
     add_structure(t);
     add_blocks(t);
+    add_recurrent(t);
     return t;
   }();
   return all;

@@ -9,7 +9,7 @@ function(qorus_ops_test name)
   add_test(NAME ${name}.scalar COMMAND ${name} --gtest_brief=1)
   set_tests_properties(${name}.scalar PROPERTIES TIMEOUT 300 LABELS ${name} ENVIRONMENT QORUS_ISA=scalar)
 endfunction()
-qorus_ops_test(ops_test ops_elementwise_test.cpp ops_reduce_test.cpp ops_product_test.cpp ops_attention_test.cpp ops_shape_test.cpp
+qorus_ops_test(ops_test ops_elementwise_test.cpp ops_reduce_test.cpp ops_product_test.cpp ops_attention_test.cpp ops_recurrent_test.cpp ops_shape_test.cpp
   ops_cast_test.cpp ops_errors_test.cpp)
 qorus_ops_test(tape_test tape_test.cpp workspace_test.cpp)
 
@@ -17,7 +17,7 @@ qorus_ops_test(tape_test tape_test.cpp workspace_test.cpp)
 add_library(qorus_test_onnx STATIC EXCLUDE_FROM_ALL)
 set_target_properties(qorus_test_onnx PROPERTIES CXX_SCAN_FOR_MODULES ON)
 target_sources(qorus_test_onnx PUBLIC FILE_SET CXX_MODULES FILES onnx_call.cppm
-  PRIVATE onnx_case.cpp onnx_elementwise.cpp onnx_reductions.cpp onnx_structure.cpp onnx_blocks.cpp)
+  PRIVATE onnx_case.cpp onnx_elementwise.cpp onnx_reductions.cpp onnx_structure.cpp onnx_blocks.cpp onnx_recurrent.cpp)
 target_include_directories(qorus_test_onnx PRIVATE ${PROJECT_SOURCE_DIR})
 target_link_libraries(qorus_test_onnx PUBLIC qorus_ops PRIVATE qorus_build)
 qorus_test(onnx_cases_test SOURCES onnx_cases_test.cpp LINK qorus_test_onnx)

@@ -78,7 +78,7 @@ inline constexpr double k_norm = 1e-6;
 // The row's two means, over a deviation that may be a tenth.
 inline constexpr double k_norm_slope = 2e-5;
 
-// --- optimizers, absolute, of numbers near 1 ---
+// --- optimizers and recurrent cells, absolute, of numbers near 1 ---
 
 inline constexpr double k_state = 4 * k_epsilon;
 

@@ -3,6 +3,7 @@ export module qorus.nn;
 export import qorus.ops;
 export import :param;
 export import :layers;
+export import :recurrent;
 export import :chain;
 export import :init;
 export import :model;

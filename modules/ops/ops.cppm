@@ -17,3 +17,4 @@ export import :scan;
 export import :loss;
 export import :norm;
 export import :attention;
+export import :recurrent;

@@ -35,6 +35,7 @@ constexpr Rule k_rules[] = {
     {"rms_norm", rules::rms_norm},
     {"attention", rules::attention},
     {"rope", rules::rope},
+    {"recurrent", rules::recurrent},
 };
 static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(RuleId::count_));
 

@@ -36,6 +36,7 @@ enum class RuleId : std::uint16_t {
   rms_norm,
   attention,
   rope,
+  recurrent,
   count_
 };
 
@@ -72,6 +73,7 @@ void layer_norm(const void* saved, Grads& grads) noexcept;
 void rms_norm(const void* saved, Grads& grads) noexcept;
 void attention(const void* saved, Grads& grads) noexcept;
 void rope(const void* saved, Grads& grads) noexcept;
+void recurrent(const void* saved, Grads& grads) noexcept;
 }  // namespace rules
 
 }  // namespace qorus

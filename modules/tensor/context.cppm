@@ -33,7 +33,7 @@ struct Node {
   std::uint32_t out_slot = 0;
   std::size_t out_numel = 0;
   const void* saved = nullptr;
-  static constexpr int k_max_reads = 4;
+  static constexpr int k_max_reads = 8;
   Lifetime reads[k_max_reads];  // of the inputs that live elsewhere than in the tape's own frame
   std::uint8_t read_count = 0;
 };

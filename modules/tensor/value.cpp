@@ -1,5 +1,6 @@
 // Bodies of qorus.tensor:value and :owned.
 module;
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -138,8 +139,12 @@ Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const 
     tracked = tracked || input->tracked();
     const Lifetime& life = input->lifetime();
     if (!life.block || life.block == frozen.lifetime().block) continue;
+    const auto same = [&](const Lifetime& known) {
+      return known.block == life.block && known.generation == life.generation;
+    };
+    if (std::any_of(node.reads, node.reads + node.read_count, same)) continue;
     if (node.read_count == Node::k_max_reads) {
-      return fail(Errc::unsupported, "record", "a rule may read at most four tensors from outside its frame");
+      return fail(Errc::unsupported, "record", "a rule may read from at most eight places outside its frame");
     }
     node.reads[node.read_count++] = life;
   }

@@ -176,7 +176,7 @@ class Fresh {
   // Frozen, and not on the tape.
   [[nodiscard]] Tensor freeze() && noexcept;
   // Frozen, and recorded with what the rule's backward needs, if a tape records and one of the inputs is tracked. `inputs`
-  // are all tensors whose memory the rule will read or add to, at most four: they must still be alive then.
+  // are all tensors whose memory the rule will read or add to, from at most eight places: they must still be alive then.
   // Errors: out_of_memory.
   template <class Saved>
   [[nodiscard]] Result<Tensor> freeze(RuleRef rule, std::initializer_list<const Tensor*> inputs,
