@@ -7,46 +7,47 @@
 namespace qorus::kernels {
 namespace {
 
-template <class F>
-QORUS_INLINE void zip(const float* a, std::size_t sa, const float* b, std::size_t sb, float* y, std::size_t n, F f) {
-  with_strides(a, sa, b, sb, [&](auto left, auto right) {
-    put(y, n, y != a && y != b, [&](std::size_t i, auto part) { return f(left.at(i, part), right.at(i, part)); });
-  });
+#define QORUS_ZIP(formula) \
+  walk_vectors<decltype([](F32 u, F32 v, F32, F32) __attribute__((always_inline)) { return formula; })>
+
+WalkFunction binary_walk(Binary op) noexcept {
+  switch (op) {
+    case Binary::add: return QORUS_ZIP(u + v);
+    case Binary::sub: return QORUS_ZIP(u - v);
+    case Binary::mul: return QORUS_ZIP(u * v);
+    case Binary::div: return QORUS_ZIP(u / v);
+    case Binary::pow: return QORUS_ZIP(pow(u, v));
+    case Binary::max: return QORUS_ZIP(select(is_nan(u), u, max(u, v)));
+    case Binary::min: return QORUS_ZIP(select(is_nan(u), u, min(u, v)));
+    case Binary::count_: break;
+  }
+  return nullptr;
 }
+#undef QORUS_ZIP
 
 void binary(Binary op, const float* a, std::size_t sa, const float* b, std::size_t sb, float* y,
             std::size_t n) noexcept {
   if (n == 0) return;  // a lone number may then not be there either
-  switch (op) {
-    case Binary::add: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u + v; });
-    case Binary::sub: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u - v; });
-    case Binary::mul: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u * v; });
-    case Binary::div: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u / v; });
-    case Binary::pow: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return pow(u, v); });
-    case Binary::max: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return select(is_nan(u), u, max(u, v)); });
-    case Binary::min: return zip(a, sa, b, sb, y, n, [](F32 u, F32 v) { return select(is_nan(u), u, min(u, v)); });
-    case Binary::count_: return;
-  }
+  const Spread left(a, sa), right(b, sb);
+  walk(binary_walk(op), {left.p, right.p, left.step(), right.step(), y, n, how_to_write(n, y != a && y != b), 0, 0});
 }
 
 template <class F>
-QORUS_INLINE void zip_truth(const float* a, std::size_t sa, const float* b, std::size_t sb, std::uint8_t* y,
-                            std::size_t n, F f) {
-  with_strides(a, sa, b, sb, [&](auto left, auto right) {
-    each(n, [&](std::size_t i, auto part) { store_truth(y + i, f(left.at(i, part), right.at(i, part)), part); });
-  });
+QORUS_INLINE void zip_truth(const Spread& a, const Spread& b, std::uint8_t* y, std::size_t n, F f) {
+  each(n, [&](std::size_t i, auto part) { store_truth(y + i, f(a.at(i, part), b.at(i, part)), part); });
 }
 
 void compare(Compare op, const float* a, std::size_t sa, const float* b, std::size_t sb, std::uint8_t* y,
              std::size_t n) noexcept {
   if (n == 0) return;
+  const Spread left(a, sa), right(b, sb);
   switch (op) {
-    case Compare::eq: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u == v; });
-    case Compare::ne: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return !(u == v); });
-    case Compare::lt: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u < v; });
-    case Compare::le: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return u <= v; });
-    case Compare::gt: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return v < u; });
-    case Compare::ge: return zip_truth(a, sa, b, sb, y, n, [](F32 u, F32 v) { return v <= u; });
+    case Compare::eq: return zip_truth(left, right, y, n, [](F32 u, F32 v) { return u == v; });
+    case Compare::ne: return zip_truth(left, right, y, n, [](F32 u, F32 v) { return !(u == v); });
+    case Compare::lt: return zip_truth(left, right, y, n, [](F32 u, F32 v) { return u < v; });
+    case Compare::le: return zip_truth(left, right, y, n, [](F32 u, F32 v) { return u <= v; });
+    case Compare::gt: return zip_truth(left, right, y, n, [](F32 u, F32 v) { return v < u; });
+    case Compare::ge: return zip_truth(left, right, y, n, [](F32 u, F32 v) { return v <= u; });
     case Compare::count_: return;
   }
 }
@@ -54,15 +55,14 @@ void compare(Compare op, const float* a, std::size_t sa, const float* b, std::si
 void choose(const std::uint8_t* mask, std::size_t sm, const float* a, std::size_t sa, const float* b, std::size_t sb,
             float* y, std::size_t n) noexcept {
   if (n == 0) return;
+  const Spread left(a, sa), right(b, sb);
   if (sm == 0) {  // one answer for all: a copy
-    const float* from = *mask ? a : b;
-    const std::size_t step = *mask ? sa : sb;
-    return zip(from, step, from, step, y, n, [](F32 u, F32) { return u; });
+    const Spread& from = *mask ? left : right;
+    each(n, [&](std::size_t i, auto part) { store(y + i, from.at(i, part), part); });
+    return;
   }
-  with_strides(a, sa, b, sb, [&](auto left, auto right) {
-    each(n, [&](std::size_t i, auto part) {
-      store(y + i, select(load_truth(mask + i, part), left.at(i, part), right.at(i, part)), part);
-    });
+  each(n, [&](std::size_t i, auto part) {
+    store(y + i, select(load_truth(mask + i, part), left.at(i, part), right.at(i, part)), part);
   });
 }
 

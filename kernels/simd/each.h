@@ -32,65 +32,124 @@ QORUS_INLINE void each4(std::size_t n, F f) {
 // result where the next operation finds it; above, up to twice as slow.
 constexpr std::size_t k_past_caches = std::size_t(1) << 21;
 
-// y[i] = value(i, part) for all i, past the caches. The first and last elements go by ordinary stores.
-template <class Value>
-QORUS_INLINE void stream_each(float* y, std::size_t n, Value value) {
-  const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(y) / sizeof(float) % k_lanes;
-  std::size_t i = 0;
-  if (misaligned != 0) {
-    i = k_lanes - misaligned < n ? k_lanes - misaligned : n;
-    store(y, value(0, first_lanes(i)), first_lanes(i));
-  }
-  for (; i + k_lanes <= n; i += k_lanes) stream(y + i, value(i, All{}));
-  if (i < n) store(y + i, value(i, first_lanes(n - i)), first_lanes(n - i));
-}
 // Before another thread may be told of what was streamed.
 QORUS_INLINE void end_stream() { _mm_sfence(); }
-
-// y[i] = value(i, part) for all i. `fresh`: y is none of the arrays that value reads.
-template <class Value>
-QORUS_INLINE void put(float* y, std::size_t n, bool fresh, Value value) {
-  if (fresh && n >= k_past_caches) {
-    stream_each(y, n, value);
-    end_stream();
-  } else {
-    each4(n, [&](std::size_t i, auto part) { store(y + i, value(i, part), part); });
-  }
+// The elements of y before the first whole vector that a stream may write.
+QORUS_INLINE std::size_t before_stream(const float* y, std::size_t n) {
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(y) / sizeof(float) % k_lanes;
+  return past == 0 ? 0 : k_lanes - past < n ? k_lanes - past : n;
 }
-// One row of a larger array, streamed or not; the caller ends the stream.
+
+// How an output is written: over what was there, the same past the caches, or added to it.
+enum class Write { plain, streamed, add };
+QORUS_INLINE Write how_to_write(std::size_t n, bool fresh) {  // fresh: the output is none of the arrays that are read
+  return fresh && n >= k_past_caches ? Write::streamed : Write::plain;
+}
+
+// y[i] (+)= value(i, part) for all i, one row of a larger array; the caller ends the stream. The parts of a vector at both
+// ends share one copy of the code.
 template <class Value>
-QORUS_INLINE void put_row(float* y, std::size_t n, bool streamed, Value value) {
-  if (streamed)
-    stream_each(y, n, value);
-  else
-    each4(n, [&](std::size_t i, auto part) { store(y + i, value(i, part), part); });
+QORUS_INLINE void put_row(float* y, std::size_t n, Write how, Value value) {
+  std::size_t i = 0, rest = how == Write::streamed ? before_stream(y, n) : 0;
+  while (true) {
+    if (rest != 0) {
+      const Some part = first_lanes(rest);
+      const F32 v = value(i, part);
+      store(y + i, how == Write::add ? load(y + i, part) + v : v, part);
+      i += rest;
+    }
+    for (; i + k_lanes <= n; i += k_lanes) {
+      const F32 v = value(i, All{});
+      if (how == Write::streamed)
+        stream(y + i, v);
+      else
+        store(y + i, how == Write::add ? load(y + i) + v : v);
+    }
+    if (i >= n) return;
+    rest = n - i;
+  }
 }
 
 // An array, or one number for all: what a stride of 1 or 0 means.
-struct Stream {
+struct Spread {
+  alignas(64) float number[k_lanes];
   const float* p;
+  std::size_t moves;  // all bits set, or none
+  QORUS_INLINE Spread(const float* from, std::size_t stride)
+      : p(stride ? from : number), moves(stride ? ~std::size_t{0} : 0) {
+    if (stride == 0) store(number, set(*from));
+  }
+  Spread(const Spread&) = delete;
+  Spread& operator=(const Spread&) = delete;
   template <class Part>
   QORUS_INLINE F32 at(std::size_t i, Part part) const {
-    return load(p + i, part);
+    return load(p + (i & moves), part);
   }
-};
-struct Constant {
-  F32 value;
-  template <class Part>
-  QORUS_INLINE F32 at(std::size_t, Part) const {
-    return value;
-  }
+  QORUS_INLINE std::size_t step() const { return k_lanes & moves; }
 };
 
-// use(a, b) with each of the two as what its stride says.
+// A walk over arrays of which the body is compiled once, for whole vectors: y[i] (+)= f(a[i], b[i], p, q).
+struct Walk {
+  const float *a, *b;
+  std::size_t a_step, b_step;  // k_lanes, or 0 for one vector over and over
+  float* y;
+  std::size_t n;  // a multiple of k_lanes
+  Write how;
+  float p, q;
+};
+using WalkFunction = void (*)(const Walk&) noexcept;
+
 template <class F>
-QORUS_INLINE void with_strides(const float* a, std::size_t sa, const float* b, std::size_t sb, F use) {
-  if (sa && sb) return use(Stream{a}, Stream{b});
-  if (sa) return use(Stream{a}, Constant{set(*b)});
-  if (sb) return use(Constant{set(*a)}, Stream{b});
-  use(Constant{set(*a)}, Constant{set(*b)});
+void walk_vectors(const Walk& w) noexcept {
+  const float *a = w.a, *b = w.b;
+  const std::size_t a_step = w.a_step, b_step = w.b_step;
+  float* y = w.y;
+  const Write how = w.how;
+  const F32 p = set(w.p), q = set(w.q);
+  for (float* const end = y + w.n; y != end; y += k_lanes, a += a_step, b += b_step) {
+    F32 v = F{}(load(a), load(b), p, q);
+    if (how == Write::add) v = load(y) + v;
+    if (how == Write::streamed)
+      stream(y, v);
+    else
+      store(y, v);
+  }
 }
 
+// The first `n` < k_lanes elements of a walk, by way of whole vectors beside it.
+inline void walk_part(WalkFunction run, Walk w, std::size_t n) noexcept {
+  alignas(64) float a[k_lanes], b[k_lanes], y[k_lanes];
+  const Some part = first_lanes(n);
+  float* const to = w.y;
+  if (w.a_step) store(a, load(w.a, part)), w.a = a;
+  if (w.b_step) store(b, load(w.b, part)), w.b = b;
+  if (w.how == Write::add)
+    store(y, load(to, part));
+  else
+    w.how = Write::plain;
+  w.y = y;
+  w.n = k_lanes;
+  run(w);
+  store(to, load(y), part);
+}
+
+// A walk of any length.
+inline void walk(WalkFunction run, Walk w) noexcept {
+  std::size_t left = w.n, part = w.how == Write::streamed ? before_stream(w.y, w.n) : 0;
+  while (left != 0) {
+    w.n = part ? part : left / k_lanes * k_lanes;
+    if (part)
+      walk_part(run, w, part);
+    else
+      run(w);
+    left -= w.n;
+    w.y += w.n;
+    if (w.a_step) w.a += w.n;
+    if (w.b_step) w.b += w.n;
+    part = left < k_lanes ? left : 0;
+  }
+  if (w.how == Write::streamed) end_stream();
+}
 // Two sums that are formed in one walk.
 struct Pair {
   F32 a, b;

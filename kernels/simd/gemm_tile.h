@@ -149,24 +149,13 @@ void tile_cols(const Tile& t) noexcept {
 // of k_lanes columns are transposed on their way from memory to the multiplication, for products of so few rows that B
 // is read only once.
 template <int R, int V>
-QORUS_INLINE void stream_columns(const Tile& t) noexcept {
+[[gnu::noinline]] void stream_columns(const Tile& t) noexcept {
   constexpr auto W = static_cast<std::ptrdiff_t>(k_lanes);
   constexpr std::ptrdiff_t line = 16;  // floats of a cache line, which is used up before the next one is loaded
   F32 acc[R][V];
   start_tile<R, V>(t, acc);
   const float* const a = t.a;
   const std::ptrdiff_t ac = t.a_col;
-  const auto add_block = [&](const F32(&x)[W], std::ptrdiff_t from, int v, std::ptrdiff_t count)
-                             __attribute__((always_inline)) {
-#pragma unroll
-                               for (int u = 0; u < W; ++u)
-                                 if (u < count) {
-#pragma unroll
-                                   for (int r = 0; r < R; ++r)
-                                     acc[r][v] = fma(set(a[(from + u) * ac + r]), x[u], acc[r][v]);
-                                   step_ends();
-                                 }
-                             };
   F32 b[W];
   std::ptrdiff_t k = 0;
   const auto k_end = static_cast<std::ptrdiff_t>(t.k);
@@ -176,15 +165,23 @@ QORUS_INLINE void stream_columns(const Tile& t) noexcept {
 #pragma unroll
       for (std::ptrdiff_t h = 0; h < line; h += W) {
         load_transposed(t.b + v * W * t.b_row + k + h, t.b_row, b);
-        add_block(b, k + h, v, W);
+#pragma unroll
+        for (int u = 0; u < W; ++u) {
+#pragma unroll
+          for (int r = 0; r < R; ++r) acc[r][v] = fma(set(a[(k + h + u) * ac + r]), b[u], acc[r][v]);
+          step_ends();
+        }
       }
   for (; k < k_end; k += W)
 #pragma unroll
     for (int v = 0; v < V; ++v) {
+      const std::ptrdiff_t count = k_end - k < W ? k_end - k : W;
       F32 rest[W];  // apart from b, which must have no address
-      load_transposed_part(t.b + v * W * t.b_row + k, t.b_row, k_lanes,
-                           static_cast<std::size_t>(k_end - k < W ? k_end - k : W), rest);
-      add_block(rest, k, v, k_end - k);
+      load_transposed_part(t.b + v * W * t.b_row + k, t.b_row, k_lanes, static_cast<std::size_t>(count), rest);
+#pragma clang loop unroll(disable)
+      for (std::ptrdiff_t u = 0; u < count; ++u)
+#pragma unroll
+        for (int r = 0; r < R; ++r) acc[r][v] = fma(set(a[(k + u) * ac + r]), rest[u], acc[r][v]);
     }
   finish_tile<R, V>(t, acc);
 }

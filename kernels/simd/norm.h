@@ -11,34 +11,32 @@ namespace {
 constexpr float k_one = 1, k_zero = 0;
 constexpr auto k_add = [](auto a, auto b) { return a + b; };
 
-// use(w, b), where a null w stands for ones and a null b for zeros.
-template <class F>
-QORUS_INLINE void with_scale(const float* w, const float* b, F use) {
-  with_strides(w ? w : &k_one, w ? 1 : 0, b ? b : &k_zero, b ? 1 : 0, use);
+// What an array, or `number` for all where there is none, stands for.
+QORUS_INLINE Spread array_or(const float* array, const float& number) {
+  return Spread(array ? array : &number, array ? 1 : 0);
 }
 QORUS_INLINE float inverse_sqrt(double x) { return first(set(1.0f) / sqrt(set(float(x)))); }
 
 void layer_norm(const float* x, const float* w, const float* b, float* y, float* mean, float* rstd, std::size_t rows,
                 std::size_t cols, float eps) noexcept {
-  const bool streamed = rows * cols >= k_past_caches && x != y;
-  with_scale(w, b, [&](auto weight, auto bias) {
-    for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
-      const auto value = [&](std::size_t i, auto part) { return load(x + i, part); };
-      const float center = float(total(cols, value) / double(cols));
-      const auto square = [&](std::size_t i, auto part) {
-        const F32 d = pad(load(x + i, part), set(center), part) - set(center);
-        return d * d;
-      };
-      const float scale = inverse_sqrt(total(cols, square) / double(cols) + eps);
-      put_row(y, cols, streamed, [&](std::size_t i, auto part) {
-        const F32 z = (load(x + i, part) - set(center)) * set(scale);
-        return fma(z, weight.at(i, part), bias.at(i, part));
-      });
-      if (mean) mean[r] = center;
-      if (rstd) rstd[r] = scale;
-    }
-  });
-  if (streamed) end_stream();
+  const Write how = how_to_write(rows * cols, x != y);
+  const Spread weight = array_or(w, k_one), bias = array_or(b, k_zero);
+  for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
+    const auto value = [&](std::size_t i, auto part) { return load(x + i, part); };
+    const float center = float(total(cols, value) / double(cols));
+    const auto square = [&](std::size_t i, auto part) {
+      const F32 d = pad(load(x + i, part), set(center), part) - set(center);
+      return d * d;
+    };
+    const float scale = inverse_sqrt(total(cols, square) / double(cols) + eps);
+    put_row(y, cols, how, [&](std::size_t i, auto part) {
+      const F32 z = (load(x + i, part) - set(center)) * set(scale);
+      return fma(z, weight.at(i, part), bias.at(i, part));
+    });
+    if (mean) mean[r] = center;
+    if (rstd) rstd[r] = scale;
+  }
+  if (how == Write::streamed) end_stream();
 }
 
 // With z = x scale + shift and g = dy w:  dx (+)= rstd (g - mean(g) - z mean(g z)),  dw += dy z,  db += dy.
@@ -46,30 +44,26 @@ void layer_norm(const float* x, const float* w, const float* b, float* y, float*
 template <bool centered>
 QORUS_INLINE void norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
                            float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) {
-  const bool streamed = !accumulate && rows * cols >= k_past_caches && dx != x && dx != dy;
-  with_scale(w, nullptr, [&](auto weight, auto) {
-    for (std::size_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
-      const F32 center = set(centered ? mean[r] : 0), scale = set(rstd[r]);
-      const auto normal = [&](std::size_t i, auto part) { return (load(x + i, part) - center) * scale; };
-      const auto sums = [&](std::size_t i, auto part) {
-        const F32 d = load(dy + i, part), z = normal(i, part), g = d * weight.at(i, part);
-        if (dw) store(dw + i, fma(d, z, load(dw + i, part)), part);
-        if (centered && db) store(db + i, load(db + i, part) + d, part);
-        return Pair{g, g * z};
-      };
-      const Pair all = fold(cols, Pair{set(0.0f), set(0.0f)}, sums, k_add);
-      const F32 mean_g = set(centered ? sum(all.a) / float(cols) : 0), mean_gz = set(sum(all.b) / float(cols));
-      const auto slope = [&](std::size_t i, auto part) {
-        const F32 g = load(dy + i, part) * weight.at(i, part);
-        return fnma(normal(i, part), mean_gz, centered ? g - mean_g : g) * scale;
-      };
-      if (accumulate)
-        each(cols, [&](std::size_t i, auto part) { store(dx + i, load(dx + i, part) + slope(i, part), part); });
-      else
-        put_row(dx, cols, streamed, slope);
-    }
-  });
-  if (streamed) end_stream();
+  const Write how = accumulate ? Write::add : how_to_write(rows * cols, dx != x && dx != dy);
+  const Spread weight = array_or(w, k_one);
+  for (std::size_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
+    const F32 center = set(centered ? mean[r] : 0), scale = set(rstd[r]);
+    const auto normal = [&](std::size_t i, auto part) { return (load(x + i, part) - center) * scale; };
+    const auto sums = [&](std::size_t i, auto part) {
+      const F32 d = load(dy + i, part), z = normal(i, part), g = d * weight.at(i, part);
+      if (dw) store(dw + i, fma(d, z, load(dw + i, part)), part);
+      if (centered && db) store(db + i, load(db + i, part) + d, part);
+      return Pair{g, g * z};
+    };
+    const Pair all = fold(cols, Pair{set(0.0f), set(0.0f)}, sums, k_add);
+    const F32 mean_g = set(centered ? sum(all.a) / float(cols) : 0), mean_gz = set(sum(all.b) / float(cols));
+    const auto slope = [&](std::size_t i, auto part) {
+      const F32 g = load(dy + i, part) * weight.at(i, part);
+      return fnma(normal(i, part), mean_gz, centered ? g - mean_g : g) * scale;
+    };
+    put_row(dx, cols, how, slope);
+  }
+  if (how == Write::streamed) end_stream();
 }
 
 void layer_norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy, float* dx,
@@ -79,20 +73,19 @@ void layer_norm_bwd(const float* x, const float* w, const float* mean, const flo
 
 void rms_norm(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
               float eps) noexcept {
-  const bool streamed = rows * cols >= k_past_caches && x != y;
-  with_scale(w, nullptr, [&](auto weight, auto) {
-    for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
-      const auto square = [&](std::size_t i, auto part) {
-        const F32 v = load(x + i, part);
-        return v * v;
-      };
-      const float scale = inverse_sqrt(total(cols, square) / double(cols) + eps);
-      put_row(y, cols, streamed,
-              [&](std::size_t i, auto part) { return load(x + i, part) * set(scale) * weight.at(i, part); });
-      if (rstd) rstd[r] = scale;
-    }
-  });
-  if (streamed) end_stream();
+  const Write how = how_to_write(rows * cols, x != y);
+  const Spread weight = array_or(w, k_one);
+  for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
+    const auto square = [&](std::size_t i, auto part) {
+      const F32 v = load(x + i, part);
+      return v * v;
+    };
+    const float scale = inverse_sqrt(total(cols, square) / double(cols) + eps);
+    put_row(y, cols, how,
+            [&](std::size_t i, auto part) { return load(x + i, part) * set(scale) * weight.at(i, part); });
+    if (rstd) rstd[r] = scale;
+  }
+  if (how == Write::streamed) end_stream();
 }
 
 void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,

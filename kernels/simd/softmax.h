@@ -44,7 +44,7 @@ QORUS_INLINE ExpSum exp_sum(const float* x, std::size_t cols) {
 void softmax(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept {
   constexpr std::size_t longest = 4096;
   alignas(64) float buffer[longest];
-  const bool streamed = cols <= longest && rows * cols >= k_past_caches && x != y;
+  const Write how = how_to_write(rows * cols, cols <= longest && x != y);
   for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
     float* const powers = cols <= longest ? buffer : y;
     const F32 top = set(row_largest(x, cols));
@@ -54,52 +54,42 @@ void softmax(const float* x, float* y, std::size_t rows, std::size_t cols) noexc
       return e;
     };
     const F32 scale = set(1 / sum(fold(cols, set(0.0f), power, k_add)));
-    put_row(y, cols, streamed, [&](std::size_t i, auto part) { return load(powers + i, part) * scale; });
+    put_row(y, cols, how, [&](std::size_t i, auto part) { return load(powers + i, part) * scale; });
   }
-  if (streamed) end_stream();
-}
-
-// dx[i] (+)= value(i, part), for a row.
-template <class Value>
-QORUS_INLINE void put_slopes(float* dx, std::size_t cols, bool accumulate, bool streamed, Value value) {
-  if (accumulate)
-    each4(cols, [&](std::size_t i, auto part) { store(dx + i, load(dx + i, part) + value(i, part), part); });
-  else
-    put_row(dx, cols, streamed, value);
+  if (how == Write::streamed) end_stream();
 }
 
 void softmax_bwd(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
                  bool accumulate) noexcept {
-  const bool streamed = !accumulate && rows * cols >= k_past_caches && dx != y && dx != dy;
+  const Write how = accumulate ? Write::add : how_to_write(rows * cols, dx != y && dx != dy);
   for (std::size_t r = 0; r < rows; ++r, y += cols, dy += cols, dx += cols) {
     const auto product = [&](std::size_t i, auto part) { return load(dy + i, part) * load(y + i, part); };
     const F32 dot = set(sum(fold(cols, set(0.0f), product, k_add)));
-    put_slopes(dx, cols, accumulate, streamed,
-               [&](std::size_t i, auto part) { return load(y + i, part) * (load(dy + i, part) - dot); });
+    put_row(dx, cols, how, [&](std::size_t i, auto part) { return load(y + i, part) * (load(dy + i, part) - dot); });
   }
-  if (streamed) end_stream();
+  if (how == Write::streamed) end_stream();
 }
 
 void log_softmax(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept {
-  const bool streamed = rows * cols >= k_past_caches && x != y;
+  const Write how = how_to_write(rows * cols, x != y);
   for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
     const ExpSum s = exp_sum(x, cols);
     const F32 top = set(s.top), log_sum = set(s.log_sum);
-    put_row(y, cols, streamed, [&](std::size_t i, auto part) { return load(x + i, part) - top - log_sum; });
+    put_row(y, cols, how, [&](std::size_t i, auto part) { return load(x + i, part) - top - log_sum; });
   }
-  if (streamed) end_stream();
+  if (how == Write::streamed) end_stream();
 }
 
 void log_softmax_bwd(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
                      bool accumulate) noexcept {
-  const bool streamed = !accumulate && rows * cols >= k_past_caches && dx != y && dx != dy;
+  const Write how = accumulate ? Write::add : how_to_write(rows * cols, dx != y && dx != dy);
   for (std::size_t r = 0; r < rows; ++r, y += cols, dy += cols, dx += cols) {
     const F32 all =
         set(sum(fold(cols, set(0.0f), [&](std::size_t i, auto part) { return load(dy + i, part); }, k_add)));
-    put_slopes(dx, cols, accumulate, streamed,
-               [&](std::size_t i, auto part) { return fnma(exp_below(load(y + i, part)), all, load(dy + i, part)); });
+    put_row(dx, cols, how,
+            [&](std::size_t i, auto part) { return fnma(exp_below(load(y + i, part)), all, load(dy + i, part)); });
   }
-  if (streamed) end_stream();
+  if (how == Write::streamed) end_stream();
 }
 
 void cross_entropy(const float* x, const std::int32_t* target, float* loss, float* log_sum, std::size_t rows,
@@ -121,7 +111,7 @@ void cross_entropy(const float* x, const std::int32_t* target, float* loss, floa
 void cross_entropy_bwd(const float* x, const std::int32_t* target, const float* log_sum, const float* dloss,
                        std::size_t dloss_step, float* dx, std::size_t rows, std::size_t cols, float smoothing,
                        std::int32_t ignore, bool accumulate) noexcept {
-  const bool streamed = !accumulate && rows * cols >= k_past_caches && dx != x;
+  const Write how = accumulate ? Write::add : how_to_write(rows * cols, dx != x);
   for (std::size_t r = 0; r < rows; ++r, x += cols, dx += cols) {
     if (target[r] == ignore) {
       if (!accumulate) each4(cols, [&](std::size_t i, auto part) { store(dx + i, set(0.0f), part); });
@@ -129,11 +119,11 @@ void cross_entropy_bwd(const float* x, const std::int32_t* target, const float* 
     }
     const float slope = dloss[r * dloss_step];
     const F32 all = set(log_sum[r]), factor = set(slope), rest = set(slope * smoothing / float(cols));
-    put_slopes(dx, cols, accumulate, streamed,
-               [&](std::size_t i, auto part) { return fms(exp_below(load(x + i, part) - all), factor, rest); });
+    put_row(dx, cols, how,
+            [&](std::size_t i, auto part) { return fms(exp_below(load(x + i, part) - all), factor, rest); });
     dx[target[r]] -= slope * (1 - smoothing);
   }
-  if (streamed) end_stream();
+  if (how == Write::streamed) end_stream();
 }
 
 }  // namespace
