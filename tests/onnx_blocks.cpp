@@ -3,6 +3,7 @@ module;
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <span>
@@ -86,6 +87,75 @@ Outputs rotary_embedding(Call& call) {
 
 Outputs swiglu(Call& call) { return {ops::mul(ops::silu(call.in(0)), call.in(1))}; }
 
+// [batch, seq, heads dim] to [batch, heads, seq, dim].
+Result<Tensor> split_heads(const Result<Tensor>& x, std::int64_t heads) {
+  if (!x || x->rank() == 4) return x;
+  return ops::transpose(shaped(x, {x->dim(0), x->dim(1), heads, x->dim(2) / heads}), 1, 2);
+}
+
+// The mask may be shorter than the keys: what is beyond is not seen.
+Result<Tensor> widened(const Result<Tensor>& mask, std::int64_t keys, bool additive) {
+  if (!mask || mask->dim(-1) == keys) return mask;
+  const auto hidden = -std::numeric_limits<float>::infinity();
+  const Result<Tensor> numbers = additive ? mask : ops::cast(mask, qorus::DType::f32);
+  const auto wide =
+      ops::pad(numbers, {{mask->rank() - 1, 0, keys - mask->dim(-1)}}, ops::PadMode::constant, additive ? hidden : 0);
+  return additive ? wide : ops::cast(wide, qorus::DType::u8);
+}
+
+// Q, K, V, mask, past key, past value, lengths to Y, present key, present value, and the scores at a stage of the way.
+Outputs attention(Call& call) {
+  auto q = split_heads(call.in(0), call.c.integer("q_num_heads", 0));
+  auto k = split_heads(call.in(1), call.c.integer("kv_num_heads", 0));
+  auto v = split_heads(call.in(2), call.c.integer("kv_num_heads", 0));
+  std::int64_t past = 0;
+  if (call.c.has_input(4)) {
+    past = call.dims(4)[2];
+    k = ops::concat({call.in(4), k}, 2);
+    v = ops::concat({call.in(5), v}, 2);
+  }
+  if (!q || !k || !v) return {q, k, v};
+  ops::AttentionOptions options{.causal = call.c.integer("is_causal", 0) != 0,
+                                .scale = static_cast<float>(call.c.number("scale", 0)),
+                                .past = past,
+                                .softcap = static_cast<float>(call.c.number("softcap", 0))};
+  if (call.c.has_input(3)) {
+    const bool additive = call.c.inputs[3].dtype != "bool";
+    options.mask = widened(additive ? call.in(3) : call.mask(3), k->dim(2), additive);
+  }
+  if (call.c.has_input(6)) {
+    options.lengths = call.index(6);
+    options.past = -1;
+  }
+  auto y = ops::attention(q, k, v, options);
+  if (call.rank(0) == 3 && y) y = shaped(ops::transpose(y, 1, 2), {y->dim(0), y->dim(2), y->dim(1) * y->dim(3)});
+  Outputs all = {y, k, v};
+  if (call.c.outputs.size() < 4) return all;
+  if (call.c.has_input(6)) return not_covered("scores of attention over padded keys");
+  const std::int64_t mode = call.c.integer("qk_matmul_output_mode", 0), heads = q->dim(1), kv = k->dim(1);
+  const float scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(q->dim(3)));
+  auto grouped = shaped(q, {q->dim(0), kv, heads / kv, q->dim(2), q->dim(3)});
+  auto scores = ops::mul(ops::matmul(grouped, ops::unsqueeze(ops::transpose(k), 2)), scale);
+  scores = shaped(scores, {q->dim(0), heads, q->dim(2), k->dim(2)});
+  if (mode >= 1 && options.softcap > 0)
+    scores = ops::mul(ops::tanh(ops::div(scores, options.softcap)), options.softcap);
+  auto low = call.make({1}, {-std::numeric_limits<double>::infinity()});
+  if (mode >= 2 && call.c.has_input(3)) {
+    scores = options.mask->dtype() == qorus::DType::f32 ? ops::add(scores, options.mask)
+                                                        : ops::where(options.mask, scores, low);
+  }
+  if (mode >= 2 && options.causal) {
+    std::vector<double> seen;
+    for (std::int64_t i = 0; i < q->dim(2); ++i) {
+      for (std::int64_t j = 0; j < k->dim(2); ++j) seen.push_back(j <= i + past ? 1 : 0);
+    }
+    scores = ops::where(call.make({q->dim(2), k->dim(2)}, seen, qorus::DType::u8), scores, low);
+  }
+  if (mode == 3) scores = ops::softmax(scores);
+  all.push_back(scores);
+  return all;
+}
+
 }  // namespace
 
 void add_blocks(OnnxTable& table) {
@@ -93,6 +163,7 @@ void add_blocks(OnnxTable& table) {
   table["RMSNormalization"] = rms_normalization;
   table["RotaryEmbedding"] = rotary_embedding;
   table["SwiGLU"] = swiglu;
+  table["Attention"] = attention;
 }
 
 }  // namespace qorus_test

@@ -242,7 +242,7 @@ std::string step(Workspace& ws, const Case& test, std::span<const Prepared> inpu
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool again =
         same && i > 0 && test.inputs[i].dtype == DType::f32 && test.inputs[i].dims == test.inputs[0].dims;
-    const bool floats = inputs[i].dtype == DType::f32 && test.differentiable;
+    const bool floats = test.inputs[i].differentiable() && test.differentiable;
     auto base = again ? Result<Tensor>(bases[0]) : floats ? tape.watch(inputs[i].base) : tape.input(inputs[i].base);
     auto operand = seen(base, test.inputs[i], view);
     if (!operand) return std::string("input: ") + operand.error().message().c_str();
@@ -257,7 +257,7 @@ std::string step(Workspace& ws, const Case& test, std::span<const Prepared> inpu
   auto gradients = qorus::backward(ops::sum(ops::mul(y, functional)).value());
   if (!gradients) return std::string("backward: ") + gradients.error().message().c_str();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].dtype != DType::f32) {
+    if (!test.inputs[i].differentiable()) {
       if (out) out->gradients.emplace_back();
       continue;
     }
@@ -354,7 +354,7 @@ std::string values_of(const Case& test, View view, bool same) {
   if (!test.differentiable) return {};
   std::vector<std::vector<double>> want(scene.inputs.size());
   for (std::size_t i = 0; i < scene.inputs.size(); ++i) {
-    if (scene.inputs[i].dtype != DType::f32) continue;
+    if (!test.inputs[i].differentiable()) continue;
     const bool again = same && test.inputs[i].dims == test.inputs[0].dims;
     std::vector<double>& sum = want[again ? 0 : i];
     sum.resize(scene.inputs[again ? 0 : i].base.tensor().numel());
@@ -363,7 +363,7 @@ std::string values_of(const Case& test, View view, bool same) {
     for (std::size_t e = 0; e < slopes.size(); ++e) sum[scene.inputs[i].origin[e]] += slopes[e];
   }
   for (std::size_t i = 0; i < scene.inputs.size(); ++i) {
-    if (scene.inputs[i].dtype != DType::f32) continue;
+    if (!test.inputs[i].differentiable()) continue;
     const bool again = same && test.inputs[i].dims == test.inputs[0].dims;
     const std::string name = "gradient of input " + std::to_string(i);
     if (auto wrong = compare(name.c_str(), got.gradients[i], want[again ? 0 : i], k_op_gradient * test.looser);

@@ -47,6 +47,8 @@ struct Input {
   double low = -2, high = 2;
   qorus::DType dtype = qorus::DType::f32;  // i32 and u8: whole numbers in [low, high)
   std::vector<double> values = {};         // instead of random ones
+  bool constant = false;                   // f32, but without a gradient
+  [[nodiscard]] bool differentiable() const { return dtype == qorus::DType::f32 && !constant; }
 };
 // Whole numbers in [low, high).
 [[nodiscard]] Input whole(const Extents& dims, double low, double high, qorus::DType dtype = qorus::DType::i32);

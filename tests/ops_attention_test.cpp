@@ -47,7 +47,9 @@ Array attend(const Arrays& in, const ops::AttentionOptions& options) {
   const std::int64_t group = q.dim(1) / k.dim(1), past = k.dim(2) - q.dim(2);
   const double scale =
       options.scale != 0 ? static_cast<double>(options.scale) : 1 / std::sqrt(static_cast<double>(q.dim(3)));
-  return build(q.dims, [&](const Extents& i) {
+  Extents dims = q.dims;
+  dims[3] = v.dim(3);
+  return build(dims, [&](const Extents& i) {
     double total = 0, sum = 0;
     std::vector<double> scores;
     std::vector<std::int64_t> seen;
@@ -211,6 +213,76 @@ TEST(Attention, ARowDoesNotDependOnItsNeighbours) {
                               {.causal = true});
     ASSERT_OK(one);
     EXPECT_EQ(*one->to_vector(), *ops::slice(all, 2, at, at + 1)->to_vector()) << at;
+  }
+}
+
+// The definition with all that goes beside the products. Inputs: q, k, v, then what the form has of mask, slopes and lengths.
+struct Extra {
+  Extents q, k, v;
+  ops::AttentionOptions options = {};
+  Extents mask = {};
+  bool additive = false, slopes = false;
+  std::vector<double> lengths = {};
+};
+Array attend_all(const Extra& f, const Arrays& in) {
+  const Array &q = in[0], &k = in[1], &v = in[2];
+  std::size_t at = 3;
+  const Array* mask = f.mask.empty() ? nullptr : &in[at++];
+  const Array* slopes = f.slopes ? &in[at++] : nullptr;
+  const double scale = 1 / std::sqrt(static_cast<double>(q.dim(3)));
+  const auto cap = static_cast<double>(f.options.softcap);
+  return build({q.dim(0), q.dim(1), q.dim(2), v.dim(3)}, [&](const Extents& i) {
+    const std::int64_t keys =
+        f.lengths.empty() ? k.dim(2) : static_cast<std::int64_t>(f.lengths[static_cast<std::size_t>(i[0])]);
+    const std::int64_t position = (f.options.past >= 0 ? f.options.past : keys - q.dim(2)) + i[2],
+                       kv = i[1] * k.dim(1) / q.dim(1);
+    double total = 0, sum = 0;
+    for (std::int64_t j = 0; j < keys; ++j) {
+      if (f.options.causal && j > position) continue;
+      double score = 0;
+      for (std::int64_t d = 0; d < q.dim(3); ++d) score += q.at({i[0], i[1], i[2], d}) * k.at({i[0], kv, j, d});
+      score *= scale;
+      if (cap > 0) score = cap * std::tanh(score / cap);
+      if (slopes) score += slopes->at({i[1]}) * static_cast<double>(j - position);
+      const double masked = mask ? mask->at({i[0], i[1], i[2], j}) : 1;
+      if (mask && f.additive) score += masked;
+      if (mask && !f.additive && masked == 0) continue;
+      total += std::exp(score);
+      sum += std::exp(score) * v.at({i[0], kv, j, i[3]});
+    }
+    return total > 0 ? sum / total : 0;
+  });
+}
+
+TEST(Attention, MasksSlopesLengthsAndCaps) {
+  for (const Extra& f : std::vector<Extra>{
+           {{2, 2, 3, 2}, {2, 1, 4, 2}, {2, 1, 4, 3}, {.softcap = 1.5f}},
+           {{1, 2, 3, 2}, {1, 2, 5, 2}, {1, 2, 5, 2}, {.causal = true, .past = 0}},
+           {{1, 2, 3, 2}, {1, 2, 2, 2}, {1, 2, 2, 2}, {.causal = true, .past = 1}},
+           {{2, 2, 3, 2}, {2, 2, 4, 2}, {2, 2, 4, 2}, {}, {2, 1, 3, 4}},
+           {{1, 2, 3, 2}, {1, 1, 4, 2}, {1, 1, 4, 2}, {.softcap = 2}, {1, 2, 3, 4}, true},
+           {{1, 4, 3, 2}, {1, 2, 4, 2}, {1, 2, 4, 2}, {.causal = true}, {}, false, true},
+           {{2, 2, 3, 2}, {2, 2, 4, 2}, {2, 2, 4, 2}, {}, {}, false, false, {4, 0}},
+           {{3, 1, 2, 2}, {3, 1, 4, 2}, {3, 1, 4, 2}, {.causal = true}, {3, 1, 2, 4}, false, true, {4, 1, 2}},
+           {{0, 2, 3, 2}, {0, 2, 4, 2}, {0, 2, 4, 2}, {.causal = true}},
+       }) {
+    Case test{.name = "attention with extras", .inputs = {{f.q}, {f.k}, {f.v}}};
+    if (!f.mask.empty()) {
+      test.inputs.push_back(f.additive ? Input{.dims = f.mask, .constant = true} : whole(f.mask, 0, 2, DType::u8));
+    }
+    if (f.slopes) test.inputs.push_back({.dims = {f.q[1]}, .low = 0.1, .high = 1, .constant = true});
+    if (!f.lengths.empty()) test.inputs.push_back({.dims = {f.q[0]}, .dtype = DType::i32, .values = f.lengths});
+    test.run = [&](Tensors t) {
+      ops::AttentionOptions options = f.options;
+      std::size_t at = 3;
+      if (!f.mask.empty()) options.mask = t[at++];
+      if (f.slopes) options.slopes = t[at++];
+      if (!f.lengths.empty()) options.lengths = t[at++];
+      return ops::attention(t[0], t[1], t[2], options);
+    };
+    test.reference = [&](const Arrays& in) { return attend_all(f, in); };
+    test.repeats_kink = true;
+    EXPECT_EQ("", check(test));
   }
 }
 

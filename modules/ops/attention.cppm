@@ -11,13 +11,22 @@ import :operand;
 export namespace qorus::ops {
 
 struct AttentionOptions {
-  bool causal =
-      false;        // query i sees keys up to i + (keys - queries): with a cache, the queries are the last positions
-  float scale = 0;  // 0: 1 / sqrt(head_dim)
+  bool causal = false;      // query i sees keys up to its own position, past + i
+  float scale = 0;          // 0: 1 / sqrt(head_dim)
   std::int64_t window = 0;  // above 0: a query sees only the last `window` keys up to its own position
+  // The position of the first query. Below 0: keys - queries, that is, the queries are the last positions, as with a cache; with
+  // lengths, the last of each sequence's own.
+  std::int64_t past = -1;
+  float softcap = 0;  // above 0: scores become softcap tanh(scores / softcap), before any mask (Gemma 2)
+  // Each optional, broadcast, without a gradient. A query that sees nothing gets 0.
+  Result<Tensor> mask = Tensor();  // [batch, heads, queries, keys] u8: true where seen; or f32: added to the scores
+  Result<Tensor> slopes =
+      Tensor();  // [heads] f32: slope (key's position - query's) is added: ALiBi (Press et al. 2022)
+  Result<Tensor> lengths = Tensor();  // [batch] i32 in [0, keys]: later keys are padding (and must be finite)
 };
-// y = softmax(q k^T scale, masked) v. q: [batch, heads, queries, head_dim], k, v: [batch, kv_heads, keys, head_dim], y like q. Heads share
-// keys in groups of heads / kv_heads (Ainslie et al. 2023). A row's bits depend on that row's query and the keys it sees alone.
+// y = softmax(q k^T scale, masked) v. q: [batch, heads, queries, head_dim], k: [batch, kv_heads, keys, head_dim], v: [batch, kv_heads,
+// keys, value_dim], y: [batch, heads, queries, value_dim]. Heads share keys in groups of heads / kv_heads (Ainslie et al. 2023). A row's
+// bits depend on that row's query and the keys it sees alone.
 [[nodiscard]] Result<Tensor> attention(const Operand& q, const Operand& k, const Operand& v,
                                        const AttentionOptions& options = {}) noexcept;
 
