@@ -107,10 +107,16 @@ class Opener {
     for (std::int64_t i = 0; i < c.layers; ++i) {
       if (auto pushed = net.blocks.push(block); !pushed) return pushed;
     }
+    Checked bytes = 0;
+    for (const io::TensorEntry& entry : model.file_.entries()) bytes = bytes + entry.bytes;
+    auto weights = bytes.get("open").and_then(Weights::create);
+    if (!weights) return fail(weights.error());
+    model.weights_ = std::move(*weights);
     Status status;
     nn::visit(net, [&](std::string_view name, nn::Param& param) {
       if (status) status = bind_one(name, param);
     });
+    model.weights_.finish();
     return status;
   }
 
@@ -131,7 +137,7 @@ class Opener {
     if (name.ends_with(".bias")) return {};
     if (name == "output.weight" && !model.file_.find(name)) {  // tied
       param.tensor = model.layers_.embedding.weight.tensor;
-      return {};
+      return pack(name, param);
     }
     auto stored = model.file_.tensor(name);
     if (!stored) return fail(stored.error().about(name));
@@ -142,17 +148,15 @@ class Opener {
                       .value()
                       .about(name));
     }
-    if (stored->dtype() == DType::f32) {
-      param.tensor = *stored;
-      return {};
-    }
-    Workspace workspace{{.scratch = wanted.numel() * sizeof(float) + 1_MiB}};
-    auto frame = workspace.frame();
-    auto converted =
-        frame.input(*stored).and_then([](const Tensor& t) { return ops::cast(t, DType::f32); }).and_then(keep);
-    if (!converted) return fail(converted.error().about(name));
-    param.tensor = converted->tensor();
-    return model.converted_.push(std::move(*converted));
+    if (auto bound = model.weights_.bind(param, *stored); !bound) return fail(bound.error().about(name));
+    return pack(name, param);
+  }
+
+  [[nodiscard]] Status pack(std::string_view name, nn::Param& param) noexcept {
+    auto packed = model.weights_.pack(param);
+    if (!packed) return fail(packed.error().about(name));
+    if (*packed) model.file_.let_go(param.tensor);
+    return {};
   }
 };
 

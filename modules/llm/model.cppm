@@ -7,6 +7,7 @@ export module qorus.llm:model;
 import qorus.nn;
 import qorus.io;
 import qorus.text;
+import :weights;
 
 export namespace qorus::llm {
 
@@ -51,7 +52,7 @@ struct Llama {
   }
 };
 
-// Movable. F32 weights stay in the mapped file; others are dequantised once, when it is opened.
+// Movable. Weights stay in the types that the file has them in.
 class Model {
  public:
   [[nodiscard]] const Config& config() const noexcept { return config_; }
@@ -63,7 +64,7 @@ class Model {
  private:
   friend class Opener;
   io::Gguf file_;
-  List<Owned> converted_;
+  Weights weights_;
   Config config_;
   Llama layers_;
   text::Tokenizer tokenizer_;
