@@ -9,8 +9,9 @@ namespace {
 
 // One table from the parts that the files of one instruction set export.
 constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPart& binary, const CopyPart& copy,
-                         const BlocksPart& blocks, const PackedPart& packed, const ReducePart& reduce, const SoftmaxPart& softmax,
-                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm) {
+                         const BlocksPart& blocks, const PackedPart& packed, const ReducePart& reduce,
+                         const SoftmaxPart& softmax, const NormPart& norm, const CellPart& cell,
+                         const RandomPart& random, const GemmPart& gemm) {
   return {
       .isa = isa,
       .unary = unary.unary,
@@ -51,15 +52,16 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
 }
 
 const Table& scalar_table() {
-  static const Table made = assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, packed_scalar, reduce_scalar,
-                                     softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar);
+  static const Table made =
+      assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, packed_scalar, reduce_scalar,
+               softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar);
   return made;
 }
 
 #if defined(__x86_64__)
 const Table& avx2_table() {
-  static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, packed_avx2, reduce_avx2, softmax_avx2,
-                                     norm_avx2, cell_avx2, random_avx2, gemm_avx2);
+  static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, packed_avx2, reduce_avx2,
+                                     softmax_avx2, norm_avx2, cell_avx2, random_avx2, gemm_avx2);
   return made;
 }
 const Table& avx512_table() {

@@ -180,8 +180,9 @@ struct Table {
   void (*pack_weights)(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
                        std::size_t last) noexcept;
   // Rows first to last-1 of x: [m, k], rows x_row apart; first is a multiple of 16, last too unless it is m. Every 32 elements become whole
-  // numbers q from -127 to 127 with scale = largest magnitude / 127, q = x (127 / largest) to the nearest, halves to even; all 0 where
-  // the largest lies below 1e-30; with a NaN or an infinity among them, q = 0 and the scale NaN. The same bytes in every table.
+  // numbers q from -127 to 127: q = x (127 / largest magnitude) to the nearest, halves to even, scale = largest / 127 rounded to 11 binary
+  // digits, which within f16's range is ggml's q8_0; all 0 where the largest lies below 1e-30; with a NaN or an infinity among them, q =
+  // 0 and the scale NaN. The same bytes in every table.
   void (*pack_rows)(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t m, std::size_t k,
                     std::size_t first, std::size_t last) noexcept;
   // Columns of panels first to last-1.

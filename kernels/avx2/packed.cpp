@@ -42,6 +42,7 @@ QORUS_INLINE std::int32_t sum_of(I32 x) {
   return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 0xB1)));
 }
 QORUS_INLINE float float_of(std::int32_t bits) { return __builtin_bit_cast(float, bits); }
+QORUS_INLINE std::int32_t bits_of(float x) { return __builtin_bit_cast(std::int32_t, x); }
 QORUS_INLINE I32 to_whole(F32 x) { return {_mm256_cvtps_epi32(x.v)}; }  // to nearest, halves to even
 QORUS_INLINE void store_narrow(std::uint8_t* p, I32 x) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));

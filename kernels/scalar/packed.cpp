@@ -21,12 +21,12 @@ struct Pieces {
   std::uint32_t flip;  // bits that change: a signed byte becomes one counted from -128
 };
 constexpr Pieces k_pieces[] = {
-    {{0, 0}, 1, {{2, 4}, {0, 0}}, 0},          // q4_0
-    {{0, 0}, 1, {{2, 8}, {0, 0}}, 0x80808080}, // q8_0
-    {{0, 2}, 2, {{4, 35}, {0, 0}}, 0},         // q4_k: scales and leasts, quants
-    {{208, 0}, 1, {{192, 4}, {0, 48}}, 0},     // q6_k: scales; lower bits, upper bits
-    {{0, 0}, 1, {{0, 0}, {0, 0}}, 0},          // f16
-    {{0, 0}, 1, {{0, 0}, {0, 0}}, 0},          // bf16
+    {{0, 0}, 1, {{2, 4}, {0, 0}}, 0},           // q4_0
+    {{0, 0}, 1, {{2, 8}, {0, 0}}, 0x80808080},  // q8_0
+    {{0, 2}, 2, {{4, 35}, {0, 0}}, 0},          // q4_k: scales and leasts, quants
+    {{208, 0}, 1, {{192, 4}, {0, 48}}, 0},      // q6_k: scales; lower bits, upper bits
+    {{0, 0}, 1, {{0, 0}, {0, 0}}, 0},           // f16
+    {{0, 0}, 1, {{0, 0}, {0, 0}}, 0},           // bf16
 };
 
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
@@ -69,6 +69,11 @@ struct RowBlock {
   float scale;
   int sums[2];  // of the halves
 };
+// To nearest, halves to even: what f16 makes of it, without its limits.
+float eleven_digits(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
+}
 RowBlock quantised(const float* x) {
   RowBlock block{};
   float largest = 0;
@@ -86,7 +91,7 @@ RowBlock quantised(const float* x) {
     block.quants[i] = std::int8_t(level);
     block.sums[i / 16] += int(level);
   }
-  block.scale = largest / 127.0f;
+  block.scale = eleven_digits(largest / 127.0f);
   return block;
 }
 
@@ -146,7 +151,10 @@ WeightBlock weights_at(Packing packing, Bytes panel, std::size_t r, std::size_t 
       for (std::size_t t = 0; t < 32; ++t) w.quants[t] = byte(32, t) - 128;
       break;
     case Packing::q4_k: {
-      const auto own = [&](std::size_t i) { return b < 4 ? byte(64, 4 * i + b) & 63 : (byte(64, 8 + b - 4) >> 4 * i & 15) | byte(64, 4 * i + b - 4) >> 6 << 4; };
+      const auto own = [&](std::size_t i) {
+        return b < 4 ? byte(64, 4 * i + b) & 63
+                     : (byte(64, 8 + b - 4) >> 4 * i & 15) | byte(64, 4 * i + b - 4) >> 6 << 4;
+      };
       w.scales[0] = scale * float(own(0));
       w.least = half_at(p + 32 + 2 * r) * float(own(1));
       for (std::size_t t = 0; t < 32; ++t) w.quants[t] = byte(64 + 192, b / 2 * 32 + t) >> b % 2 * 4 & 15;

@@ -112,7 +112,8 @@ struct Q6K {
     return out;
   }
   QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t b, I32 (&w)[8]) {
-    Bytes lower = p + 288 + 1024 * (b / 4) + 512 * (b % 2) + 4 * lane, upper = p + 288 + 2048 + 512 * (b / 4) + 4 * lane;
+    Bytes lower = p + 288 + 1024 * (b / 4) + 512 * (b % 2) + 4 * lane,
+          upper = p + 288 + 2048 + 512 * (b / 4) + 4 * lane;
 #pragma unroll
     for (std::size_t i = 0; i < 8; ++i) {
       const I32 high = bytes_and(shift_right_by(load_quads(upper + 64 * i), int(b % 4 * 2)), 3);
@@ -166,14 +167,14 @@ void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out
 
 struct PackedTile {
   Bytes weights;
-  std::size_t lane;                // of the panel, where this vector begins
-  Bytes quants, scales, sums;      // of the first row
-  std::size_t step;                // bytes from block to block of the rows
-  std::size_t blocks;              // of 32 elements
+  std::size_t lane;            // of the panel, where this vector begins
+  Bytes quants, scales, sums;  // of the first row
+  std::size_t step;            // bytes from block to block of the rows
+  std::size_t blocks;          // of 32 elements
   float* c;
   std::ptrdiff_t c_row;
-  std::size_t cols;                // of this vector, at most k_lanes
-  const float* bias;               // of this vector, or null
+  std::size_t cols;   // of this vector, at most k_lanes
+  const float* bias;  // of this vector, or null
   bool from_c;
 };
 
@@ -205,8 +206,7 @@ void tile(const PackedTile& t) noexcept {
         // Where the scale is one, the whole block is one sum: in two chains if there is no other row to wait for.
         constexpr int half = S::k_groups == 2 || R == 1;
 #pragma unroll
-        for (int i = 0; i < 8; ++i)
-          sum[i / 4 * half] = dot<wide>(sum[i / 4 * half], w[i], quants + 32 * r + 4 * i);
+        for (int i = 0; i < 8; ++i) sum[i / 4 * half] = dot<wide>(sum[i / 4 * half], w[i], quants + 32 * r + 4 * i);
         if constexpr (half && S::k_groups == 1) sum[0] = sum[0] + sum[1];
         F32 value = to_float(sum[0]) * scale;
         if constexpr (S::k_groups == 2) value = fma(second, to_float(sum[1]), value);
@@ -299,7 +299,7 @@ QORUS_INLINE F32 weights_at(Bytes p) {
 
 struct HalfTile {
   Bytes weights;
-  std::size_t panel;   // bytes from panel to panel
+  std::size_t panel;  // bytes from panel to panel
   const float* rows;
   std::size_t step, k;  // floats from element to element of k; elements
   float* c;
@@ -419,7 +419,8 @@ QORUS_INLINE void quantise(const float* x, std::uint8_t* quants, float& scale, s
     return;
   }
   const F32 inverse = set(127.0f / most);
-  scale = most / 127.0f;
+  const auto digits = std::uint32_t(bits_of(most / 127.0f));  // 11 of them, to nearest
+  scale = float_of(std::int32_t((digits + 0xfff + (digits >> 13 & 1)) & ~0x1fffu));
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     I32 sum = set(0);

@@ -40,7 +40,8 @@ Result<bool> Weights::pack(nn::Param& param) noexcept {
   auto input = frame.input(param.tensor);
   if (!input) return fail(input.error());
   if (auto done = ops::pack_weight(*input, {slice->data, bytes}); !done) return fail(done.error());
-  param.packed = Tensor(slice->data, DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes)}), slice->lifetime);
+  param.packed =
+      Tensor(slice->data, DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes)}), slice->lifetime);
   return true;
 }
 

@@ -28,7 +28,7 @@ struct Batch {
 [[nodiscard]] Status run_products(Context& context, const kernels::Gemm& gemm, const Batch& batch) noexcept;
 
 // linear for a weight that is not f32; packed: what pack_weight wrote, or null. Operands are checked.
-[[nodiscard]] Result<Tensor> linear_narrow(const Operand& x, const Operand& weight, const Tensor* packed, const Operand* bias,
-                                           Activation activation, Context& context) noexcept;
+[[nodiscard]] Result<Tensor> linear_narrow(const Operand& x, const Operand& weight, const Tensor* packed,
+                                           const Operand* bias, Activation activation, Context& context) noexcept;
 
 }  // namespace qorus
