@@ -2,7 +2,10 @@
 export module qorus.llm;
 export import qorus.io;
 export import qorus.text;
+export import :config;
 export import :weights;
+export import :network;
 export import :model;
+export import :cache;
 export import :sampler;
 export import :session;

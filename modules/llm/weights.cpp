@@ -1,48 +1,274 @@
 // Bodies of qorus.llm:weights.
 module;
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
 #include <utility>
 module qorus.llm;
 
 namespace qorus::llm {
 
-Result<Weights> Weights::create(std::size_t bytes) noexcept {
-  // Address space: what is laid out, its rows filled up, and room on the way to f32.
-  auto room = (Checked(bytes) + bytes / 8 + 64_MiB).get("weights");
-  if (!room) return fail(room.error());
-  auto packed = Arena::create(*room);
-  if (!packed) return fail(packed.error());
-  Weights weights;
-  weights.packed_ = std::move(*packed);
-  weights.packed_.prefer_huge_pages(true);
-  weights.workspace_ = Workspace{{.scratch = 64_MiB, .threads = cpu_count()}};
-  if (auto ready = weights.workspace_.status(); !ready) return fail(ready.error());
-  return weights;
+FilePath path_in(std::string_view folder, std::string_view name) noexcept {
+  FilePath path;
+  if (folder.size() + name.size() + 2 > path.bytes.size()) return path;
+  const auto put = [&](std::string_view text) {
+    std::copy(text.begin(), text.end(), path.bytes.begin() + path.size);
+    path.size += text.size();
+  };
+  put(folder);
+  if (!folder.empty() && folder.back() != '/') put("/");
+  put(name);
+  return path;
 }
 
-Status Weights::bind(nn::Param& param, const Tensor& stored) noexcept {
-  param.tensor = stored;
-  if (stored.dtype() == DType::f32 || stored.rank() > 1) return {};
-  auto frame = workspace_.frame();
-  auto copy = frame.input(stored).and_then([](const Tensor& t) { return ops::cast(t, DType::f32); }).and_then(keep);
-  if (!copy) return fail(copy.error());
-  param.tensor = copy->tensor();
-  return copies_.push(std::move(*copy));
+bool is_file(std::string_view path) noexcept { return !path.empty() && MappedFile::open(path).has_value(); }
+
+Result<Llama2c> Llama2c::open(std::string_view path) noexcept {
+  constexpr std::size_t k_header = 7 * sizeof(std::int32_t);
+  auto file = MappedFile::open(path);
+  if (!file) return fail(file.error());
+  const auto bytes = file->bytes();
+  std::array<std::int32_t, 7> numbers{};
+  if (bytes.size() < k_header) return fail(Errc::corrupt, "open", "not a model: neither GGUF nor another format", path);
+  std::memcpy(numbers.data(), bytes.data(), k_header);
+  if (numbers[0] == 0x616b3432)  // "ak42"
+    return fail(Errc::unsupported, "open", "of llama2.c's checkpoints only version 0", path);
+  Llama2c made;
+  std::int64_t* const to[] = {&made.d_model_,  &made.d_ff_,  &made.layers_, &made.heads_,
+                              &made.kv_heads_, &made.vocab_, &made.context_};
+  for (std::size_t i = 0; i < 7; ++i) *to[i] = numbers[i];
+  made.tied_ = made.vocab_ > 0;
+  made.vocab_ = made.tied_ ? made.vocab_ : -made.vocab_;
+  bool good = std::all_of(std::begin(to), std::end(to), [](const std::int64_t* n) { return *n > 0 && *n < (1 << 28); });
+  good = good && made.d_model_ % made.heads_ == 0 && made.heads_ % made.kv_heads_ == 0;
+  if (good) {
+    const auto wanted = (made.floats_wanted() * sizeof(float) + k_header).get("open");
+    good = wanted && *wanted == bytes.size();
+  }
+  if (!good) return fail(Errc::corrupt, "open", "not a model: neither GGUF nor another format", path);
+  made.file_ = std::move(*file);
+  return made;
 }
 
-Result<bool> Weights::pack(nn::Param& param) noexcept {
-  const std::size_t bytes = param.packs ? ops::packed_bytes(param.tensor.dtype(), param.tensor.shape()) : 0;
-  if (bytes == 0) return false;
-  auto slice = packed_.take(bytes);
-  if (!slice) return fail(slice.error());
-  auto frame = workspace_.frame();
-  auto input = frame.input(param.tensor);
-  if (!input) return fail(input.error());
-  if (auto done = ops::pack_weight(*input, {slice->data, bytes}); !done) return fail(done.error());
-  param.packed =
-      Tensor(slice->data, DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes)}), slice->lifetime);
-  return true;
+Result<Config> Llama2c::config() const noexcept {
+  Config c;
+  c.architecture = architecture_of_gguf("llama");
+  c.layers = layers_;
+  c.d_model = d_model_;
+  c.heads = heads_;
+  c.kv_heads = kv_heads_;
+  c.head_dim = d_model_ / heads_;
+  c.d_ff = d_ff_;
+  c.vocab = vocab_;
+  c.context = context_;
+  c.pairs = ops::RopePairs::interleaved;
+  c.rope.dim = c.local_rope.dim = c.head_dim;
+  return c;
+}
+
+namespace {
+
+struct Section {
+  std::string_view name;  // after "blk.N." if it is one of many
+  bool each;              // one for each layer
+  std::int64_t rows, cols;
+};
+
+// In the order of the file. Two tables for the angles of positions follow the last norm; they are not read.
+std::array<Section, 12> sections_of(std::int64_t d, std::int64_t ff, std::int64_t kv, std::int64_t vocab) noexcept {
+  return {{{"token_embd.weight", false, vocab, d},
+           {"attn_norm.weight", true, d, 0},
+           {"attn_q.weight", true, d, d},
+           {"attn_k.weight", true, kv, d},
+           {"attn_v.weight", true, kv, d},
+           {"attn_output.weight", true, d, d},
+           {"ffn_norm.weight", true, d, 0},
+           {"ffn_gate.weight", true, ff, d},
+           {"ffn_down.weight", true, d, ff},
+           {"ffn_up.weight", true, ff, d},
+           {"output_norm.weight", false, d, 0},
+           {"output.weight", false, vocab, d}}};
+}
+
+}  // namespace
+
+Checked Llama2c::floats_wanted() const noexcept {
+  const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
+  Checked floats = Checked(size(context_)) * size(d_model_ / heads_ / 2) * 2;
+  for (const Section& s : sections_of(d_model_, d_ff_, d_model_ / heads_ * kv_heads_, vocab_)) {
+    if (s.name == "output.weight" && tied_) continue;
+    floats = floats + Checked(size(s.rows)) * size(std::max<std::int64_t>(s.cols, 1)) * size(s.each ? layers_ : 1);
+  }
+  return floats;
+}
+
+Result<Tensor> Llama2c::tensor(std::string_view name) const noexcept {
+  std::int64_t layer = 0;
+  std::string_view part = name;
+  if (part.starts_with("blk.")) {
+    part.remove_prefix(4);
+    for (; !part.empty() && part[0] >= '0' && part[0] <= '9' && layer < layers_; part.remove_prefix(1))
+      layer = layer * 10 + (part[0] - '0');
+    if (!part.empty()) part.remove_prefix(1);
+  }
+  std::int64_t offset = 7;
+  for (const Section& s : sections_of(d_model_, d_ff_, d_model_ / heads_ * kv_heads_, vocab_)) {
+    if (s.name == "output.weight") {
+      if (tied_) break;
+      offset += context_ * (d_model_ / heads_ / 2) * 2;
+    }
+    const std::int64_t one = s.rows * std::max<std::int64_t>(s.cols, 1);
+    if (s.name == part && layer < layers_) {
+      const Shape shape = s.cols ? Shape{s.rows, s.cols} : Shape{s.rows};
+      return Tensor(file_.bytes().data() + (offset + (s.each ? layer * one : 0)) * 4, DType::f32, Layout::dense(shape),
+                    file_.lifetime());
+    }
+    offset += s.each ? layers_ * one : one;
+  }
+  return fail(Errc::not_found, "open", "the checkpoint has no such tensor", name);
+}
+
+Result<Weights> Weights::open(std::string_view path) noexcept {
+  Weights made;
+  const std::size_t slash = path.rfind('/');
+  const std::string_view parent(path.data(), slash == path.npos ? 0 : std::max<std::size_t>(slash, 1));
+  const FilePath inside = path_in(path, "config.json");
+  if (is_file(inside.view())) {
+    if (auto kept = made.folder_.append(std::span(path.data(), path.size())); !kept) return fail(kept.error());
+    if (auto done = made.open_folder({}); !done) return fail(done.error());
+    return made;
+  }
+  if (auto kept = made.folder_.append(std::span(parent.data(), parent.size())); !kept) return fail(kept.error());
+  auto file = MappedFile::open(path);
+  if (!file) return fail(file.error());
+  const std::string_view content(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+  if (content.starts_with("GGUF")) {
+    auto gguf = io::read_gguf(path);
+    if (!gguf) return fail(gguf.error());
+    made.gguf_ = std::move(*gguf);
+    return made;
+  }
+  if (path.ends_with(".safetensors") || path.ends_with(".safetensors.index.json")) {
+    const std::string_view name(path.data() + (slash == path.npos ? 0 : slash + 1),
+                                path.size() - (slash == path.npos ? 0 : slash + 1));
+    if (auto done = made.open_folder(name); !done) return fail(done.error());
+    return made;
+  }
+  auto checkpoint = Llama2c::open(path);
+  if (!checkpoint) return fail(checkpoint.error());
+  made.kind_ = Kind::llama2c;
+  made.llama2c_ = std::move(*checkpoint);
+  return made;
+}
+
+Status Weights::open_folder(std::string_view file) noexcept {
+  kind_ = Kind::safetensors;
+  auto config = MappedFile::open(path_in(folder(), "config.json").view());
+  if (!config) return fail(config.error());
+  config_file_ = std::move(*config);
+  constexpr std::string_view index = "model.safetensors.index.json", single = "model.safetensors";
+  if (file.empty()) file = is_file(path_in(folder(), single).view()) ? single : index;
+  if (auto done = file.ends_with(".json") ? open_shards(file) : open_shard(file); !done) return done;
+  auto c = this->config();
+  if (!c) return fail(c.error());
+  architecture_ = c->architecture;
+  const Text embedding = hugging_face_name(*architecture_, "token_embd.weight");
+  for (const std::string_view prefix : {"", "transformer.", "language_model."}) {
+    Text full;
+    (full += prefix) += embedding.view();
+    for (const io::SafeTensors& shard : shards_.span()) {
+      if (!shard.find(full.view())) continue;
+      prefix_ = prefix;
+      return {};
+    }
+  }
+  return fail(Errc::not_found, "open", "the files have no embedding", embedding.view());
+}
+
+Status Weights::open_shard(std::string_view name) noexcept {
+  auto shard = io::read_safetensors(path_in(folder(), name).view());
+  if (!shard) return fail(shard.error());
+  return shards_.push(std::move(*shard));
+}
+
+Status Weights::open_shards(std::string_view index) noexcept {
+  const FilePath path = path_in(folder(), index);
+  auto file = MappedFile::open(path.view());
+  if (!file) return fail(file.error());
+  text::JsonTree tree;
+  if (auto parsed = tree.parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}); !parsed)
+    return fail(parsed.error().about(path.view()));
+  List<std::string_view> opened;
+  auto done = tree.root()["weight_map"].each_member([&](std::string_view, const text::JsonValue& value) -> Status {
+    const std::string_view name = value.string();
+    if (std::find(opened.begin(), opened.end(), name) != opened.end()) return {};
+    if (name.empty() || name.find('/') != name.npos || opened.size() >= 4096)
+      return fail(Errc::corrupt, "open", "the index names something that is no file of its folder", path.view());
+    if (auto kept = opened.push(name); !kept) return kept;
+    return open_shard(name);
+  });
+  if (done && opened.empty()) return fail(Errc::corrupt, "open", "the index names no files", path.view());
+  return done;
+}
+
+Result<Config> Weights::config() const noexcept {
+  if (kind_ == Kind::gguf) return read_config(gguf_);
+  if (kind_ == Kind::llama2c) return llama2c_.config();
+  text::JsonTree tree;
+  const auto bytes = config_file_.bytes();
+  const FilePath path = path_in(folder(), "config.json");
+  if (auto parsed = tree.parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}); !parsed)
+    return fail(parsed.error().about(path.view()));
+  return read_config(tree.root());
+}
+
+const io::SafeTensors* Weights::shard_with(std::string_view name) const noexcept {
+  const auto* found =
+      std::find_if(shards_.begin(), shards_.end(), [&](const io::SafeTensors& shard) { return shard.find(name); });
+  return found == shards_.end() ? nullptr : found;
+}
+
+Result<Tensor> Weights::tensor(std::string_view name) const noexcept {
+  if (kind_ == Kind::llama2c) return llama2c_.tensor(name);
+  const Text theirs = name_in_file(name);
+  if (theirs.size == 0) return fail(Errc::not_found, "open", "such models have no such tensor", name);
+  if (kind_ == Kind::gguf) return gguf_.tensor(theirs.view());
+  if (const io::SafeTensors* shard = shard_with(theirs.view())) return shard->tensor(theirs.view());
+  return fail(Errc::not_found, "open", "no file has such a tensor", theirs.view());
+}
+
+Result<Owned> Weights::copy(std::string_view name) const noexcept {
+  const Text theirs = name_in_file(name);
+  if (const io::SafeTensors* shard = shard_with(theirs.view())) return shard->copy(theirs.view());
+  return fail(Errc::not_found, "open", "no file has such a tensor", name);
+}
+
+bool Weights::has(std::string_view name) const noexcept {
+  if (kind_ == Kind::llama2c) return llama2c_.tensor(name).has_value();
+  const Text theirs = name_in_file(name);
+  return kind_ == Kind::gguf ? gguf_.find(theirs.view()) != nullptr : shard_with(theirs.view()) != nullptr;
+}
+
+// GGUF: ours, but for shared experts: "blk.3.shared.ffn_up.weight" is "blk.3.ffn_up_shexp.weight".
+Text Weights::name_in_file(std::string_view name) const noexcept {
+  Text full;
+  if (kind_ == Kind::safetensors) {
+    const Text theirs = hugging_face_name(*architecture_, name);
+    if (theirs.size == 0) return full;
+    return name.starts_with("output.") && !prefix_.starts_with("language") ? full += theirs.view()
+                                                                           : (full += prefix_) += theirs.view();
+  }
+  const std::size_t shared = name.find("shared."), dot = name.rfind('.');
+  if (shared == name.npos) return full += name;
+  full += std::string_view(name.data(), shared);
+  full += std::string_view(name.data() + shared + 7, dot - shared - 7);
+  full += "_shexp";
+  return full += std::string_view(name.data() + dot, name.size() - dot);
 }
 
 }  // namespace qorus::llm

@@ -37,7 +37,7 @@ struct LinearOptions {
   return {.out_features = out_features, .has_bias = options.bias};
 }
 
-// y = weight[ids]; ids: […] i32, weight: [vocab, d_model], y: […, d_model] in f32, whatever the weight is stored in.
+// y = weight[ids]; ids: […] i32, weight: [vocab, d_model], y: […, d_model].
 struct Embedding {
   static constexpr std::string_view k_name = "embedding";
   Param weight;
@@ -45,7 +45,7 @@ struct Embedding {
 
   static constexpr auto fields() { return nn::fields("weight", &Embedding::weight); }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
-    return ops::cast(ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids), DType::f32);
+    return ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids);
   }
 };
 [[nodiscard]] inline Embedding embedding(std::int64_t vocab, std::int64_t d_model) noexcept {

@@ -3,10 +3,10 @@ module;
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
-module qorus.text:json;
+export module qorus.text:json;
 import qorus.memory;
 
-namespace qorus::text {
+export namespace qorus::text {
 
 enum class JsonType : std::uint8_t { none, null, boolean, number, string, array, object };
 

@@ -4,3 +4,4 @@ export import qorus.memory;
 export import :tokenizer;
 export import :load;
 export import :gguf;
+export import :json;

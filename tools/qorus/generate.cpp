@@ -68,7 +68,8 @@ int generate_command(const Options& options) {
   const Interrupt interrupt;
   auto model = open_model(options);
   if (!model) return report(model);
-  auto session = llm::Session::create(*model, {.context = options.context, .threads = threads_given(options)});
+  auto session = llm::Session::create(
+      *model, {.context = options.context, .cache = cache_of(options), .threads = threads_given(options)});
   if (!session) return report(session);
   Output out;
   out.write(prompt);

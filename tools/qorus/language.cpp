@@ -26,7 +26,7 @@ bool Interrupt::asked() noexcept { return g_asked != 0; }
 Result<llm::Model> open_model(const Options& options) {
   const bool terminal = isatty(STDERR_FILENO);
   if (terminal) std::fprintf(stderr, "opening %s …", options.model.c_str());
-  auto model = llm::open(options.model);
+  auto model = llm::open(options.model, {.tokenizer = options.tokenizer});
   if (terminal) std::fputs("\r\033[K", stderr);
   return model;
 }

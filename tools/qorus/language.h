@@ -13,6 +13,10 @@ import qorus.llm;
 inline int threads_given(const Options& options) { return options.threads > 0 ? options.threads : qorus::cpu_count(); }
 // Opens options.model; says so on a terminal while it takes its time.
 qorus::Result<qorus::llm::Model> open_model(const Options& options);
+// What --cache says.
+inline qorus::DType cache_of(const Options& options) {
+  return options.cache == "f16" ? qorus::DType::f16 : options.cache == "q8_0" ? qorus::DType::q8_0 : qorus::DType::f32;
+}
 // The content of a file, or of the standard input for "-".
 qorus::Result<qorus::List<char>> read_input(const std::string& path);
 // Numbers with blanks or commas between. Errors: invalid_argument (the word that is none), out_of_memory.

@@ -26,7 +26,8 @@ struct Options {
   double temperature = 0, top_p = 1, min_p = 0, typical_p = 1, mirostat_tau = 0, mirostat_eta = 0.1;
   double repetition_penalty = 1, frequency_penalty = 0, presence_penalty = 0;
   int top_k = 0, penalty_last = 64;
-  std::vector<std::string> bias, stop;                         // "ID=NUMBER"; texts that end a generation
+  std::vector<std::string> bias, stop;  // "ID=NUMBER"; texts that end a generation
+  std::string cache = "f32";
   std::string ids, npy;                                        // of logits
   int context = 0;                                             // 0: as the model has it, or the command's own choice
   int prompt_tokens = 512, generate_tokens = 128, repeat = 3;  // of bench

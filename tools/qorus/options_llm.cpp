@@ -6,7 +6,13 @@ namespace {
 const CLI::Validator k_named([](std::string& name) { return name.empty() ? "no name" : std::string(); }, "FILE");
 
 void add_model(CLI::App& command, Options& options) {
-  command.add_option("model", options.model, "A GGUF file of the Llama architecture")->required()->type_name("MODEL");
+  command
+      .add_option("model", options.model,
+                  "A GGUF file, a folder with config.json and safetensors, or a checkpoint of llama2.c")
+      ->required()
+      ->type_name("MODEL");
+  command.add_option("--tokenizer", options.tokenizer, "The tokenizer's file, where none lies with the model")
+      ->type_name("FILE");
   command.add_option("--threads", options.threads, "Worker threads (default: every processor this process may use)")
       ->check(CLI::Range(1, 256))
       ->type_name("N");
@@ -14,6 +20,12 @@ void add_model(CLI::App& command, Options& options) {
 
 void add_context(CLI::App& command, Options& options, const char* what) {
   command.add_option("--context", options.context, what)->check(CLI::Range(1, 1 << 20))->type_name("N");
+}
+
+void add_cache(CLI::App& command, Options& options) {
+  command.add_option("--cache", options.cache, "How keys and values are kept")
+      ->check(CLI::IsMember({"f32", "f16", "q8_0"}))
+      ->capture_default_str();
 }
 
 void add_sampling(CLI::App& command, Options& options) {
@@ -66,6 +78,7 @@ void add_generate(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->type_name("N");
   generate->add_flag("--special", options.special, "Take control pieces that the text spells out for what they are");
+  add_cache(*generate, options);
   add_context(*generate, options, "Tokens of prompt and text together (default: as the model was trained)");
   add_sampling(*generate, options);
   generate->callback([&options] { options.command = Command::generate; });

@@ -1,0 +1,164 @@
+// Bodies of qorus.llm:session: a batch of tokens on its way through the layers.
+module;
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+module qorus.llm;
+
+namespace qorus::llm {
+
+// Each block has a frame of its own, so that the scratch in use is that of one block; what flows on is kept outside.
+Status Session::feed_pieces(See see, void* user, std::size_t first) noexcept {
+  turn_to_positions();
+  {
+    auto frame = workspace_.frame();
+    if (auto kept = keep_stream(embed(frame)); !kept) return kept;
+  }
+  const auto rows = static_cast<std::int64_t>(ids_.size());
+  for (std::int64_t layer = 0; layer < model_->config().layers; ++layer) {
+    auto frame = workspace_.frame();
+    auto x = ops::slice(frame.input(stream_), 0, 0, rows);
+    if (!x) return fail(x.error());
+    if (auto kept = keep_stream(forward_block(frame, layer, *x)); !kept) return kept;
+  }
+  auto frame = workspace_.frame();
+  if (auto given = give_logits(frame, see, user, first); !given) return given;
+  for (const Piece& piece : pieces_.span()) {
+    const auto ids = ids_.span().subspan(static_cast<std::size_t>(piece.row), static_cast<std::size_t>(piece.count));
+    std::copy(ids.begin(), ids.end(), history_[static_cast<std::size_t>(piece.sequence)].begin() + piece.past);
+    cache_.advance(piece.sequence, piece.count);
+  }
+  return {};
+}
+
+// angle(p, i) = p turn(i), in double.
+void Session::turn_to_positions() noexcept {
+  for (std::size_t kind = 0; kind < 2; ++kind) {
+    const auto turns = frequencies_[kind].turn.span();
+    const auto scale = static_cast<double>(frequencies_[kind].scale);
+    const std::span<float> cosines = cosine_[kind].fill<float>(), sines = sine_[kind].fill<float>();
+    for (std::size_t row = 0; row < positions_.size() && !turns.empty(); ++row) {
+      for (std::size_t i = 0; i < turns.size(); ++i) {
+        const double angle = static_cast<double>(positions_[row]) * turns[i];
+        cosines[row * turns.size() + i] = static_cast<float>(std::cos(angle) * scale);
+        sines[row * turns.size() + i] = static_cast<float>(std::sin(angle) * scale);
+      }
+    }
+  }
+}
+
+Result<Tensor> Session::embed(Scope& frame) noexcept {
+  const Config& c = model_->config();
+  const Shape rows{static_cast<std::int64_t>(ids_.size())};
+  const std::span<const std::int32_t> ids = ids_.span(), positions = positions_.span();
+  auto x = frame.input(Tensor::borrow(ids, rows)) | model_->layers().embedding;
+  if (x && x->dtype() != DType::f32) x = ops::cast(x, DType::f32);
+  if (c.embedding_scale != 1) x = x * c.embedding_scale;
+  if (c.architecture->learned_positions)
+    x = x + (frame.input(Tensor::borrow(positions, rows)) | model_->layers().positions);
+  return x;
+}
+
+Status Session::keep_stream(const Result<Tensor>& x) noexcept {
+  if (!x) return fail(x.error());
+  return x->copy_to(stream_.fill<float>().first(x->numel()));
+}
+
+Result<Tensor> Session::forward_block(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
+  const Block& block = model_->layers().blocks[static_cast<std::size_t>(layer)];
+  auto attended = (x | block.attn_norm).and_then([&](const Tensor& h) { return attend(frame, layer, h); });
+  auto sum = x + (attended | block.o_proj | block.attn_post_norm);
+  return sum + sum.and_then([&](const Tensor& h) { return block.feed_forward(h); });
+}
+
+// x: [rows, d_model] to [rows, heads head_dim], each piece of a sequence with what its own cache holds.
+Result<Tensor> Session::attend(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
+  const Config& c = model_->config();
+  const Block& block = model_->layers().blocks[static_cast<std::size_t>(layer)];
+  const std::int64_t rows = x.dim(0);
+  const std::size_t kind = block.window > 0 ? 1 : 0;
+  const auto heads_of = [&](const Result<Tensor>& y, std::int64_t heads) {
+    return ops::transpose(ops::reshape(y, {1, rows, heads, c.head_dim}), 1, 2);
+  };
+  const auto turned = [&](const Result<Tensor>& y) {
+    if (c.architecture->learned_positions) return ops::contiguous(y);
+    auto cosine = ops::slice(frame.input(cosine_[kind]), 0, 0, rows),
+         sine = ops::slice(frame.input(sine_[kind]), 0, 0, rows);
+    return ops::rope(y, cosine, sine, c.pairs);
+  };
+  auto q = turned(heads_of(x | block.q_proj, c.heads) | block.q_norm);
+  auto k = turned(heads_of(x | block.k_proj, c.kv_heads) | block.k_norm);
+  auto v = heads_of(x | block.v_proj, c.kv_heads);
+  if (!q) return q;
+  if (!k) return k;
+  if (!v) return v;
+  auto y = Fresh::make(frame.context(), Shape{rows, c.heads * c.head_dim});
+  if (!y) return fail(y.error());
+  for (const Piece& piece : pieces_.span()) {
+    const auto own = [&](const Tensor& t) { return ops::slice(t, 2, piece.row, piece.row + piece.count); };
+    auto keys = own(*k), values = own(*v), queries = own(*q);
+    if (!keys || !values) return keys ? values : keys;
+    if (auto kept = cache_.append(piece.sequence, layer, *keys, *values); !kept) return fail(kept.error());
+    auto part = queries.and_then([&](const Tensor& t) { return see_cache(frame, layer, piece, t); });
+    part = ops::transpose(part, 1, 2);  // [1, count, heads, head_dim]
+    if (!part) return part;
+    const auto at = static_cast<std::size_t>(piece.row * c.heads * c.head_dim);
+    if (auto copied = part->copy_to(std::span(y->f32() + at, part->numel())); !copied) return fail(copied.error());
+  }
+  return std::move(*y).freeze();
+}
+
+// q: [1, heads, count, head_dim] of one piece, to the same of what it sees.
+Result<Tensor> Session::see_cache(Scope& frame, std::int64_t layer, const Piece& piece, const Tensor& q) noexcept {
+  const Config& c = model_->config();
+  const std::int64_t window = model_->layers().blocks[static_cast<std::size_t>(layer)].window,
+                     seen = piece.past + piece.count;
+  const auto readable = [&](const Tensor& stored) {
+    auto t = frame.input(stored);
+    return cache_.dtype() == DType::f32 ? t : ops::cast(t, DType::f32);
+  };
+  return ops::attention(q, readable(cache_.keys(piece.sequence, layer, seen)),
+                        readable(cache_.values(piece.sequence, layer, seen)),
+                        {.causal = true, .scale = c.attention_scale, .window = window, .softcap = c.attention_cap});
+}
+
+// The logits that are wanted: of every row, or of each input's last one.
+Status Session::give_logits(Scope& frame, See see, void* user, std::size_t first) noexcept {
+  const Config& c = model_->config();
+  const std::size_t vocab = static_cast<std::size_t>(c.vocab);
+  const auto rows = static_cast<std::int64_t>(ids_.size());
+  wanted_.clear();
+  for (const Piece& piece : pieces_.span()) {
+    for (std::int64_t i = see ? 0 : piece.count - 1; i < piece.count; ++i) {
+      if (!see && !piece.last) break;
+      if (auto kept = wanted_.push(static_cast<std::int32_t>(piece.row + i)); !kept) return kept;
+    }
+  }
+  if (wanted_.empty()) return {};
+  auto x = ops::slice(frame.input(stream_), 0, 0, rows);
+  if (wanted_.size() != ids_.size()) {
+    const std::span<const std::int32_t> wanted = wanted_.span();
+    x = ops::take(x, frame.input(Tensor::borrow(wanted, Shape{static_cast<std::int64_t>(wanted.size())})));
+  }
+  auto logits = x | model_->layers().norm | model_->layers().head;
+  if (c.logit_cap > 0) logits = ops::tanh(logits / c.logit_cap) * c.logit_cap;
+  if (!logits) return fail(logits.error());
+  const auto values = logits->values<float>();
+  if (!values) return fail(values.error());
+  std::size_t row = 0;
+  for (const Piece& piece : pieces_.span()) {
+    if (!see && !piece.last) continue;
+    const std::size_t count = see ? static_cast<std::size_t>(piece.count) : 1;
+    for (std::size_t i = 0; see && i < count; ++i)
+      see(user, first + row + i, values->subspan((row + i) * vocab, vocab));
+    row += count;
+    std::copy_n(values->begin() + static_cast<std::ptrdiff_t>((row - 1) * vocab), vocab,
+                logits_.begin() + static_cast<std::ptrdiff_t>(piece.input * vocab));
+  }
+  return {};
+}
+
+}  // namespace qorus::llm

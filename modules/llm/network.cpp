@@ -1,0 +1,106 @@
+// Bodies of qorus.llm:network.
+module;
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+module qorus.llm;
+
+namespace qorus::llm {
+
+Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
+  if (kind == Kind::none) return x;
+  const Shape cols{x.dim(-1)};
+  auto w = nn::use(weight, cols, x, "norm");
+  if (kind == Kind::rms) return ops::rms_norm(x, w, eps);
+  return ops::layer_norm(x, w, nn::use(bias, cols, x, "norm"), eps);
+}
+
+Result<Tensor> Feed::operator()(const Tensor& x) const noexcept {
+  if (!gated) return up.with(x, activation) | down;
+  return ops::mul(gate.with(x, activation), x | up) | down;
+}
+
+namespace {
+
+// The softmax of one row, in place.
+void to_shares(std::span<float> row) noexcept {
+  const float most = *std::max_element(row.begin(), row.end());
+  float sum = 0;
+  for (float& x : row) sum += x = std::exp(x - most);
+  for (float& x : row) x /= sum;
+}
+
+// Keeps the largest `used` shares, the first of equals; the others become 0.
+void keep_largest(std::span<float> row, std::int64_t used, bool normalised) noexcept {
+  float chosen[64] = {};
+  std::size_t which[64] = {};
+  float sum = 0;
+  const auto count = static_cast<std::size_t>(used);
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto best = static_cast<std::size_t>(std::max_element(row.begin(), row.end()) - row.begin());
+    which[k] = best;
+    chosen[k] = row[best];
+    sum += chosen[k];
+    row[best] = -1;
+  }
+  std::fill(row.begin(), row.end(), 0.0f);
+  for (std::size_t k = 0; k < count; ++k) row[which[k]] = normalised && sum > 0 ? chosen[k] / sum : chosen[k];
+}
+
+// y[row] += share[row] part[i] for the i-th row that the expert has a share of.
+Status add_expert(const Tensor& x, const Feed& expert, std::span<const float> shares, std::size_t experts,
+                  float* y) noexcept {
+  Context& context = *x.context();
+  const std::size_t rows = static_cast<std::size_t>(x.dim(0)), cols = static_cast<std::size_t>(x.dim(1));
+  std::int64_t count = 0;
+  for (std::size_t row = 0; row < rows; ++row) count += shares[row * experts] != 0;
+  if (count == 0) return {};
+  auto index = Fresh::make(context, Shape{count}, DType::i32);
+  if (!index) return fail(index.error());
+  std::int32_t* next = index->i32();
+  for (std::size_t row = 0; row < rows; ++row) {
+    if (shares[row * experts] != 0) *next++ = static_cast<std::int32_t>(row);
+  }
+  const Tensor chosen = std::move(*index).freeze();
+  auto part = ops::take(x, chosen) | expert;
+  if (!part) return fail(part.error());
+  const float* from = part->f32();
+  for (std::int64_t i = 0; i < count; ++i, from += cols) {
+    const auto row = static_cast<std::size_t>(chosen.i32()[i]);
+    float* to = y + row * cols;
+    for (std::size_t c = 0; c < cols; ++c) to[c] += shares[row * experts] * from[c];
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Tensor> Experts::operator()(const Tensor& x) const noexcept {
+  auto rated = x | router;
+  if (!rated) return rated;
+  const auto scores = rated->values<float>();
+  if (!scores) return fail(scores.error());
+  auto shares = Fresh::make(*x.context(), rated->shape());
+  if (!shares) return fail(shares.error());
+  const std::size_t count = each.size();
+  const std::span<float> table(shares->f32(), scores->size());
+  std::copy(scores->begin(), scores->end(), table.begin());
+  for (std::size_t at = 0; at < table.size(); at += count) {
+    to_shares(table.subspan(at, count));
+    keep_largest(table.subspan(at, count), used, normalised);
+  }
+  auto y = Fresh::make(*x.context(), x.shape());
+  if (!y) return fail(y.error());
+  std::fill_n(y->f32(), x.numel(), 0.0f);
+  for (std::size_t e = 0; e < count; ++e) {
+    if (auto done = add_expert(x, each[e], table.subspan(e), count, y->f32()); !done) return fail(done.error());
+  }
+  auto sum = std::move(*y).freeze();
+  if (!has_shared) return sum;
+  return sum + ops::mul(x | shared, x | shared_gate | nn::sigmoid());
+}
+
+}  // namespace qorus::llm
