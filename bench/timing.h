@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,38 +25,53 @@ inline rusage usage() {
   return r;
 }
 
-// Seconds per step of each sample; a sample is one step, or as many as fill 3 ms. Samples in which another program pushed this one
-// off a processor are left out where three others remain.
-template <class Step>
-std::vector<double> time_step(int threads, const Step& step, double seconds = 2.0, std::size_t most = 200,
-                              std::size_t least = 5) {
-  for (int i = 0; i < 3; ++i) step();
-  double start = now(threads);
-  step();
-  const int calls = std::max(1, static_cast<int>(0.003 / std::max(now(threads) - start, 1e-6)));
-  std::vector<double> clean, disturbed;
-  const double end = now(2) + seconds;
-  while (clean.size() + disturbed.size() < least || (now(2) < end && clean.size() < most)) {
-    const long switches = usage().ru_nivcsw;
-    start = now(threads);
-    for (int i = 0; i < calls; ++i) step();
-    const double took = (now(threads) - start) / calls;
-    (usage().ru_nivcsw == switches ? clean : disturbed).push_back(took);
+// Seconds per step of each sample, sorted, for each of several steps that take turns; a sample is one step, or as many as fill 3 ms.
+// Samples in which another program pushed this one off a processor are left out where three others remain.
+inline std::vector<std::vector<double>> time_turns(int threads, const std::vector<std::function<void()>>& steps,
+                                                   double seconds = 2.0, std::size_t most = 200,
+                                                   std::size_t least = 5) {
+  const std::size_t count = steps.size();
+  std::vector<int> calls;
+  for (const auto& step : steps) {
+    for (int i = 0; i < 3; ++i) step();
+    const double start = now(threads);
+    step();
+    calls.push_back(std::max(1, static_cast<int>(0.003 / std::max(now(threads) - start, 1e-6))));
   }
-  if (clean.size() < 3) clean.insert(clean.end(), disturbed.begin(), disturbed.end());
-  std::sort(clean.begin(), clean.end());
+  std::vector<std::vector<double>> clean(count), disturbed(count);
+  const double end = now(2) + seconds;
+  for (std::size_t round = 0; round < least || (now(2) < end && round < most); ++round) {
+    for (std::size_t i = 0; i < count; ++i) {
+      if (count > 1) steps[i]();  // brings its operands back into the caches after the others' turns
+      const long switches = usage().ru_nivcsw;
+      const double start = now(threads);
+      for (int call = 0; call < calls[i]; ++call) steps[i]();
+      const double took = (now(threads) - start) / calls[i];
+      (usage().ru_nivcsw == switches ? clean : disturbed)[i].push_back(took);
+    }
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    if (clean[i].size() < 3) clean[i].insert(clean[i].end(), disturbed[i].begin(), disturbed[i].end());
+    std::sort(clean[i].begin(), clean[i].end());
+  }
   return clean;
+}
+
+// The same for one step alone.
+template <class Step>
+std::vector<double> time_step(int threads, const Step& step, double seconds = 2.0) {
+  return time_turns(threads, {[&] { step(); }}, seconds).front();
 }
 
 // One JSON line. `config` is the inside of an object; `amount` is what one step does, counted in unit-seconds.
 inline void report(const char* item, const char* version, const std::string& config, int threads,
-                   const std::vector<double>& samples, double amount, const char* unit) {
+                   const std::vector<double>& samples, double amount, const char* unit, const char* peer = "qorus") {
   const double median = samples[samples.size() / 2];
   std::printf(
-      "{\"peer\":\"qorus\",\"version\":\"%s\",\"item\":\"%s\",\"config\":{%s},\"threads\":%d,\"median_s\":%.5g,\"min_"
+      "{\"peer\":\"%s\",\"version\":\"%s\",\"item\":\"%s\",\"config\":{%s},\"threads\":%d,\"median_s\":%.5g,\"min_"
       "s\":%.5g,\"max_s\":%.5g,"
       "\"runs\":%zu,\"peak_rss_mb\":%ld,\"rate\":%.5g,\"best_rate\":%.5g,\"unit\":\"%s\",\"clock\":\"%s\"}\n",
-      version, item, config.c_str(), threads, median, samples.front(), samples.back(), samples.size(),
+      peer, version, item, config.c_str(), threads, median, samples.front(), samples.back(), samples.size(),
       usage().ru_maxrss / 1024, amount / median, amount / samples.front(), unit, threads == 1 ? "cpu" : "wall");
   std::fflush(stdout);
 }

@@ -115,6 +115,35 @@ TEST(Tape, AWatchedInputMayBeTheLoss) {
   EXPECT_EQ(values(backward(*x).value().of(*x)), std::vector<float>{1});
 }
 
+TEST(Tape, BackwardFromAnyResultGivenItsGradient) {
+  const Owned a = random_owned({3, 4}), w = random_owned({2, 4}), d = random_owned({3, 2}), c = random_owned({4, 3});
+  const auto through = [&](auto run, bool given) {
+    auto tape = workspace(1).record();
+    auto x = tape.watch(a), weight = tape.watch(w);
+    auto y = run(*x, *weight).value();
+    auto g = given ? backward_from(y, d) : backward(ops::sum(ops::mul(y, tape.input(d))).value());
+    EXPECT_OK(g);
+    auto all = values(g->of(*x));
+    const auto more = values(g->of(*weight));
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const auto before = values(Result<Tensor>(d));
+  const auto plain = [](const Tensor& x, const Tensor& w) { return ops::linear(x, w); };
+  const auto fused = [](const Tensor& x, const Tensor& w) { return ops::linear(x, w, Activation::tanh); };
+  const auto chain = [](const Tensor& x, const Tensor& w) { return ops::silu(ops::linear(ops::exp(x), w)); };
+  EXPECT_EQ(through(plain, true), through(plain, false));
+  EXPECT_EQ(through(fused, true), through(fused, false));
+  EXPECT_EQ(through(chain, true), through(chain, false));
+  EXPECT_EQ(values(Result<Tensor>(d)), before);  // read, not written
+
+  auto tape = workspace(1).record();
+  auto x = tape.watch(a);
+  EXPECT_FAILS(backward_from(*x, d), Errc::invalid_size);
+  EXPECT_FAILS(backward_from(*x, ops::transpose(tape.input(c), 0, 1).value()), Errc::invalid_argument);
+  EXPECT_EQ(values(backward_from(*x, a).value().of(*x)), values(Result<Tensor>(a)));
+}
+
 TEST(Tape, BackwardRefusesWhatIsNoLoss) {
   const Owned a = random_owned({3});
   {

@@ -116,6 +116,8 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
   const float* dz = grads.out();
   if (s.activation != Activation::none) {
     float* place = grads.out_in_place();
+    if (!place) return;
+    dz = place;
     parallel_elements(grads.context(), n, [&](std::size_t begin, std::size_t end) {
       kernels::training().unary_bwd(unary_of(s.activation), s.before + begin, s.after + begin, place + begin,
                                     place + begin, end - begin, 0, false);

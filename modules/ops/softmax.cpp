@@ -95,6 +95,7 @@ void rules::cross_entropy(const void* saved, Grads& grads) noexcept {
   if (!dx) return;
   const bool each = s.options.reduce == ops::Reduce::none;
   float* dloss = grads.out_in_place();
+  if (!dloss) return;
   if (!each) parallel(grads.context(), 1, [&](std::uint32_t, int) { *dloss *= s.factor; });
   parallel_chunks(grads.context(), s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
     kernels::training().cross_entropy_bwd(s.input + begin * s.cols, s.target + begin, s.log_sum + begin,

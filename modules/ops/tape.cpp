@@ -55,6 +55,8 @@ struct TapeState {
 
 namespace {
 
+constexpr float k_one = 1;
+
 TapeState& state_of(const Context& context) noexcept { return *static_cast<TapeState*>(context.tape); }
 
 template <class T>
@@ -127,35 +129,38 @@ void complete(const GradSlab& slab) noexcept {
   std::memset(slab.data + end, 0, (block.floats - end) * sizeof(float));
 }
 
+Error exhausted() noexcept {
+  return {
+      .code = Errc::out_of_memory, .op = "backward", .text = "the workspace's scratch is too small for the gradients"};
+}
+
 void run_node(const Node& node, Grads& grads) noexcept { rule_of(node.rule).backward(node.saved, grads); }
 
 }  // namespace
 
 Into Grads::into(const GradRef& input) noexcept {
   if (!input || state_->failure.code != Errc::ok) return {};
-  const auto exhausted = [&]() -> Into {
-    state_->failure = {.code = Errc::out_of_memory,
-                       .op = "backward",
-                       .text = "the workspace's scratch is too small for the gradients"};
+  const auto none_left = [&]() -> Into {
+    state_->failure = exhausted();
     return {};
   };
   if (input.leaf()) {
     GradSlab* slab = slab_for(*context_, *state_, *input.block);
-    if (!slab) return exhausted();
+    if (!slab) return none_left();
     bool& written = slab->written[input.slot & ~GradRef::k_leaf];
     return {slab->data + input.offset, std::exchange(written, true)};
   }
   GradSlot& slot = state_->slots[input.slot];
   if (slot.data) return {slot.data, true};
   slot.data = take_gradient(*context_, *state_, input.numel);
-  if (!slot.data) return exhausted();
+  if (!slot.data) return none_left();
   return {slot.data, false};
 }
 
 Into Grads::into_out(const GradRef& input) noexcept {
   if (!input || state_->failure.code != Errc::ok) return {};
-  const bool reusable =
-      !input.leaf() && !out_given_away_ && input.numel == out_numel_ && !state_->slots[input.slot].data;
+  const bool reusable = !input.leaf() && !out_given_away_ && !out_borrowed_ && input.numel == out_numel_ &&
+                        !state_->slots[input.slot].data;
   if (!reusable) return into(input);
   out_given_away_ = true;
   return {state_->slots[input.slot].data = out_, false};
@@ -180,6 +185,18 @@ void Grads::pass(const GradRef& input) noexcept {
   });
 }
 
+float* Grads::out_in_place() noexcept {
+  if (!out_borrowed_) return out_;
+  float* copy = take_gradient(*context_, *state_, out_numel_);
+  if (!copy) {
+    state_->failure = exhausted();
+    return nullptr;
+  }
+  if (!context_->planning) std::memcpy(copy, out_, out_numel_ * sizeof(float));
+  out_borrowed_ = false;
+  return out_ = copy;
+}
+
 void Grads::settle(const Status& status) noexcept {
   if (!status && state_->failure.code == Errc::ok) state_->failure = status.error();
 }
@@ -198,14 +215,14 @@ float* Grads::temporary(std::size_t count) noexcept {
   return reinterpret_cast<float*>(slice->data);
 }
 
-Result<Gradients> backward(const Tensor& loss) noexcept {
-  if (auto ok = loss.check(DType::f32, "backward"); !ok) return fail(ok.error());
-  Context* context = loss.context();
-  if (!context || !context->tape || !loss.tracked()) {
+// Backward from a result: `given` is dL/d(result), or null for 1.
+Result<Gradients> run_backward(const Tensor& result, const float* given) noexcept {
+  Context* context = result.context();
+  if (!context || !context->tape || !result.tracked()) {
     return fail(Errc::invalid_argument, "backward", "the loss depends on no parameter and no watched input of a tape");
   }
-  if (loss.numel() != 1)
-    return fail(Errc::invalid_argument, "backward", "the loss must have one element", loss.shape().dims());
+  if (!given && result.numel() != 1)
+    return fail(Errc::invalid_argument, "backward", "the loss must have one element", result.shape().dims());
   TapeState& tape = state_of(*context);
   if (tape.ran) return fail(Errc::invalid_argument, "backward", "this tape was run before");
   tape.ran = true;
@@ -213,23 +230,32 @@ Result<Gradients> backward(const Tensor& loss) noexcept {
   state.slots = take_array<GradSlot>(*context, tape.slots);
   if (!state.slots) return fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small");
   Grads grads(*context, state);
-  const Into seed = grads.into(loss.grad_ref());
-  if (!seed) return fail(state.failure);
-  if (!context->planning) *seed.data = 1;
+  const GradRef start = result.grad_ref();
+  const bool borrows = given && !start.leaf();
+  if (borrows) {
+    state.slots[start.slot].data = const_cast<float*>(given);  // only read: out_borrowed_ sees to it
+  } else {
+    const Into seed = grads.into(start);
+    if (!seed) return fail(state.failure);
+    if (!context->planning) std::memcpy(seed.data, given ? given : &k_one, result.numel() * sizeof(float));
+  }
   context->record = nullptr;  // rules compute; they are not recorded
   for (Node* node = context->newest; node; node = node->previous) {
     GradSlot& slot = state.slots[node->out_slot];
+    grads.out_ = slot.data;
+    grads.out_numel_ = node->out_numel;
+    grads.out_given_away_ = false;
+    grads.out_borrowed_ = borrows && node->out_slot == start.slot;
     if (node->rule.builtin == static_cast<std::uint16_t>(RuleId::watch) && !node->rule.custom) {
       slot.watched = true;
+      if (grads.out_borrowed_) slot.data = grads.out_in_place();
+      if (state.failure.code != Errc::ok) return fail(state.failure);
       continue;
     }
     if (!slot.data) continue;
     for (int i = 0; i < node->read_count; ++i) {
       if (!node->reads[i].alive()) return fail(Errc::stale_tensor, "backward", "an input of the computation is gone");
     }
-    grads.out_ = slot.data;
-    grads.out_numel_ = node->out_numel;
-    grads.out_given_away_ = false;
     run_node(*node, grads);
     if (state.last_temporary != state.first_temporary && context->scratch->mark() == state.last_temporary) {
       context->scratch->shrink_to(state.first_temporary);
@@ -237,14 +263,32 @@ Result<Gradients> backward(const Tensor& loss) noexcept {
     state.first_temporary = state.last_temporary = 0;
     if (state.failure.code != Errc::ok) return fail(state.failure);
     slot.data = nullptr;
-    if (!grads.out_given_away_) give_back(state, grads.out_, grads.out_numel_);
+    if (!grads.out_given_away_ && !grads.out_borrowed_) give_back(state, grads.out_, grads.out_numel_);
   }
   for (const GradSlab* slab = state.slabs; slab && !context->planning; slab = slab->next) complete(*slab);
-  Gradients result;
-  result.context_ = context;
-  result.state_ = &state;
-  result.scope_ = context->scope;
-  return result;
+  Gradients gradients;
+  gradients.context_ = context;
+  gradients.state_ = &state;
+  gradients.scope_ = context->scope;
+  return gradients;
+}
+
+Result<Gradients> backward(const Tensor& loss) noexcept {
+  if (auto ok = loss.check(DType::f32, "backward"); !ok) return fail(ok.error());
+  return run_backward(loss, nullptr);
+}
+
+Result<Gradients> backward_from(const Tensor& result, const Tensor& gradient) noexcept {
+  if (auto ok = result.check(DType::f32, "backward"); !ok) return fail(ok.error());
+  if (auto ok = gradient.check(DType::f32, "backward"); !ok) return fail(ok.error());
+  if (result.shape() != gradient.shape()) {
+    return fail(Errc::invalid_size, "backward", "the gradient must have the result's shape", result.shape().dims(),
+                gradient.shape().dims());
+  }
+  if (!gradient.contiguous()) {
+    return fail(Errc::invalid_argument, "backward", "the gradient must be contiguous", gradient.shape().dims());
+  }
+  return run_backward(result, gradient.f32());
 }
 
 Result<Tensor> Gradients::of(const Tensor& tensor) const noexcept {

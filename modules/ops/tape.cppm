@@ -43,8 +43,9 @@ class Grads {
   [[nodiscard]] Into into_out(const GradRef& input) noexcept;
   // Adds the output's gradient to the input's as it is (same element count); costs nothing where the memory can be handed over.
   void pass(const GradRef& input) noexcept;
-  // The output's gradient, to be overwritten: it is not needed after this node. Not after into_out or pass.
-  [[nodiscard]] float* out_in_place() const noexcept { return out_; }
+  // The output's gradient, to be overwritten: it is not needed after this node. Not after into_out or pass. Null if memory ran
+  // out (it may have to be copied first: then out() is the copy).
+  [[nodiscard]] float* out_in_place() noexcept;
   // Keeps the first error of what a rule ran; backward ends with it.
   void settle(const Status& status) noexcept;
   // Uninitialised floats that live until the rule returns. Null if memory ran out.
@@ -52,12 +53,13 @@ class Grads {
   [[nodiscard]] Context& context() const noexcept { return *context_; }
 
  private:
-  friend Result<Gradients> backward(const Tensor& loss) noexcept;
+  friend Result<Gradients> run_backward(const Tensor& result, const float* given) noexcept;
   Context* context_;
   GradState* state_;
   float* out_ = nullptr;
   std::size_t out_numel_ = 0;
   bool out_given_away_ = false;
+  bool out_borrowed_ = false;  // the caller's memory: only read
 };
 
 // The gradients of a tape's parameters and watched inputs. A handle: valid while the tape is.
@@ -78,7 +80,7 @@ class Gradients {
   float limit = std::numeric_limits<float>::infinity();
 
  private:
-  friend Result<Gradients> backward(const Tensor& loss) noexcept;
+  friend Result<Gradients> run_backward(const Tensor& result, const float* given) noexcept;
   Context* context_ = nullptr;
   GradState* state_ = nullptr;
   Lifetime scope_;
@@ -87,6 +89,9 @@ class Gradients {
 // Runs the tape backwards from a scalar loss. The tape may be run once. Allocates in the workspace only.
 // Errors: stale_tensor (an input of the computation is gone), invalid_argument (not a recorded scalar; run before), out_of_memory.
 [[nodiscard]] Result<Gradients> backward(const Tensor& loss) noexcept;
+// The same from a result of any shape, given dL/d(result) of that shape: f32 and contiguous, read in place. Errors: also
+// invalid_size, invalid_dtype, invalid_argument (not contiguous).
+[[nodiscard]] Result<Gradients> backward_from(const Tensor& result, const Tensor& gradient) noexcept;
 
 // Gradients whose norm is at most `most`: scaled by most / norm where it is larger. Nothing is written: the scale goes along.
 // Errors: diverged (the norm is not finite), invalid_argument, and the gradients' own.
