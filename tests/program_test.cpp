@@ -178,3 +178,12 @@ TEST_F(Program, ExamplesRun) {
     EXPECT_GE(accuracy_in(outcome.out), 97) << name << "\n" << outcome.out;
   }
 }
+
+TEST_F(Program, ALongRunGoesOn) {
+  const std::string place = folder_ / "long";
+  EXPECT_EQ(run("example_long_run " + place + " 1").code, 0);
+  const Outcome outcome = run("example_long_run " + place + " 2");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(outcome.out.find("2 epochs, 188 steps"), outcome.out.npos) << outcome.out;
+  EXPECT_GE(accuracy_in(outcome.out), 80) << outcome.out;
+}

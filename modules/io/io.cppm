@@ -5,3 +5,4 @@ export import :safetensors;
 export import :gguf;
 export import :npy;
 export import :model;
+export import :sealed;

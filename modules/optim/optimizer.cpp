@@ -5,6 +5,7 @@ module;
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "kernels/kernels.h"
@@ -29,25 +30,79 @@ Status check(const OptimizerSpec& spec) noexcept {
     good = good && in_range(o.beta1, 0, 0.999999f) && in_range(o.beta2, 0, 0.9999999f) &&
            in_range(o.eps, 0, infinite) && in_range(o.weight_decay, 0, infinite) && in_range(o.l1, 0, infinite);
   }
+  for (std::size_t i = 0; i < spec.group_count && i < OptimizerSpec::k_most_groups; ++i)
+    good = good && in_range(spec.groups[i].lr_scale, 0, infinite);
   if (!good) return fail(Errc::invalid_argument, "optimizer", "a learning rate, momentum or decay is out of range");
+  if (spec.group_count > OptimizerSpec::k_most_groups)
+    return fail(Errc::invalid_argument, "optimizer", "at most six groups of parameters");
   return {};
 }
 
-kernels::AdamStep adam_step(const OptimizerSpec& spec, std::uint64_t step, const Gradients& g) noexcept {
+// Whether a name fits a pattern in which * stands for any characters. Linear in the name for each *.
+bool fits(std::string_view pattern, std::string_view name) noexcept {
+  std::size_t p = 0, n = 0, star = pattern.npos, resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = n;
+    } else if (p < pattern.size() && pattern[p] == name[n]) {
+      ++p;
+      ++n;
+    } else if (star != pattern.npos) {
+      p = star + 1;
+      n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+const ParameterGroup* group_of(const OptimizerSpec& spec, const nn::Parameter& parameter) noexcept {
+  for (std::size_t i = 0; i < spec.group_count && i < OptimizerSpec::k_most_groups; ++i) {
+    const ParameterGroup& group = spec.groups[i];
+    if (parameter.tensor.rank() <= group.max_rank && fits(group.pattern, parameter.name.view())) return &group;
+  }
+  return nullptr;
+}
+
+// What a range of the slab is stepped with.
+struct Rates {
+  float lr_scale;
+  bool decay;
+  float scale, limit;  // of the gradients
+};
+
+kernels::AdamStep adam_step(const OptimizerSpec& spec, std::uint64_t step, const Rates& rates) noexcept {
   const AdamOptions& o = spec.adam;
   const bool decoupled = spec.kind == OptimizerSpec::Kind::adamw;
   const auto t = static_cast<double>(step);
-  return {.lr = o.lr,
+  const float decay = rates.decay ? o.weight_decay : 0;
+  return {.lr = o.lr * rates.lr_scale,
           .beta1 = o.beta1,
           .beta2 = o.beta2,
           .eps = o.eps,
           .correction1 = static_cast<float>(1 - std::pow(static_cast<double>(o.beta1), t)),
           .correction2 = static_cast<float>(1 - std::pow(static_cast<double>(o.beta2), t)),
-          .weight_decay = decoupled ? o.weight_decay : 0,
-          .l2 = decoupled ? 0 : o.weight_decay,
-          .l1 = o.l1,
-          .grad_scale = g.scale,
-          .grad_limit = g.limit};
+          .weight_decay = decoupled ? decay : 0,
+          .l2 = decoupled ? 0 : decay,
+          .l1 = rates.decay ? o.l1 : 0,
+          .grad_scale = rates.scale,
+          .grad_limit = rates.limit};
+}
+
+kernels::SgdStep sgd_step(const OptimizerSpec& spec, std::uint64_t step, const Rates& rates) noexcept {
+  const SgdOptions& o = spec.sgd;
+  return {.lr = o.lr * rates.lr_scale,
+          .momentum = o.momentum,
+          .dampening = o.dampening,
+          .nesterov = o.nesterov,
+          .first = step == 1,
+          .l2 = rates.decay ? o.weight_decay : 0,
+          .l1 = rates.decay ? o.l1 : 0,
+          .grad_scale = rates.scale,
+          .grad_limit = rates.limit};
 }
 
 }  // namespace
@@ -63,6 +118,7 @@ Optimizer::Optimizer(const OptimizerSpec& spec, const nn::Parameters& model) noe
       ready_ = fail(slab.error());
     }
   }
+  if (ready_) ready_ = divide(model);
 }
 
 std::span<float> Optimizer::moment(int i) noexcept {
@@ -70,38 +126,55 @@ std::span<float> Optimizer::moment(int i) noexcept {
   return {reinterpret_cast<float*>(moments_[i].data()), moments_[i].size() / sizeof(float)};
 }
 
+// Cuts the slab where the treatment changes. Parameters lie in it in the order of the list; padding goes with the one before.
+Status Optimizer::divide(const nn::Parameters& model) noexcept {
+  ranges_.clear();
+  if (spec_.group_count == 0) return ranges_.push({0, floats_, 1, true});
+  std::size_t begin = 0;
+  for (const nn::Parameter& parameter : model.parameters()) {
+    if (!parameter.trainable) continue;
+    const ParameterGroup* group = group_of(spec_, parameter);
+    const float scale = group ? group->lr_scale : 1;
+    const bool decay = group ? group->decay : true;
+    begin = parameter.offset;
+    if (!ranges_.empty()) ranges_.back().end = begin;
+    if (!ranges_.empty() && ranges_.back().lr_scale == scale && ranges_.back().decay == decay) continue;
+    if (auto pushed = ranges_.push({begin, floats_, scale, decay}); !pushed) return pushed;
+  }
+  if (!ranges_.empty()) ranges_.back().end = floats_;
+  return {};
+}
+
 Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexcept {
   if (!ready_) return ready_;
-  if (auto good = check(spec_); !good) return good;
   auto slab = gradients.slab(model.block());
   if (!slab) return fail(slab.error());
+  return step(model, *slab, gradients.context(), gradients.scale, gradients.limit);
+}
+
+Status Optimizer::step(nn::Parameters& model, std::span<const float> gradients, const Context& context, float scale,
+                       float limit) noexcept {
+  if (!ready_) return ready_;
+  if (auto good = check(spec_); !good) return good;
   const std::span<float> p = model.trainable_slab();
-  if (p.size() != floats_)
+  if (p.size() != floats_ || gradients.size() != floats_)
     return fail(Errc::invalid_argument, "optimizer", "this is not the model that the optimizer was made for");
-  Context& context = gradients.context();
   if (context.planning) return {};
   ++steps_;
-  const float* g = slab->data();
+  const float* g = gradients.data();
   float* m = moment(0).data();
   float* v = moment(1).data();
-  if (spec_.kind == OptimizerSpec::Kind::sgd) {
-    const SgdOptions& o = spec_.sgd;
-    const kernels::SgdStep step{.lr = o.lr,
-                                .momentum = o.momentum,
-                                .dampening = o.dampening,
-                                .nesterov = o.nesterov,
-                                .first = steps_ == 1,
-                                .l2 = o.weight_decay,
-                                .l1 = o.l1,
-                                .grad_scale = gradients.scale,
-                                .grad_limit = gradients.limit};
-    parallel_chunks(context, floats_, k_piece, [&](std::size_t begin, std::size_t end) {
-      kernels::training().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, end - begin, step);
-    });
-  } else {
-    const kernels::AdamStep step = adam_step(spec_, steps_, gradients);
-    parallel_chunks(context, floats_, k_piece, [&](std::size_t begin, std::size_t end) {
-      kernels::training().adam(p.data() + begin, g + begin, m + begin, v + begin, end - begin, step);
+  for (const Range& range : ranges_) {
+    const Rates rates{range.lr_scale, range.decay, scale, limit};
+    const auto adam = adam_step(spec_, steps_, rates);
+    const auto sgd = sgd_step(spec_, steps_, rates);
+    parallel_chunks(context, range.end - range.begin, k_piece, [&](std::size_t first, std::size_t last) {
+      const std::size_t begin = range.begin + first, count = last - first;
+      if (spec_.kind == OptimizerSpec::Kind::sgd) {
+        kernels::training().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, count, sgd);
+      } else {
+        kernels::training().adam(p.data() + begin, g + begin, m + begin, v + begin, count, adam);
+      }
     });
   }
   return {};

@@ -1,8 +1,11 @@
 // Optimizers. One type for all of them, so that options, checkpoints and loops need no templates.
 module;
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <string_view>
 export module qorus.optim:optimizer;
 import qorus.nn;
 
@@ -25,12 +28,24 @@ struct AdamOptions {
   float l1 = 0;            // l1 sign(p), added to the gradient
 };
 
+// Parameters that are treated apart: those whose name fits the pattern (* stands for any characters) and whose rank is at most this.
+struct ParameterGroup {
+  std::string_view pattern = "*";  // must outlive the optimizer's making: a literal
+  int max_rank = k_max_rank;
+  float lr_scale = 1;  // of the learning rate
+  bool decay = true;   // false: no weight decay and no L1
+};
+
 // An optimizer's formula and numbers, not yet tied to a model.
 struct OptimizerSpec {
   enum class Kind : std::uint8_t { sgd, adam, adamw };
   Kind kind = Kind::adamw;
   SgdOptions sgd = {};
   AdamOptions adam = {};
+  // Of the groups that fit a parameter the first one counts; what fits none is treated as the numbers above say.
+  static constexpr std::size_t k_most_groups = 6;
+  std::array<ParameterGroup, k_most_groups> groups = {};
+  std::size_t group_count = 0;
 
   [[nodiscard]] float lr() const noexcept { return kind == Kind::sgd ? sgd.lr : adam.lr; }
 };
@@ -44,6 +59,10 @@ class Optimizer {
   // Errors: out_of_memory (the moments could not be had), invalid_argument (numbers out of range; another model), stale_tensor,
   // not_found (the loss depends on none of the parameters).
   [[nodiscard]] Status step(nn::Parameters& model, const Gradients& gradients) noexcept;
+  // The same from gradients that lie elsewhere, laid out as the model's slab (sums over several tapes, or over several workers):
+  // each is multiplied by `scale` and then limited to [-limit, limit]. Errors: out_of_memory, invalid_argument.
+  [[nodiscard]] Status step(nn::Parameters& model, std::span<const float> gradients, const Context& context,
+                            float scale = 1, float limit = std::numeric_limits<float>::infinity()) noexcept;
 
   [[nodiscard]] const OptimizerSpec& spec() const noexcept { return spec_; }
   [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
@@ -53,7 +72,16 @@ class Optimizer {
   void set_steps(std::uint64_t steps) noexcept { steps_ = steps; }
 
  private:
+  // Neighbours in the slab that are treated alike.
+  struct Range {
+    std::size_t begin, end;
+    float lr_scale;
+    bool decay;
+  };
+  [[nodiscard]] Status divide(const nn::Parameters& model) noexcept;
+
   OptimizerSpec spec_;
+  List<Range> ranges_;
   Slab moments_[2];
   std::size_t floats_ = 0;
   std::uint64_t steps_ = 0;
@@ -86,6 +114,16 @@ struct AdamWOptions {
 [[nodiscard]] inline Optimizer adamw(const nn::Parameters& model, const AdamWOptions& options = {}) noexcept {
   return {adamw(options), model};
 }
+// `optim::adamw() | optim::group({.pattern = "head.*", .lr_scale = 10})`. More than six are an error of the optimizer.
+[[nodiscard]] constexpr ParameterGroup group(const ParameterGroup& group) noexcept { return group; }
+// Biases and the scales of norms: `optim::adamw() | optim::no_decay_on_vectors()`.
+[[nodiscard]] constexpr ParameterGroup no_decay_on_vectors() noexcept { return {.max_rank = 1, .decay = false}; }
 }  // namespace optim
+
+[[nodiscard]] constexpr OptimizerSpec operator|(OptimizerSpec spec, const ParameterGroup& group) noexcept {
+  if (spec.group_count < OptimizerSpec::k_most_groups) spec.groups[spec.group_count] = group;
+  ++spec.group_count;
+  return spec;
+}
 
 }  // namespace qorus

@@ -1,45 +1,20 @@
 // fit, evaluate, predict: any model over any examples.
 module;
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 export module qorus.train:fit;
 import qorus.data;
 import qorus.nn;
 import qorus.optim;
 import :callback;
+import :metric;
 
 export namespace qorus::train {
-
-struct FitOptions {
-  Loss loss = loss::cross_entropy();
-  OptimizerSpec optimizer = optim::adamw();
-  Schedule schedule = schedule::constant();  // of the learning rate, over all epochs
-  int epochs = 1;
-  std::size_t batch = 32;
-  std::uint64_t seed = 0;  // of initial weights, order of examples and dropout
-  float clip_norm = 0;     // the gradients' largest norm; 0: no limit
-  int threads = cpu_count();
-  std::size_t scratch = 0;  // bytes of workspace; 0: as much as a step takes, planned from the shapes
-  Callbacks callbacks = {};
-};
-
-// The epochs of a run, in order, and how it ended.
-struct History {
-  List<EpochRecord> epochs;
-  std::size_t steps = 0;
-  double seconds = 0;
-  bool stopped_early = false;
-  std::size_t scratch_high_water = 0;  // bytes
-};
-
-// A trained model and its history.
-template <nn::Layer L>
-struct Fit {
-  nn::Model<L> model;
-  History history;
-};
 
 // A model as the loops see it: something that makes a tensor of a tensor, and its parameters.
 struct ModelRef {
@@ -55,8 +30,85 @@ template <nn::Layer L>
           &model};
 }
 
+// What a step of one's own gives: the loss to follow, and, if metrics and accuracy are wanted, the model's output.
+struct Forward {
+  Tensor loss, output;
+};
+// A reference to anything callable as Result<Forward>(const ModelRef&, Tape&, const data::Batch&), which must outlive the run. It is
+// also run over shapes only, to plan the memory: so it may not look at values.
+class ForwardRef {
+ public:
+  ForwardRef() noexcept = default;
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, ForwardRef>) &&
+                std::is_nothrow_invocable_r_v<Result<Forward>, F&, const ModelRef&, Tape&, const data::Batch&>
+  ForwardRef(F&& f) noexcept  // NOLINT(google-explicit-constructor): any such function is one
+      : user_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* user, const ModelRef& model, Tape& tape, const data::Batch& batch) noexcept {
+          return Result<Forward>((*static_cast<std::remove_reference_t<F>*>(user))(model, tape, batch));
+        }) {}
+  explicit operator bool() const noexcept { return call_ != nullptr; }
+  [[nodiscard]] Result<Forward> operator()(const ModelRef& model, Tape& tape, const data::Batch& batch) const noexcept {
+    return call_(user_, model, tape, batch);
+  }
+
+ private:
+  void* user_ = nullptr;
+  Result<Forward> (*call_)(void*, const ModelRef&, Tape&, const data::Batch&) noexcept = nullptr;
+};
+
+// Where a run keeps what it needs to go on after a crash. Each file is written beside its place, flushed and renamed, and holds weights,
+// moments, random state, place in the data, history and the best weights so far, with checksums; so the one before is never lost, and a
+// resumed run ends with the same bits as one that never stopped, whatever the number of threads.
+struct Checkpoints {
+  std::string_view folder = {};  // made if it is missing; "": no checkpoints. Must outlive the run
+  std::size_t every_steps = 0;   // besides the one after each epoch; 0: none
+  int keep = 3;                  // files; older ones are removed
+  bool resume =
+      true;  // begin from the newest valid one, if there is any; a damaged one is skipped with a warning in the log
+};
+
+struct FitOptions {
+  Loss loss = loss::cross_entropy();
+  OptimizerSpec optimizer = optim::adamw();
+  Schedule schedule = schedule::constant();  // of the learning rate, over all steps
+  int epochs = 1;
+  std::size_t steps = 0;  // optimizer steps at most; 0: all epochs
+  std::size_t batch = 32;
+  std::size_t accumulate = 1;  // batches whose gradients, weighted by their examples, make one step
+  std::uint64_t seed = 0;      // of initial weights, order of examples and dropout
+  float clip_norm = 0;         // the gradients' largest norm; 0: no limit
+  bool gradient_norm = false;  // measure it in each step, for callbacks (with clip_norm it is known anyway)
+  float ema = 0;  // e = ema e + (1 - ema) w after each step: validated, and the model's weights in the end; 0: none
+  int threads = cpu_count();
+  std::size_t scratch = 0;  // bytes of workspace; 0: as much as a step takes, planned from the shapes
+  Metrics metrics = {};     // of the validation examples, after each epoch
+  ForwardRef forward = {};  // in place of loss(model(x), y)
+  Checkpoints checkpoints = {};
+  Callbacks callbacks = {};
+};
+
+// The epochs of a run, in order, and how it ended.
+struct History {
+  List<EpochRecord> epochs;
+  std::size_t steps = 0;  // of the optimizer
+  double seconds = 0;
+  bool stopped_early = false;
+  std::size_t resumed_at = 0;          // the step of the checkpoint that it began with; 0: none
+  std::size_t scratch_high_water = 0;  // bytes
+};
+
+// A trained model and its history.
+template <nn::Layer L>
+struct Fit {
+  nn::Model<L> model;
+  History history;
+};
+
 // Trains a model in place. `validation` may have no examples. The same seed gives the same bits, whatever the number of threads.
-// Errors: those of the examples, the layers and the loss; diverged (a loss that is not finite); invalid_argument; out_of_memory.
+// Errors: those of the examples, the layers and the loss; diverged (a loss that is not finite; the parameters are then those before the
+// epoch); invalid_argument (options; a checkpoint of another run); invalid_size, not_found (a checkpoint of another model: which parameter,
+// both shapes); io (a checkpoint or log that cannot be written); out_of_memory.
 [[nodiscard]] Result<History> run_fit(const ModelRef& model, const data::Examples& train,
                                       const data::Examples& validation, const FitOptions& options) noexcept;
 
@@ -91,13 +143,17 @@ struct EvaluateOptions {
   Loss loss = loss::cross_entropy();
   std::size_t batch = 256;
   int threads = cpu_count();
+  Metrics metrics = {};
+  bool confusion = false;  // keep the confusion matrix
 };
 struct Evaluation {
   double loss = 0;
   double accuracy = -1;  // share of rows whose largest output is the target class; -1: the targets are no classes
   std::size_t examples = 0;
+  std::array<double, Metrics::k_most> metrics{};
+  Confusion confusion;  // of 0 classes unless it was asked for, or a metric needs it
 };
-// Errors: those of the examples, the model and the loss; out_of_memory.
+// Errors: those of the examples, the model, the loss and the metrics; out_of_memory.
 [[nodiscard]] Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples,
                                               const EvaluateOptions& options) noexcept;
 template <nn::Layer L>

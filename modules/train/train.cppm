@@ -5,5 +5,7 @@ export import qorus.nn;
 export import qorus.optim;
 export import :callback;
 export import :fit;
+export import :logger;
+export import :metric;
 export import :progress;
 export import :report;

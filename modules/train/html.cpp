@@ -1,0 +1,262 @@
+// Bodies of qorus.train:logger: the report, one page of HTML with its pictures inside as SVG.
+module;
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string_view>
+#include <type_traits>
+module qorus.train;
+import :output;
+
+namespace qorus::train {
+namespace {
+
+constexpr std::string_view k_head = R"(<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>Training run</title><style>
+:root{--back:#fafaf8;--card:#fff;--ink:#1d2129;--soft:#667085;--line:#e4e7ec;--a:#2563eb;--b:#d9480f;color-scheme:light dark}
+@media(prefers-color-scheme:dark){:root{--back:#14161a;--card:#1d2026;--ink:#e6e8ec;--soft:#98a2b3;--line:#33373f;--a:#7aa2ff;--b:#ff9f6b}}
+*{box-sizing:border-box}body{margin:0;background:var(--back);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1080px;margin:0 auto;padding:24px 16px 48px}h1{font-size:1.5rem;margin:.2em 0 .1em}h2{font-size:1rem;margin:0 0 .6em}
+p{margin:.2em 0;color:var(--soft)}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:12px;margin:18px 0}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:16px}
+.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:14px 16px;overflow-x:auto}
+.card b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.card span{color:var(--soft);font-size:.85rem}
+svg{width:100%;height:auto;display:block}text{fill:var(--soft);font:12px system-ui,sans-serif}.grid-line{stroke:var(--line)}
+.a{stroke:var(--a)}.b{stroke:var(--b)}.a,.b{fill:none;stroke-width:2.5;stroke-linejoin:round}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}
+.key{margin:.3em 0 0;font-size:.85rem}.key i{display:inline-block;width:14px;height:3px;border-radius:2px;margin:0 6px 3px 0;background:var(--a)}
+.key i.two{background:var(--b);margin-left:16px}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}
+td,th{padding:4px 9px;text-align:right;border-bottom:1px solid var(--line);font-weight:400}th{color:var(--soft)}td:first-child,th:first-child{text-align:left}
+.matrix td{border:1px solid var(--line);text-align:center;min-width:2.6em}
+</style></head><body><main>
+)";
+
+// The page on its way to the file. After a failure it writes nothing more.
+class Page {
+ public:
+  explicit Page(AtomicFile& file) noexcept : file_(&file) {}
+  template <class T>
+  Page& operator<<(const T& value) noexcept {
+    if (buffer_.view().size() > 12000) flush();
+    if constexpr (std::is_convertible_v<T, std::string_view>) {
+      buffer_ << std::string_view(value);
+    } else if constexpr (std::is_integral_v<T>) {
+      buffer_ << static_cast<std::uint64_t>(value);
+    } else {
+      buffer_ << static_cast<double>(value);
+    }
+    return *this;
+  }
+  // A number as people read it: four digits.
+  Page& number(double value) noexcept {
+    char digits[40];
+    std::snprintf(digits, sizeof digits, "%.4g", value);
+    return *this << std::string_view(digits);
+  }
+  Page& escaped(std::string_view text) noexcept {
+    for (const char& c : text) {
+      if (c == '<')
+        *this << "&lt;";
+      else if (c == '&')
+        *this << "&amp;";
+      else
+        *this << std::string_view(&c, 1);
+    }
+    return *this;
+  }
+  [[nodiscard]] Status finish() noexcept {
+    flush();
+    return status_;
+  }
+
+ private:
+  void flush() noexcept {
+    if (status_) status_ = file_->write(buffer_.view());
+    buffer_.clear();
+  }
+  AtomicFile* file_;
+  Buffer<16384> buffer_;
+  Status status_;
+};
+
+// Where values lie in the picture.
+struct Scale {
+  double low, high;
+  static constexpr double k_left = 58, k_right = 628, k_top = 12, k_bottom = 214;
+  [[nodiscard]] double y(double value) const noexcept {
+    return k_bottom - (k_bottom - k_top) * (value - low) / (high - low);
+  }
+  [[nodiscard]] static double x(std::size_t i, std::size_t n) noexcept {
+    return n > 1 ? k_left + (k_right - k_left) * static_cast<double>(i) / static_cast<double>(n - 1)
+                 : (k_left + k_right) / 2;
+  }
+};
+
+template <class Get>
+Scale scale_of(std::span<const EpochRecord> records, Get&& get, std::size_t curves) noexcept {
+  double low = 1e300, high = -1e300;
+  for (const EpochRecord& r : records) {
+    for (std::size_t c = 0; c < curves; ++c) {
+      const double value = get(r, c);
+      if (!std::isfinite(value)) continue;
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
+  }
+  if (low > high) low = 0, high = 1;
+  if (high - low < 1e-12 * std::max(std::abs(high), 1e-12)) {
+    low -= std::abs(low) * 0.05 + 1e-9;
+    high += std::abs(high) * 0.05 + 1e-9;
+  }
+  return {low, high};
+}
+
+// get(record, curve): the value, or NaN.
+template <class Get>
+void chart(Page& page, std::string_view title, std::span<const std::string_view> names,
+           std::span<const EpochRecord> records, Get&& get) noexcept {
+  const Scale scale = scale_of(records, get, names.size());
+  page << "<section class=\"card\"><h2>";
+  page.escaped(title) << "</h2><svg viewBox=\"0 0 640 240\" role=\"img\">";
+  for (int tick = 0; tick <= 4; ++tick) {
+    const double value = scale.low + (scale.high - scale.low) * tick / 4, y = scale.y(value);
+    page << "<line class=\"grid-line\" x1=\"58\" x2=\"628\" y1=\"" << y << "\" y2=\"" << y
+         << "\"/><text text-anchor=\"end\" x=\"52\" y=\"" << y + 4 << "\">";
+    page.number(value) << "</text>";
+  }
+  const std::size_t n = records.size();
+  page << "<text x=\"58\" y=\"234\">epoch " << records.front().epoch
+       << "</text><text text-anchor=\"end\" x=\"628\" y=\"234\">epoch " << records.back().epoch << "</text>";
+  for (std::size_t c = 0; c < names.size(); ++c) {
+    const std::string_view colour = c == 0 ? "a" : "b";
+    page << "<polyline class=\"" << colour << "\" points=\"";
+    for (std::size_t i = 0; i < n; ++i) {
+      const double value = get(records[i], c);
+      if (std::isfinite(value)) page << Scale::x(i, n) << "," << scale.y(value) << " ";
+    }
+    page << "\"/>";
+    const double last = get(records[n - 1], c);
+    if (std::isfinite(last)) {
+      page << "<circle class=\"dot " << colour << "\" r=\"3\" cx=\"" << Scale::x(n - 1, n) << "\" cy=\""
+           << scale.y(last) << "\"/>";
+    }
+  }
+  page << "</svg><p class=\"key\">";
+  for (std::size_t c = 0; c < names.size(); ++c) {
+    page << (c == 0 ? "<i></i>" : "<i class=\"two\"></i>");
+    page.escaped(names[c]);
+  }
+  page << "</p></section>\n";
+}
+
+void charts(Page& page, const Event& event, std::span<const EpochRecord> records) noexcept {
+  const EpochRecord& last = records.back();
+  const bool validated = last.validation_loss >= 0;
+  const double nothing = std::nan("");
+  const auto pair = [&](std::string_view title, double EpochRecord::* a, double EpochRecord::* b, bool both) {
+    const std::array<std::string_view, 2> names{"training", "validation"};
+    chart(page, title, std::span(names).first(both ? 2 : 1), records, [&](const EpochRecord& r, std::size_t c) {
+      const double value = r.*(c == 0 ? a : b);
+      return value < 0 ? nothing : value;
+    });
+  };
+  const auto single = [&](std::string_view title, auto&& get) {
+    const std::array<std::string_view, 1> names{title};
+    chart(page, title, names, records, [&](const EpochRecord& r, std::size_t) { return get(r); });
+  };
+  page << "<div class=\"grid\">";
+  pair("Loss", &EpochRecord::loss, &EpochRecord::validation_loss, validated);
+  if (last.accuracy >= 0) pair("Accuracy", &EpochRecord::accuracy, &EpochRecord::validation_accuracy, validated);
+  for (std::size_t m = 0; validated && event.metrics && m < event.metrics->count; ++m)
+    single(event.metrics->list[m].name(), [m](const EpochRecord& r) { return r.metrics[m]; });
+  single("Learning rate", [](const EpochRecord& r) { return r.lr; });
+  if (last.gradient_norm >= 0) single("Gradient norm", [](const EpochRecord& r) { return r.gradient_norm; });
+  page << "</div>";
+}
+
+void card(Page& page, std::string_view name, double value) noexcept {
+  page << "<div class=\"card\"><b>";
+  page.number(value) << "</b><span>" << name << "</span></div>";
+}
+
+void cards(Page& page, const Event& event, const EpochRecord& last) noexcept {
+  page << "<div class=\"cards\">";
+  card(page, "training loss", last.loss);
+  if (last.validation_loss >= 0) card(page, "validation loss", last.validation_loss);
+  if (last.accuracy >= 0) card(page, "training accuracy", last.accuracy);
+  if (last.validation_accuracy >= 0) card(page, "validation accuracy", last.validation_accuracy);
+  card(page, "steps", static_cast<double>(last.step));
+  card(page, "seconds", event.run_seconds);
+  card(page, "examples per second", last.examples_per_second);
+  page << "</div>";
+}
+
+void confusion(Page& page, const Confusion& matrix) noexcept {
+  constexpr std::size_t k_most_shown = 40;
+  const std::size_t n = matrix.classes();
+  if (n == 0 || n > k_most_shown) return;
+  page << "<section class=\"card\"><h2>Confusion: rows are the true classes, columns the predicted</h2><table "
+          "class=\"matrix\"><tr><th></th>";
+  for (std::size_t c = 0; c < n; ++c) page << "<th>" << c << "</th>";
+  page << "</tr>";
+  for (std::size_t r = 0; r < n; ++r) {
+    std::uint64_t sum = 0;
+    for (std::size_t c = 0; c < n; ++c) sum += matrix.at(r, c);
+    page << "<tr><th>" << r << "</th>";
+    for (std::size_t c = 0; c < n; ++c) {
+      const double share = sum ? static_cast<double>(matrix.at(r, c)) / static_cast<double>(sum) : 0;
+      page << "<td style=\"background:color-mix(in srgb,var(" << (r == c ? "--a" : "--b") << ") "
+           << std::round(share * 60) << "%,transparent)\">" << matrix.at(r, c) << "</td>";
+    }
+    page << "</tr>";
+  }
+  page << "</table></section>\n";
+}
+
+void model(Page& page, const nn::Parameters& parameters) noexcept {
+  page << "<section class=\"card\"><h2>Parameters</h2><table><tr><th>name</th><th>shape</th><th>numbers</th></tr>";
+  for (const nn::Parameter& parameter : parameters.parameters()) {
+    page << "<tr><td>";
+    page.escaped(parameter.name.view()) << "</td><td>";
+    for (int d = 0; d < parameter.tensor.rank(); ++d)
+      page << (d ? " × " : "") << static_cast<std::size_t>(parameter.tensor.dim(d));
+    page << "</td><td>" << parameter.tensor.numel() << "</td></tr>";
+  }
+  page << "<tr><td>together</td><td></td><td>" << parameters.parameter_count() << "</td></tr></table></section>\n";
+}
+
+Status write_page(std::string_view path, const Event& event, std::span<const EpochRecord> records) noexcept {
+  auto file = AtomicFile::create(path);
+  if (!file) return fail(file.error());
+  Page page(*file);
+  const CpuInfo cpu = cpu_info();
+  page << k_head << "<h1>Training run</h1><p>" << records.size() << " of " << static_cast<std::size_t>(event.epochs)
+       << " epochs · " << std::string_view(cpu.isa) << " kernels · " << static_cast<std::size_t>(cpu_count())
+       << " processors</p>";
+  if (event.failure.code != Errc::ok) {
+    page << "<p>Ended by an error: ";
+    page.escaped(event.failure.message().view()) << "</p>";
+  }
+  cards(page, event, records.back());
+  charts(page, event, records);
+  page << "<div style=\"height:16px\"></div><div class=\"grid\">";
+  if (event.confusion) confusion(page, *event.confusion);
+  if (event.parameters) model(page, *event.parameters);
+  page << "</div></main></body></html>\n";
+  if (auto written = page.finish(); !written) return written;
+  return file->commit();
+}
+
+}  // namespace
+
+void Report::operator()(Event& event) noexcept {
+  if (event.moment != Moment::run_end || !event.history || event.history->empty()) return;
+  if (auto written = write_page(path_, event, event.history->span()); !written && event.failure.code == Errc::ok)
+    event.failure = written.error();
+}
+
+}  // namespace qorus::train

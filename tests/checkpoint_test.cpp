@@ -1,0 +1,246 @@
+// Checkpoints of qorus.train: a run that was killed, or that met a broken disk, goes on to the very same bits; what is damaged is skipped,
+// what belongs elsewhere is refused, and nothing that was once written is lost.
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tests/faulty_files.h"
+#include "tests/files.h"
+#include "tests/testing.h"
+
+import qorus.train;
+import qorus.io;
+
+using namespace qorus;
+
+namespace {
+
+data::Dataset spirals(std::size_t n) {
+  std::vector<float> x(2 * n);
+  std::vector<std::int32_t> y(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const float t = static_cast<float>(i) / static_cast<float>(n), turn = 6 * t + (i % 2 ? 3.14159f : 0);
+    x[2 * i] = t * std::cos(turn);
+    x[2 * i + 1] = t * std::sin(turn);
+    y[i] = static_cast<std::int32_t>(i % 2);
+  }
+  const auto count = static_cast<std::int64_t>(n);
+  auto inputs = Owned::from<float>(std::span<const float>(x), {count, 2});
+  auto targets = Owned::from<std::int32_t>(std::span<const std::int32_t>(y), {count});
+  return std::move(*data::Dataset::create(std::move(*inputs), std::move(*targets)));
+}
+
+struct Setting {
+  std::string folder = {};
+  int epochs = 3;
+  int threads = 1;
+  std::uint64_t seed = 5;
+  std::size_t accumulate = 1;
+  float ema = 0;
+  std::int64_t width = 9;
+  bool resume = true;
+  train::Callbacks callbacks = {};
+};
+
+// A run with everything that has a state: dropout, moments, a schedule, early stopping with the best weights, a plateau.
+Result<train::Fit<decltype(nn::linear(9) | nn::tanh() | nn::dropout(0.1f) | nn::linear(2))>> run(const Setting& s) {
+  static const data::Split split{spirals(90), spirals(30)};
+  return train::fit(nn::linear(s.width) | nn::tanh() | nn::dropout(0.1f) | nn::linear(2), split,
+                    {.optimizer = optim::adamw({.lr = 0.02f}),
+                     .schedule = schedule::linear_warmup(0.2) | schedule::cosine(),
+                     .epochs = s.epochs,
+                     .batch = 16,
+                     .accumulate = s.accumulate,
+                     .seed = s.seed,
+                     .clip_norm = 1,
+                     .ema = s.ema,
+                     .threads = s.threads,
+                     .checkpoints = {.folder = s.folder, .every_steps = 2, .keep = 2, .resume = s.resume},
+                     .callbacks = s.callbacks});
+}
+std::vector<float> weights(const Setting& s) {
+  auto done = run(s);
+  if (!done) {
+    ADD_FAILURE() << done.error().message().c_str();
+    return {};
+  }
+  return {done->model.slab().begin(), done->model.slab().end()};
+}
+
+// Folders in memory where there is such a place: what is tested here is the order of things, not the disk, whose flushing takes minutes.
+[[maybe_unused]] const bool k_in_memory = ::access("/dev/shm", W_OK) == 0 && ::setenv("TMPDIR", "/dev/shm", 0) == 0;
+
+// Stops a run after so many batches.
+auto stop_after(std::size_t batches) {
+  return [batches, seen = std::size_t{0}](train::Event& event) mutable noexcept {
+    if (event.moment == train::Moment::step_end && ++seen == batches) event.stop = true;
+  };
+}
+
+std::vector<std::string> files_in(const std::string& folder) {
+  std::vector<std::string> names;
+  if (DIR* opened = ::opendir(folder.c_str())) {
+    while (const dirent* entry = ::readdir(opened)) {
+      if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+    }
+    ::closedir(opened);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+TEST(Checkpoint, ARunGoesOnToTheSameBits) {
+  for (const std::size_t accumulate : {1u, 4u}) {
+    for (const float ema : {0.0f, 0.9f}) {
+      const auto wanted = weights({.accumulate = accumulate, .ema = ema});
+      for (const std::size_t batches : {1u, 4u, 6u, 7u, 11u, 17u}) {
+        qorus_test::TemporaryFolder folder;
+        const std::string place = folder / "run";
+        ASSERT_OK(run(
+            {.folder = place, .threads = 2, .accumulate = accumulate, .ema = ema, .callbacks = {stop_after(batches)}}));
+        EXPECT_EQ(weights({.folder = place, .threads = 3, .accumulate = accumulate, .ema = ema}), wanted)
+            << batches << " batches, accumulate " << accumulate << ", ema " << ema;
+      }
+    }
+  }
+}
+
+TEST(Checkpoint, CallbacksAreBroughtUpToDate) {
+  qorus_test::TemporaryFolder folder;
+  const std::string place = folder / "run", csv = folder / "log.csv", whole = folder / "whole.csv";
+  const auto patient = train::early_stopping({.patience = 2, .min_delta = 0.02});
+  auto straight = run({.epochs = 30, .callbacks = {patient, train::csv_logger(whole)}});
+  ASSERT_OK(straight);
+  ASSERT_TRUE(straight->history.stopped_early);
+  ASSERT_OK(run({.folder = place, .epochs = 30, .callbacks = {patient, train::csv_logger(csv), stop_after(20)}}));
+  auto resumed = run({.folder = place, .epochs = 30, .callbacks = {patient, train::csv_logger(csv)}});
+  ASSERT_OK(resumed);
+  EXPECT_GT(resumed->history.resumed_at, 0u);
+  EXPECT_EQ(resumed->history.epochs.size(), straight->history.epochs.size());
+  EXPECT_TRUE(std::equal(resumed->model.slab().begin(), resumed->model.slab().end(), straight->model.slab().begin()));
+  const auto lines = [](const std::string& text) { return std::count(text.begin(), text.end(), '\n'); };
+  EXPECT_EQ(lines(qorus_test::read_file(csv)), lines(qorus_test::read_file(whole)));
+}
+
+TEST(Checkpoint, KeepsTheLastOnesAndTheBest) {
+  qorus_test::TemporaryFolder folder;
+  const std::string place = folder / "run";
+  ASSERT_OK(run({.folder = place}));
+  EXPECT_EQ(files_in(place), (std::vector<std::string>{"best.safetensors", "checkpoint-000000000016.safetensors",
+                                                       "checkpoint-000000000018.safetensors"}));
+  auto best = nn::build(nn::linear(9) | nn::tanh() | nn::dropout(0.1f) | nn::linear(2), {2});
+  ASSERT_OK(best);
+  EXPECT_OK(io::load(place + "/best.safetensors", *best));
+}
+
+TEST(Checkpoint, ADamagedOneIsSkippedWithAWarning) {
+  qorus_test::TemporaryFolder folder;
+  const std::string place = folder / "run";
+  ASSERT_OK(run({.folder = place, .callbacks = {stop_after(11)}}));
+  const auto wanted = weights({});
+  const std::string newest = place + "/" + files_in(place).back(), good = qorus_test::read_file(newest);
+  static std::string said;
+  set_log_sink({.write = [](void*, LogLevel level, std::string_view text) {
+    if (level == LogLevel::warning) said += text;
+  }});
+  for (std::size_t at = 8; at < good.size(); at += 211) {  // a byte of every part, and a cut at every part
+    std::string damaged = good;
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+    for (const std::string& bytes : {damaged, good.substr(0, at)}) {
+      said.clear();
+      qorus_test::write_file(newest, bytes);
+      EXPECT_FAILS(io::read_sealed(newest), Errc::corrupt);
+      if (at % 3 == 0) {
+        EXPECT_EQ(weights({.folder = place}), wanted) << at;
+        EXPECT_NE(said.find("checkpoint-"), said.npos) << said;
+        std::system(("rm -rf '" + place + "'").c_str());
+        ASSERT_OK(run({.folder = place, .callbacks = {stop_after(11)}}));
+      }
+    }
+  }
+  set_log_sink({});
+}
+
+TEST(Checkpoint, OneOfAnotherRunIsRefused) {
+  qorus_test::TemporaryFolder folder;
+  const std::string place = folder / "run";
+  ASSERT_OK(run({.folder = place, .callbacks = {stop_after(7)}}));
+  EXPECT_FAILS_SAYING(run({.folder = place, .width = 8}), "[9,2] and [8,2]");
+  EXPECT_FAILS_SAYING(run({.folder = place, .width = 8}), "0.weight");
+  EXPECT_FAILS_SAYING(run({.folder = place, .seed = 6}), "another seed");
+  EXPECT_FAILS_SAYING(run({.folder = place, .accumulate = 2}), "other batches");
+  EXPECT_FAILS_SAYING(run({.folder = place, .ema = 0.5f}), "average");
+  EXPECT_OK(run({.folder = place, .seed = 6, .resume = false}));
+  EXPECT_FAILS(run({.folder = folder / "no/such/place"}), Errc::not_found);
+}
+
+// The child is killed at a random moment; then the run goes on. 200 times, 4 of them on another number of threads.
+TEST(Checkpoint, SurvivesBeingKilledAtAnyMoment) {
+  if (!qorus_test::k_counts_allocations) GTEST_SKIP() << "a sanitizer makes forked children slow";
+  const auto wanted = weights({});
+  std::uint64_t random = 88172645463325252u;
+  const auto draw = [&](std::uint64_t below) {
+    random ^= random << 13;
+    random ^= random >> 7;
+    random ^= random << 17;
+    return random % below;
+  };
+  int resumed = 0;
+  qorus_test::TemporaryFolder folder;
+  for (int kill = 0; kill < 200; ++kill) {
+    const std::string place = folder / std::to_string(kill);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      (void)run({.folder = place});
+      ::_exit(0);
+    }
+    ::usleep(static_cast<useconds_t>(draw(6000)));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    auto done = run({.folder = place, .threads = kill % 50 ? 1 : 2});
+    ASSERT_OK(done);
+    resumed += done->history.resumed_at > 0;
+    ASSERT_TRUE(std::equal(wanted.begin(), wanted.end(), done->model.slab().begin())) << "kill " << kill;
+    for (const std::string& name : files_in(place)) EXPECT_EQ(name.find(".tmp-"), name.npos) << name;
+  }
+  EXPECT_GT(resumed, 20);  // the kills did fall into runs that had begun
+}
+
+// Every system call of every write fails once, in each way; the run says so, and the next one ends with the same bits.
+TEST(Checkpoint, SurvivesEveryFailingWrite) {
+  QORUS_NEEDS_FAULTY_FILES();
+  const auto wanted = weights({.epochs = 1});
+  for (const int error : {ENOSPC, EIO, qorus_test::k_short_write, EINTR}) {
+    for (std::uint64_t call = 0;; ++call) {
+      ASSERT_LT(call, 2000u);
+      qorus_test::TemporaryFolder folder;
+      const std::string place = folder / "run";
+      bool reached = false;
+      {
+        const qorus_test::FailingFiles failing(call, error);
+        auto done = run({.folder = place, .epochs = 1});
+        reached = failing.reached();
+        const bool harmless = error == qorus_test::k_short_write || error == EINTR;
+        EXPECT_EQ(done.has_value(), harmless || !reached) << "call " << call << " error " << error;
+        if (!done) EXPECT_EQ(done.error().code, Errc::io) << done.error().message().c_str();
+      }
+      if (!reached) break;
+      EXPECT_EQ(weights({.folder = place, .epochs = 1}), wanted) << "call " << call << " error " << error;
+    }
+  }
+}
