@@ -180,7 +180,8 @@ TEST_F(Program, ExamplesRun) {
 }
 
 TEST_F(Program, ALongRunGoesOn) {
-  const std::string place = folder_ / "long";
+  qorus_test::TemporaryFolder folder;
+  const std::string place = folder / "long";
   EXPECT_EQ(run("example_long_run " + place + " 1").code, 0);
   const Outcome outcome = run("example_long_run " + place + " 2");
   EXPECT_EQ(outcome.code, 0) << outcome.err;

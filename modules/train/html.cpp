@@ -51,10 +51,15 @@ class Page {
     }
     return *this;
   }
-  // A number as people read it: four digits.
-  Page& number(double value) noexcept {
+  // A number as people read it: so many digits.
+  Page& number(double value, int digits_wanted = 4) noexcept {
     char digits[40];
-    std::snprintf(digits, sizeof digits, "%.4g", value);
+    const bool large = std::abs(value) >= 1000 && std::abs(value) < 1e7;
+    if (large) {
+      std::snprintf(digits, sizeof digits, "%.0f", value);
+    } else {
+      std::snprintf(digits, sizeof digits, "%.*g", digits_wanted, value);
+    }
     return *this << std::string_view(digits);
   }
   Page& escaped(std::string_view text) noexcept {
@@ -126,7 +131,7 @@ void chart(Page& page, std::string_view title, std::span<const std::string_view>
     const double value = scale.low + (scale.high - scale.low) * tick / 4, y = scale.y(value);
     page << "<line class=\"grid-line\" x1=\"58\" x2=\"628\" y1=\"" << y << "\" y2=\"" << y
          << "\"/><text text-anchor=\"end\" x=\"52\" y=\"" << y + 4 << "\">";
-    page.number(value) << "</text>";
+    page.number(std::abs(value) < 1e-4 * (scale.high - scale.low) ? 0 : value, 3) << "</text>";
   }
   const std::size_t n = records.size();
   page << "<text x=\"58\" y=\"234\">epoch " << records.front().epoch
