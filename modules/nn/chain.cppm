@@ -13,6 +13,7 @@ export module qorus.nn:chain;
 import qorus.ops;
 import :param;
 import :layers;
+import :description;
 
 export namespace qorus::nn {
 
@@ -34,6 +35,10 @@ struct Named {
   std::array<char, k_longest + 1> text{};
 
   [[nodiscard]] std::string_view name() const noexcept { return text.data(); }
+  void describe(Writer& out) const noexcept {
+    describe_inside(layer, out);
+    out.value("name", name());
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return layer(x); }
 };
 template <class L>
@@ -56,6 +61,12 @@ struct Chain {
     Result<Tensor> y = x;
     [&]<std::size_t... I>(std::index_sequence<I...>) { (step<I>(y, observe), ...); }(std::index_sequence_for<Ls...>{});
     return y;
+  }
+  void describe(Writer& out) const noexcept {
+    out.value("kind", k_name);
+    out.open("layers", '[');
+    std::apply([&](const auto&... part) { (nn::describe({}, part, out), ...); }, layers);
+    out.close(']');
   }
   // Calls f(name, layer) for each part.
   template <class Self, class F>
@@ -138,7 +149,7 @@ template <Layer L>
 }
 
 // n layers of one type, one after the other, each with parameters of its own; made of the pattern when the model is built.
-template <Layer L>
+template <class L>
 class Repeat {
  public:
   static constexpr std::string_view k_name = "repeat";
@@ -158,6 +169,15 @@ class Repeat {
     }
     return y;
   }
+  void describe(Writer& out) const noexcept {
+    out.value("kind", k_name);
+    out.setting("count", static_cast<std::int64_t>(count_));
+    nn::describe("pattern", pattern_, out);
+  }
+  // The copies; none before the model is built.
+  [[nodiscard]] const List<L>& layers() const noexcept { return layers_; }
+  [[nodiscard]] std::size_t count() const noexcept { return count_; }
+  [[nodiscard]] const L& pattern() const noexcept { return pattern_; }
   [[nodiscard]] Status expand_parts() noexcept {
     if (auto room = layers_.reserve(count_); !room) return room;
     while (layers_.size() < count_) {
@@ -175,7 +195,7 @@ class Repeat {
   std::size_t count_;
   List<L> layers_;
 };
-template <Layer L>
+template <class L>
 [[nodiscard]] Repeat<L> repeat(std::size_t count, L pattern) noexcept {
   return {count, std::move(pattern)};
 }

@@ -26,9 +26,19 @@ struct Linear {
   bool has_bias = true;
 
   static constexpr auto fields() { return nn::fields("weight", &Linear::weight, "bias", &Linear::bias); }
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("out_features", self.out_features);
+    f("bias", self.has_bias);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return with(x, Activation::none); }
   // With an activation fused in: what a chain makes of `linear | relu`.
-  [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation) const noexcept;
+  [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation) const noexcept {
+    return to(x, out_features, activation);
+  }
+  // To a width that the caller knows: for layers whose own width is that of their input.
+  [[nodiscard]] Result<Tensor> to(const Tensor& x, std::int64_t width,
+                                  Activation activation = Activation::none) const noexcept;
 };
 struct LinearOptions {
   bool bias = true;
@@ -40,13 +50,20 @@ struct LinearOptions {
 // y = weight[ids]; ids: […] i32, weight: [vocab, d_model], y: […, d_model].
 struct Embedding {
   static constexpr std::string_view k_name = "embedding";
-  Param weight;
+  Param weight{.packs = true};
   std::int64_t vocab = 0, d_model = 0;
 
   static constexpr auto fields() { return nn::fields("weight", &Embedding::weight); }
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("vocab", self.vocab);
+    f("d_model", self.d_model);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
     return ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids);
   }
+  // x weight^T, [..., d_model] to [..., vocab]: the same weight as a language model's head.
+  [[nodiscard]] Result<Tensor> logits(const Tensor& x) const noexcept;
 };
 [[nodiscard]] inline Embedding embedding(std::int64_t vocab, std::int64_t d_model) noexcept {
   return {.vocab = vocab, .d_model = d_model};
@@ -60,6 +77,11 @@ struct LayerNorm {
   bool has_bias = true;
 
   static constexpr auto fields() { return nn::fields("weight", &LayerNorm::weight, "bias", &LayerNorm::bias); }
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("eps", self.eps);
+    f("bias", self.has_bias);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
 };
 struct LayerNormOptions {
@@ -77,30 +99,13 @@ struct RmsNorm {
   float eps = 1e-5f;
 
   static constexpr auto fields() { return nn::fields("weight", &RmsNorm::weight); }
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
-};
-[[nodiscard]] inline RmsNorm rms_norm(float eps = 1e-5f) noexcept { return {.eps = eps}; }
-
-// Multi-head self-attention with grouped queries; x, y: [batch, seq, d_model]. head_dim = d_model / heads.
-struct Attention {
-  static constexpr std::string_view k_name = "attention";
-  Linear q_proj, k_proj, v_proj, o_proj;
-  std::int64_t heads = 1, kv_heads = 1;
-  bool causal = true;
-
-  static constexpr auto fields() {
-    return nn::fields("q_proj", &Attention::q_proj, "k_proj", &Attention::k_proj, "v_proj", &Attention::v_proj,
-                      "o_proj", &Attention::o_proj);
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("eps", self.eps);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
 };
-struct AttentionOptions {
-  std::int64_t kv_heads = 0;  // 0: as many as heads
-  bool causal = true;
-  bool bias = false;  // of the projections
-};
-[[nodiscard]] Attention attention(std::int64_t d_model, std::int64_t heads,
-                                  const AttentionOptions& options = {}) noexcept;
+[[nodiscard]] inline RmsNorm rms_norm(float eps = 1e-5f) noexcept { return {.eps = eps}; }
 
 // Element-wise activations, which a preceding linear layer takes over.
 template <Activation A>
@@ -151,6 +156,10 @@ struct Softplus {
 struct Softmax {
   static constexpr std::string_view k_name = "softmax";
   int axis = -1;
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("axis", self.axis);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::softmax(x, axis); }
 };
 [[nodiscard]] constexpr Softmax softmax(int axis = -1) noexcept { return {axis}; }
@@ -158,6 +167,10 @@ struct Softmax {
 struct LogSoftmax {
   static constexpr std::string_view k_name = "log_softmax";
   int axis = -1;
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("axis", self.axis);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::log_softmax(x, axis); }
 };
 [[nodiscard]] constexpr LogSoftmax log_softmax(int axis = -1) noexcept { return {axis}; }
@@ -166,6 +179,10 @@ struct LogSoftmax {
 struct Dropout {
   static constexpr std::string_view k_name = "dropout";
   float p = 0.5f;
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("p", self.p);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::dropout(x, p); }
 };
 [[nodiscard]] constexpr Dropout dropout(float p = 0.5f) noexcept { return {p}; }
@@ -174,6 +191,10 @@ struct Dropout {
 struct Flatten {
   static constexpr std::string_view k_name = "flatten";
   int first = 1;
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("first", self.first);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::flatten(x, first); }
 };
 [[nodiscard]] constexpr Flatten flatten(int first = 1) noexcept { return {first}; }
@@ -183,6 +204,12 @@ struct Reshape {
   static constexpr std::string_view k_name = "reshape";
   std::array<std::int64_t, k_max_rank> extents{};
   std::size_t count = 0;
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    constexpr const char* names[] = {"0", "1", "2", "3", "4", "5"};
+    f("count", self.count);
+    for (std::size_t d = 0; d < k_max_rank; ++d) f(names[d], self.extents[d]);
+  }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
 };
 [[nodiscard]] Reshape reshape(std::initializer_list<std::int64_t> extents) noexcept;

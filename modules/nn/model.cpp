@@ -3,8 +3,11 @@ module;
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <initializer_list>
 #include <span>
 #include <string_view>
+#include <utility>
 module qorus.nn;
 
 namespace qorus::nn {
@@ -61,24 +64,63 @@ Status Parameters::enlist(std::string_view name, const Param& param, const List<
   for (const Parameter& known : list_) {
     if (known.name.view() == name) return fail(Errc::invalid_argument, "build", "two parameters have this name", name);
   }
-  Parameter entry{.role = param.role, .trainable = param.trainable};
-  entry.name += name;
   const Shape shape(
       std::span<const std::int64_t>(found->shape.extent.data(), static_cast<std::size_t>(found->shape.rank)));
+  for (Tied& tied : tied_) {
+    if (tied.name.view() == name) {
+      tied.shape = shape;
+      return {};
+    }
+  }
+  Parameter entry{.role = param.role, .trainable = param.trainable};
+  entry.name += name;
   entry.tensor = Tensor(nullptr, DType::f32, Layout::dense(shape), {});
   return list_.push(entry);
 }
 
-Status Parameters::allocate(const Initializer& init) noexcept {
+Status Parameters::note_ties(std::initializer_list<Tie> ties) noexcept {
+  for (const Tie& tie : ties) {
+    Tied tied;
+    tied.name += tie.name;
+    tied.source += tie.source;
+    if (auto noted = tied_.push(tied); !noted) return noted;
+  }
+  return {};
+}
+
+Status Parameters::check_ties() const noexcept {
+  for (const Tied& tied : tied_) {
+    const Parameter* source = bound_to(tied.source.view());
+    if (!source || !tied.shape.valid())
+      return fail(Errc::not_found, "build", "a tie needs two parameters of the model",
+                  source ? tied.name.view() : tied.source.view());
+    if (source->tensor.shape() != tied.shape)
+      return fail(Errc::invalid_size, "build", "tied parameters must have one shape", source->tensor.shape().dims(),
+                  tied.shape.dims());
+  }
+  return {};
+}
+
+const Parameter* Parameters::bound_to(std::string_view name) const noexcept {
+  for (const Tied& tied : tied_) {
+    if (tied.name.view() == name && tied.source.view() != name) return bound_to(tied.source.view());
+  }
+  const auto found =
+      std::find_if(list_.begin(), list_.end(), [&](const Parameter& p) { return p.name.view() == name; });
+  return found == list_.end() ? nullptr : found;
+}
+
+Status Parameters::lay_out() noexcept {
   constexpr std::size_t k_floats = k_alignment / sizeof(float);
   Checked floats = 0;
   std::size_t trained = 0;
+  List<Leaf> leaves;
   for (const bool trainable : {true, false}) {
     for (Parameter& parameter : list_) {
       if (parameter.trainable != trainable) continue;
       parameter.offset = static_cast<std::size_t>(floats.value_or(0));
       if (trainable) {
-        if (auto pushed = leaves_.push({parameter.offset, parameter.tensor.numel()}); !pushed) return pushed;
+        if (auto pushed = leaves.push({parameter.offset, parameter.tensor.numel()}); !pushed) return pushed;
       }
       floats = (floats + parameter.tensor.numel()).aligned(k_floats);
     }
@@ -88,7 +130,9 @@ Status Parameters::allocate(const Initializer& init) noexcept {
   if (!bytes) return fail(bytes.error());
   auto slab = Slab::create(*bytes);
   if (!slab) return fail(slab.error());
+  leaves_ = std::move(leaves);
   slab_ = std::move(*slab);
+  packed_ = Slab();
   auto* base = reinterpret_cast<float*>(slab_.data());
   Block& block = *slab_.block();
   block.base = base;
@@ -96,15 +140,43 @@ Status Parameters::allocate(const Initializer& init) noexcept {
   block.leaves = leaves_.data();
   block.leaf_count = static_cast<std::uint32_t>(leaves_.size());
   std::uint32_t leaf = 0;
-  std::uint64_t stream = 0;
   for (Parameter& parameter : list_) {
-    const Shape shape = parameter.tensor.shape();
-    float* place = base + parameter.offset;
-    if (auto filled = init.fill({place, shape.numel()}, shape, parameter.role, stream++); !filled) return filled;
-    parameter.tensor =
-        Tensor(reinterpret_cast<const std::byte*>(place), DType::f32, Layout::dense(shape), slab_.lifetime());
+    parameter.tensor = Tensor(slab_.data() + parameter.offset * sizeof(float), DType::f32,
+                              Layout::dense(parameter.tensor.shape()), slab_.lifetime());
     if (parameter.trainable) parameter.tensor = parameter.tensor.with_slot(GradRef::k_leaf | leaf++);
   }
+  return {};
+}
+
+Status Parameters::fill(const Initializer& init) noexcept {
+  std::uint64_t stream = 0;
+  for (const Parameter& parameter : list_) {
+    const Shape shape = parameter.tensor.shape();
+    float* place = reinterpret_cast<float*>(slab_.data()) + parameter.offset;
+    if (auto filled = init.fill({place, shape.numel()}, shape, parameter.role, stream++); !filled) return filled;
+  }
+  return {};
+}
+
+Status Parameters::retrain(std::string_view prefix, bool trainable) noexcept {
+  List<Parameter> before;
+  bool any = false;
+  for (Parameter& parameter : list_) {
+    if (auto kept = before.push(parameter); !kept) return kept;
+    if (!parameter.name.view().starts_with(prefix)) continue;
+    parameter.trainable = trainable;
+    any = true;
+  }
+  if (!any) return fail(Errc::not_found, "freeze", "no parameter's name begins so", prefix);
+  Slab old = std::move(slab_);
+  if (auto done = lay_out(); !done) {
+    slab_ = std::move(old);
+    list_ = std::move(before);
+    return done;
+  }
+  for (std::size_t i = 0; i < list_.size(); ++i)
+    std::memcpy(slab_.data() + list_[i].offset * sizeof(float), old.data() + before[i].offset * sizeof(float),
+                list_[i].tensor.numel() * sizeof(float));
   return {};
 }
 

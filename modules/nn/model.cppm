@@ -2,6 +2,7 @@
 module;
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -22,6 +23,11 @@ struct Parameter {
   std::size_t offset = 0;  // in floats
 };
 
+// `name` shares the parameter `source`: its gradient is the sum of both uses.
+struct Tie {
+  std::string_view name, source;
+};
+
 // The parameters of a model, in the order of its field lists: a slab (the trainable ones first), each 64-byte aligned, padding 0.
 // Gradients and an optimizer's moments have the same layout. Movable, not copyable.
 class Parameters {
@@ -36,6 +42,13 @@ class Parameters {
   // Overwrites a parameter: loading, and surgery. Not while a tape that used it is open.
   // Errors: not_found, invalid_size (both shapes), invalid_dtype, stale_tensor.
   [[nodiscard]] Status assign(std::string_view name, const Tensor& values) noexcept;
+
+  // Two names for one parameter.
+  struct Tied {
+    Text name, source;
+    Shape shape{-1};  // as the layer of this name asked for it
+  };
+  [[nodiscard]] const List<Tied>& tied() const noexcept { return tied_; }
 
   // The trainable part of the slab, for optimizers: parameters change here and nowhere else. Ends what pack() made.
   [[nodiscard]] std::span<float> trainable_slab() noexcept {
@@ -54,18 +67,29 @@ class Parameters {
     Dims shape;
   };
   [[nodiscard]] static Status declare(void* builder, const void* param, const Dims& shape) noexcept;
+  [[nodiscard]] Status note_ties(std::initializer_list<Tie> ties) noexcept;
+  // Both names of every tie must be there. Errors: not_found, invalid_size.
+  [[nodiscard]] Status check_ties() const noexcept;
   // Appends the parameter at `param`, if it was declared. Errors: out_of_memory.
   [[nodiscard]] Status enlist(std::string_view name, const Param& param, const List<Declared>& declared) noexcept;
-  // Takes the slab, gives every parameter its place and fills it.
-  [[nodiscard]] Status allocate(const Initializer& init) noexcept;
+  // Gives every parameter its place in a new slab, which it takes: trainable ones first. Values are not set.
+  [[nodiscard]] Status lay_out() noexcept;
+  // Fills the slab.
+  [[nodiscard]] Status fill(const Initializer& init) noexcept;
+  // Lays the slab out anew, with every parameter whose name begins with `prefix` trained or not. Values stay.
+  [[nodiscard]] Status retrain(std::string_view prefix, bool trainable) noexcept;
+  // The parameter that a member of this name is bound to: its own, or that of a tie.
+  [[nodiscard]] const Parameter* bound_to(std::string_view name) const noexcept;
 
   List<Parameter> list_;
   List<Leaf> leaves_;
+  List<Tied> tied_;
   Slab slab_, packed_;
 };
 
 struct BuildOptions {
-  DType input = DType::f32;  // i32 for models of tokens
+  DType input = DType::f32;              // i32 for models of tokens
+  std::initializer_list<Tie> tied = {};  // `{.tied = {{"head.weight", "tokens.weight"}}}`
 };
 
 // Layers with their parameters bound. Callable like a layer: `x | model`.
@@ -111,17 +135,25 @@ class Model : public Parameters {
     if (auto done = expand(model.layers_); !done) return fail(done.error());
     List<Declared> declared;
     if (auto done = model.infer(declared); !done) return fail(done.error());
-    Status status;
+    Status status = model.note_ties(options.tied);
     visit(model.layers_, [&](std::string_view name, const Param& param) {
       if (status) status = model.enlist(name, param, declared);
     });
-    if (status) status = model.allocate(init);
+    if (status) status = model.check_ties();
+    if (status) status = model.lay_out();
+    if (status) status = model.fill(init);
     if (!status) return fail(status.error());
-    std::size_t next = 0;
-    visit(model.layers_, [&](std::string_view name, Param& param) {
-      if (next < model.list_.size() && model.list_[next].name.view() == name) param.tensor = model.list_[next++].tensor;
-    });
+    model.bind();
     return model;
+  }
+
+  // Trains every parameter whose name begins with `prefix` no more (or again): its gradient is not computed, and nothing that comes
+  // before the first trained layer costs a backward. Values stay; tensors and optimizers made before do not. Not while a tape is open.
+  // Errors: not_found (no such name), out_of_memory.
+  [[nodiscard]] Status freeze(std::string_view prefix, bool frozen = true) noexcept {
+    auto done = retrain(prefix, !frozen);
+    if (done) bind();
+    return done;
   }
 
  private:
@@ -138,6 +170,12 @@ class Model : public Parameters {
     if (!x) return fail(x.error());
     if (auto y = layers_(*x); !y) return fail(y.error());
     return {};
+  }
+
+  void bind() noexcept {
+    visit(layers_, [&](std::string_view name, Param& param) {
+      if (const Parameter* own = bound_to(name)) param.tensor = own->tensor;
+    });
   }
 
   L layers_;

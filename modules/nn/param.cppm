@@ -73,13 +73,26 @@ class Path {
   Text text_;
 };
 
+// f(name, param) as a plain function, for layers whose types are forgotten.
+struct ParamVisitor {
+  void* user;
+  void (*see)(void* user, std::string_view name, Param& param);
+  void operator()(std::string_view name, Param& param) const { see(user, name, param); }
+};
+
 // Calls f(name, param) for every parameter of a layer, in the order of the field lists. Layers are walked by their fields(), or,
-// where the parts are not members, by a member `visit_parts(layer, f)` that calls f(name or index, part) for each.
+// where the parts are not members, by a member `visit_parts(layer, f)` that calls f(name or index, part) for each; a layer that has
+// forgotten their types has `visit_params(path, visitor)`.
 template <class L, class F>
 void visit(L& layer, Path& path, F&& f) {
   using Plain = std::remove_const_t<L>;
   if constexpr (std::is_same_v<Plain, Param>) {
     f(path.view(), layer);
+  } else if constexpr (requires(ParamVisitor visitor) { layer.visit_params(path, visitor); }) {
+    layer.visit_params(
+        path, {const_cast<void*>(static_cast<const void*>(&f)), [](void* user, std::string_view name, Param& param) {
+                 (*static_cast<std::remove_reference_t<F>*>(user))(name, param);
+               }});
   } else if constexpr (requires { Plain::fields(); }) {
     std::apply(
         [&](const auto&... field) {

@@ -51,7 +51,7 @@ Result<ops::CellStates> Recurrent::run_part(std::size_t part, const Tensor& x,
   const auto fresh = [](const Tensor& packed) { return packed.shape().valid() && packed.alive() ? packed : Tensor(); };
   weights.packed_input = fresh(p.weight_ih.packed);
   weights.packed_state = fresh(p.weight_hh.packed);
-  return ops::recurrent(cell_, x, weights,
+  return ops::recurrent(cell(), x, weights,
                         {.h = part_of(start.h, part),
                          .c = part_of(start.c, part),
                          .lengths = start.lengths,

@@ -38,12 +38,12 @@ struct RecurrentState {
 // What RNN, LSTM and GRU have in common. x: [batch, seq, in].
 class Recurrent {
  public:
-  Recurrent(ops::Cell cell, std::int64_t hidden, const RecurrentOptions& options) noexcept
-      : cell_(cell), hidden_(hidden), options_(options) {}
+  Recurrent(ops::Cell cell, std::int64_t hidden, const RecurrentOptions& options, bool relu = false) noexcept
+      : cell_(cell), hidden_(hidden), options_(options), relu_(relu) {}
   Recurrent(Recurrent&&) noexcept = default;
   Recurrent& operator=(Recurrent&&) noexcept = default;
   // A copy of a built one has to be built again.
-  Recurrent(const Recurrent& other) noexcept : Recurrent(other.cell_, other.hidden_, other.options_) {}
+  Recurrent(const Recurrent& other) noexcept : Recurrent(other.cell_, other.hidden_, other.options_, other.relu_) {}
   Recurrent& operator=(const Recurrent& other) noexcept { return *this = Recurrent(other); }
   ~Recurrent() = default;
 
@@ -57,10 +57,21 @@ class Recurrent {
   // Errors: invalid_argument (bidirectional, or a tape records), invalid_size (the state is for another batch).
   [[nodiscard]] Result<Tensor> step(const Tensor& x, RecurrentState& state) const noexcept;
 
-  [[nodiscard]] ops::Cell cell() const noexcept { return cell_; }
+  [[nodiscard]] ops::Cell cell() const noexcept {
+    return cell_ == ops::Cell::rnn && relu_ ? ops::Cell::rnn_relu : cell_;
+  }
   [[nodiscard]] std::int64_t hidden() const noexcept { return hidden_; }
   [[nodiscard]] const RecurrentOptions& options() const noexcept { return options_; }
 
+  template <class Self, class F>
+  static void settings(Self& self, F&& f) {
+    f("hidden", self.hidden_);
+    f("layers", self.options_.layers);
+    f("bidirectional", self.options_.bidirectional);
+    f("bias", self.options_.bias);
+    f("dropout", self.options_.dropout);
+    if (self.cell_ != ops::Cell::lstm && self.cell_ != ops::Cell::gru) f("relu", self.relu_);
+  }
   [[nodiscard]] Status expand_parts() noexcept;
   // Parameters are named weight_ih_l0, …, bias_hh_l1_reverse.
   template <class Self, class F>
@@ -84,27 +95,29 @@ class Recurrent {
   ops::Cell cell_;
   std::int64_t hidden_;
   RecurrentOptions options_;
+  bool relu_ = false;  // of an RNN: instead of tanh
   List<RecurrentPart> parts_;
 };
 
 template <ops::Cell C>
 struct RecurrentLayer : Recurrent {
   static constexpr std::string_view k_name = C == ops::Cell::lstm ? "lstm" : C == ops::Cell::gru ? "gru" : "rnn";
-  using Recurrent::Recurrent;
+  explicit RecurrentLayer(std::int64_t hidden = 0, const RecurrentOptions& options = {}, bool relu = false) noexcept
+      : Recurrent(C, hidden, options, relu) {}
 };
 using Lstm = RecurrentLayer<ops::Cell::lstm>;
 using Gru = RecurrentLayer<ops::Cell::gru>;
 using Rnn = RecurrentLayer<ops::Cell::rnn>;
 
 [[nodiscard]] inline Lstm lstm(std::int64_t hidden, const RecurrentOptions& options = {}) noexcept {
-  return Lstm(ops::Cell::lstm, hidden, options);
+  return Lstm(hidden, options);
 }
 [[nodiscard]] inline Gru gru(std::int64_t hidden, const RecurrentOptions& options = {}) noexcept {
-  return Gru(ops::Cell::gru, hidden, options);
+  return Gru(hidden, options);
 }
 // With tanh, or relu.
 [[nodiscard]] inline Rnn rnn(std::int64_t hidden, const RecurrentOptions& options = {}, bool relu = false) noexcept {
-  return Rnn(relu ? ops::Cell::rnn_relu : ops::Cell::rnn, hidden, options);
+  return Rnn(hidden, options, relu);
 }
 
 // The last step of each sequence: [batch, seq, …] to [batch, …].

@@ -18,3 +18,4 @@ export import :loss;
 export import :norm;
 export import :attention;
 export import :recurrent;
+export import :positions;

@@ -1,0 +1,245 @@
+// Composition: branches, graphs, Any, structures as JSON, frozen and tied parameters; and gradients through whole layers.
+#include "tests/nn_testing.h"
+
+import qorus.nn;
+
+using namespace qorus;
+using qorus_test::waves;
+
+namespace {
+
+Tensor view(const std::vector<float>& values, const Shape& shape) {
+  return Tensor::borrow(std::span<const float>(values), shape);
+}
+std::vector<std::string> names_of(const nn::Parameters& model) {
+  std::vector<std::string> names;
+  for (const auto& p : model.parameters()) names.emplace_back(p.name.c_str());
+  return names;
+}
+std::string json_of(const auto& layer) {
+  auto text = nn::to_json(layer);
+  EXPECT_OK(text);
+  return text ? std::string(text->data(), text->size()) : "";
+}
+
+// The loss sum(y w) of a model at parameters moved along `direction` by `step`, summed in double.
+double loss_at(nn::Model<nn::Any>& model, const Tensor& x, std::span<const float> start,
+               const std::vector<float>& direction, double step) {
+  auto slab = model.trainable_slab();
+  for (std::size_t i = 0; i < slab.size(); ++i)
+    slab[i] = static_cast<float>(static_cast<double>(start[i]) + step * static_cast<double>(direction[i]));
+  Workspace ws{{.scratch = 64_MiB, .threads = 1}};
+  auto frame = ws.frame();
+  auto y = frame.input(x) | model;
+  EXPECT_OK(y);
+  const auto values = *y->to_vector();
+  const auto weights = waves(values.size(), 1.3);
+  double sum = 0;
+  for (std::size_t i = 0; i < values.size(); ++i)
+    sum += static_cast<double>(values[i]) * static_cast<double>(weights[i]);
+  return sum;
+}
+
+// The gradient's length against the slope of the loss along it, by central differences of fourth order.
+void expect_gradient(const char* name, nn::Any layer, const Shape& example, std::int64_t batch) {
+  SCOPED_TRACE(name);
+  auto built = nn::build(std::move(layer), example, init::xavier(5));
+  ASSERT_OK(built);
+  nn::Model<nn::Any>& model = *built;
+  const Shape shape = example.inserted(0, batch);
+  const auto values = waves(shape.numel());
+  const Tensor x = view(values, shape);
+  std::vector<float> gradient;
+  {
+    Workspace ws{{.scratch = 64_MiB, .threads = 2}};
+    auto tape = ws.record();
+    auto y = tape.input(x) | model;
+    ASSERT_OK(y);
+    const auto weights = waves(y->numel(), 1.3);
+    auto g = ops::sum(y * view(weights, y->shape()).in(tape.context())).and_then(backward);
+    ASSERT_OK(g);
+    const auto slab = *g->slab(model.block());
+    gradient.assign(slab.begin(), slab.end());
+  }
+  double length = 0;
+  for (const float g : gradient) length += static_cast<double>(g) * static_cast<double>(g);
+  length = std::sqrt(length);
+  ASSERT_GT(length, 0);
+  const std::vector<float> start(model.slab().begin(), model.slab().end());
+  for (float& g : gradient) g = static_cast<float>(static_cast<double>(g) / length);
+  const double h = 0.008;
+  const auto at = [&](double step) { return loss_at(model, x, start, gradient, step); };
+  const double slope = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h);
+  EXPECT_NEAR(slope, length, 1e-3 * length);
+}
+
+}  // namespace
+
+TEST(Layers, GradientsOfWholeLayers) {
+  using enum nn::FeedForwardKind;
+  expect_gradient("attention", nn::any(nn::attention(6, 3, {.bias = true})), {5, 6}, 2);
+  expect_gradient("attention, everything",
+                  nn::any(nn::attention(8, 4, {.kv_heads = 2, .rope = 100, .alibi = true, .softcap = 3, .window = 3})),
+                  {7, 8}, 1);
+  for (const auto kind : {relu, gelu, gelu_tanh, silu, swiglu, geglu})
+    expect_gradient("feed forward", nn::any(nn::feed_forward(7, {.kind = kind})), {3, 5}, 2);
+  expect_gradient("block", nn::any(nn::transformer_block(6, 2, {.bias = true})), {4, 6}, 2);
+  expect_gradient("post-norm block",
+                  nn::any(nn::transformer_block(6, 2, {.kind = swiglu, .pre_norm = false, .rms = true})), {4, 6}, 2);
+  expect_gradient("decoder", nn::any(nn::decoder(2, 6, 2, {.cross = true})), {4, 6}, 2);
+  expect_gradient("encoder and positions", nn::any(nn::positions(5) | nn::sinusoids() | nn::encoder(1, 6, 2)), {4, 6},
+                  1);
+  expect_gradient("bilinear", nn::any(nn::bilinear(3)), {5}, 4);
+  expect_gradient("bilinear of one", nn::any(nn::bilinear(1)), {1}, 1);
+  expect_gradient("lstm", nn::any(nn::lstm(3, {.layers = 2, .bidirectional = true}) | nn::last_step()), {5, 2}, 3);
+  expect_gradient("concat", nn::any(nn::concat(nn::linear(3) | nn::tanh(), nn::linear(2)) | nn::linear(2)), {4}, 3);
+  expect_gradient("branch, gate",
+                  nn::any(nn::branch(nn::linear(4), nn::gate(nn::linear(4), nn::linear(4) | nn::sigmoid()))), {4}, 3);
+  expect_gradient("parallel", nn::any(nn::parallel(nn::linear(3), nn::linear(1))), {6}, 2);
+}
+
+TEST(Transformer, ADecoderWithAMemoryAndAPast) {
+  Workspace ws{{.scratch = 64_MiB, .threads = 2}};
+  auto model = nn::build(nn::attention(8, 4, {.kv_heads = 2, .rope = 50}), {6, 8}, init::xavier(2));
+  ASSERT_OK(model);
+  const auto values = waves(6 * 8);
+  auto frame = ws.frame();
+  const auto x = *frame.input(view(values, {1, 6, 8}));
+  auto whole = model->layers().run(x);
+  auto first = model->layers().run(*ops::slice(x, 1, 0, 4));
+  ASSERT_OK(first);
+  auto rest = model->layers().run(*ops::slice(x, 1, 4, 6), {.past_keys = first->keys, .past_values = first->values});
+  ASSERT_OK(rest);
+  EXPECT_EQ(*rest->y.to_vector(), *ops::slice(whole->y, 1, 4, 6)->to_vector());
+  EXPECT_FAILS(model->layers().run(x, {.past_keys = first->keys}), Errc::invalid_argument);
+  auto decoder = nn::build(nn::decoder(2, 8, 2, {.cross = true}), {3, 8}, init::xavier(2));
+  ASSERT_OK(decoder);
+  const auto memory = waves(5 * 8, 0.4);
+  auto y = decoder->layers().run(*ops::slice(x, 1, 0, 3), {}, {.memory = frame.input(view(memory, {1, 5, 8}))});
+  ASSERT_OK(y);
+  EXPECT_EQ(y->shape(), (Shape{1, 3, 8}));
+  EXPECT_FAILS(nn::build(nn::attention(8, 3), {6, 8}), Errc::invalid_argument);
+}
+
+TEST(Compose, GraphsReadEarlierNodes) {
+  nn::Graph g;
+  const auto x = g.input();
+  const auto a = g.add(nn::linear(3), {x}, "stem");
+  const auto b = g.add(nn::relu(), {a});
+  g.add(nn::join_concat(), {a, b, x});
+  auto model = nn::build(g, {4}, init::xavier(1));
+  ASSERT_OK(model);
+  EXPECT_EQ(names_of(*model), (std::vector<std::string>{"stem.weight", "stem.bias"}));
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  const auto values = waves(8);
+  auto frame = ws.frame();
+  auto in = frame.input(view(values, {2, 4}));
+  auto y = in | *model;
+  ASSERT_OK(y);
+  auto stem = ops::linear(in, *model->parameter("stem.weight"), *model->parameter("stem.bias"));
+  EXPECT_EQ(*y->to_vector(), *ops::concat({stem, ops::relu(stem), in}, 1)->to_vector());
+  nn::Graph wrong;
+  wrong.add(nn::relu(), {{3}});
+  EXPECT_FAILS(nn::build(wrong, {4}), Errc::invalid_argument);
+  nn::Graph two;
+  const auto p = two.input(), q = two.input();
+  two.add(nn::bilinear(2), {p, q});
+  EXPECT_FAILS(in | two, Errc::invalid_argument);
+  EXPECT_FAILS(in | nn::Any(), Errc::not_built);
+  EXPECT_FAILS(in | nn::parallel(nn::relu(), nn::relu(), nn::relu()), Errc::invalid_size);
+}
+
+TEST(Compose, AStructureSurvivesJson) {
+  nn::Graph g;
+  const auto x = g.input();
+  const auto a = g.add(nn::frozen(nn::linear(6, {.bias = false})) | nn::tanh(), {x}, "stem");
+  g.add(nn::join_sum(), {a, g.add(nn::residual(nn::linear(6)), {a})});
+  const auto net = g | nn::reshape({3, 2}) | nn::named("rnn", nn::gru(4, {.layers = 2})) |
+                   nn::repeat(2, nn::transformer_block(4, 2, {.attention = {.rope = 50}, .rms = true})) |
+                   nn::last_step() | nn::concat(nn::linear(2), nn::identity()) | nn::rms_norm(1e-3f);
+  const std::string text = json_of(net);
+  auto again = nn::from_json(text);
+  ASSERT_OK(again);
+  EXPECT_EQ(json_of(*again), text);
+  auto one = nn::build(net, {6}, init::xavier(4));
+  auto two = nn::build(*again, {6}, init::xavier(4));
+  ASSERT_OK(one);
+  ASSERT_OK(two);
+  EXPECT_EQ(names_of(*one), names_of(*two));
+  EXPECT_EQ(one->trainable_count(), two->trainable_count());
+  EXPECT_LT(one->trainable_count(), one->parameter_count());
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  const auto values = waves(12);
+  auto frame = ws.frame();
+  auto in = frame.input(view(values, {2, 6}));
+  const auto p = *(in | *one)->to_vector(), q = *(in | *two)->to_vector();
+  ASSERT_EQ(p.size(), q.size());
+  for (std::size_t i = 0; i < p.size(); ++i) EXPECT_NEAR(p[i], q[i], 1e-5);
+}
+
+TEST(Compose, HostileStructuresAreErrors) {
+  for (const char* text :
+       {"", "{", "[]", "{}", "null", "{\"kind\": 3}", "{\"kind\": \"chain\"}", "{\"kind\": \"chain\", \"layers\": [1]}",
+        "{\"kind\": \"linear\", \"out_features\": 1.5}", "{\"kind\": \"linear\", \"out_features\": \"x\"}",
+        "{\"kind\": \"repeat\", \"count\": -1, \"pattern\": {\"kind\": \"relu\"}}", "{\"kind\": \"relu\"} x",
+        "{\"kind\": \"graph\", \"nodes\": [{\"kind\": \"relu\", \"from\": [-1]}]}", "{\"kind\": \"li\\u006eear\"}",
+        "{\"kind\": \"linear\", \"out_features\": 1e999}", "{\"kind\": \"residual\"}", "{\"kind\": \"transformer\"}"}) {
+    EXPECT_FALSE(nn::from_json(text)) << text;
+  }
+  EXPECT_FAILS(nn::from_json(R"({"kind": "wizard"})"), Errc::not_found);
+  std::string deep = R"({"kind": "relu"})", wide = deep;
+  for (int i = 0; i < 40; ++i) deep = R"({"kind": "residual", "body": )" + deep + "}";
+  EXPECT_FAILS(nn::from_json(deep), Errc::unsupported);
+  for (int i = 0; i < 3; ++i) wide = R"({"kind": "repeat", "count": 4096, "pattern": )" + wide + "}";
+  EXPECT_FAILS(nn::from_json(wide), Errc::unsupported);
+  EXPECT_FAILS(nn::from_json(std::string(2 << 20, ' ')), Errc::unsupported);
+  auto forward = nn::from_json(R"({"kind": "graph", "nodes": [{"kind": "relu", "from": [7]}]})");
+  ASSERT_OK(forward);
+  EXPECT_FAILS(nn::build(*forward, {3}), Errc::invalid_argument);
+}
+
+TEST(Compose, FrozenPrefixesCostNoBackward) {
+  auto model = nn::build(nn::linear(4) | nn::relu() | nn::linear(3) | nn::linear(2), {5}, init::xavier(1));
+  ASSERT_OK(model);
+  const auto before = *model->parameter("2.weight")->to_vector();
+  ASSERT_OK(model->freeze("0."));
+  ASSERT_OK(model->freeze("2."));
+  EXPECT_FAILS(model->freeze("9."), Errc::not_found);
+  EXPECT_EQ(*model->parameter("2.weight")->to_vector(), before);
+  EXPECT_EQ(model->trainable_count(), 3u * 2 + 2);
+  const auto values = waves(10);
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  auto tape = ws.record();
+  auto loss = ops::sum(tape.input(view(values, {2, 5})) | *model);
+  EXPECT_EQ(tape.size(), 2u);  // the last layer and the sum
+  auto g = loss.and_then(backward);
+  ASSERT_OK(g);
+  EXPECT_EQ(g->slab(model->block())->size(), model->trainable_slab().size());
+  ASSERT_OK(model->freeze("", false));
+  EXPECT_EQ(model->trainable_count(), model->parameter_count());
+  EXPECT_EQ(*model->parameter("2.weight")->to_vector(), before);
+}
+
+TEST(Compose, TiedParametersShareOneGradient) {
+  const auto net = nn::linear(3, {.bias = false}) | nn::tanh() | nn::linear(3, {.bias = false});
+  auto tied = nn::build(net, {3}, init::xavier(1), {.tied = {{"2.weight", "0.weight"}}});
+  auto apart = nn::build(net, {3}, init::xavier(1));
+  ASSERT_OK(tied);
+  ASSERT_OK(apart);
+  EXPECT_EQ(names_of(*tied), std::vector<std::string>{"0.weight"});
+  ASSERT_OK(apart->assign("2.weight", *apart->parameter("0.weight")));
+  const auto values = waves(6);
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  const auto gradient = [&](const auto& model, const char* name) {
+    auto tape = ws.record();
+    auto g = ops::sum(ops::square(tape.input(view(values, {2, 3})) | model)).and_then(backward);
+    EXPECT_OK(g);
+    return *g->of(*model.parameter(name))->to_vector();
+  };
+  const auto both = gradient(*tied, "0.weight"), first = gradient(*apart, "0.weight"),
+             second = gradient(*apart, "2.weight");
+  for (std::size_t i = 0; i < both.size(); ++i) EXPECT_NEAR(both[i], first[i] + second[i], 1e-5);
+  EXPECT_FAILS(nn::build(net, {3}, init::xavier(1), {.tied = {{"2.weight", "8.weight"}}}), Errc::not_found);
+  EXPECT_FAILS(nn::build(nn::linear(2) | nn::linear(2), {3}, init::xavier(1), {.tied = {{"1.weight", "0.weight"}}}),
+               Errc::invalid_size);
+}
