@@ -1,7 +1,7 @@
 // Times whole steps of the networks that bench/peers/torch_bench.py times: MODEL_train (forward, loss, backward, AdamW), MODEL_infer
 // (forward alone, the same batch) and MODEL_infer1 (one example), each in a process of its own so that its peak memory is its own.
 //
-//   bench_steps [--threads N] [--seconds S] [MODEL ...]        models: mlp
+//   bench_steps [--threads N] [--seconds S] [MODEL ...]        models: mlp lenet resnet20
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,6 +83,12 @@ void run(const std::string& name, const std::string& phase, const Settings& sett
       return nn::build(nn::linear(512) | nn::relu() | nn::linear(256) | nn::relu() | nn::linear(10), {784},
                        init::kaiming(1));
     });
+  } else if (name == "lenet") {
+    run_phase(name, phase, 64, {1, 28, 28}, 10, settings,
+              [] { return nn::build(nn::lenet(10), {1, 28, 28}, init::kaiming(1)); });
+  } else if (name == "resnet20") {
+    run_phase(name, phase, 32, {3, 32, 32}, 10, settings,
+              [] { return nn::build(nn::resnet20(10), {3, 32, 32}, init::kaiming(1)); });
   } else {
     std::fprintf(stderr, "bench_steps: no model %s\n", name.c_str());
     _exit(2);

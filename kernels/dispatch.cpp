@@ -10,7 +10,7 @@ namespace {
 // One table from the parts that the files of one instruction set export.
 constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPart& binary, const CopyPart& copy,
                          const BlocksPart& blocks, const ReducePart& reduce, const SoftmaxPart& softmax,
-                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm) {
+                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm, const ConvPart& conv, const PoolPart& pool) {
   return {
       .isa = isa,
       .unary = unary.unary,
@@ -37,6 +37,10 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
       .rms_norm = norm.rms_norm,
       .lstm_cell = cell.lstm_cell,
       .gru_cell = cell.gru_cell,
+      .moments = norm.moments,
+      .affine = norm.affine,
+      .max_pool = pool.max_pool,
+      .avg_pool = pool.avg_pool,
       .random_bits = random.random_bits,
       .random_uniform = random.random_uniform,
       .dropout = random.dropout,
@@ -44,24 +48,26 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
       .gemm_task = gemm.task,
       .gemm_packed_size = gemm.packed_size,
       .gemm_pack = gemm.pack,
+      .conv_plan = conv.plan,
+      .conv_task = conv.task,
   };
 }
 
 const Table& scalar_table() {
   static const Table made = assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, reduce_scalar,
-                                     softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar);
+                                     softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar, conv_scalar, pool_scalar);
   return made;
 }
 
 #if defined(__x86_64__)
 const Table& avx2_table() {
   static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, reduce_avx2, softmax_avx2,
-                                     norm_avx2, cell_avx2, random_avx2, gemm_avx2);
+                                     norm_avx2, cell_avx2, random_avx2, gemm_avx2, conv_avx2, pool_avx2);
   return made;
 }
 const Table& avx512_table() {
   static const Table made = assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512, reduce_avx512,
-                                     softmax_avx512, norm_avx512, cell_avx512, random_avx512, gemm_avx512);
+                                     softmax_avx512, norm_avx512, cell_avx512, random_avx512, gemm_avx512, conv_avx512, pool_avx512);
   return made;
 }
 #endif

@@ -99,6 +99,38 @@ struct GemmPlan {
   std::size_t detail[8] = {};    // the implementation's own
 };
 
+// One convolution, or one phase of a transposed one: y[n,g,o,p] (+)= relu?( bias[g,o] + sum over i and taps t of
+// w[g,o,i,t] x[n,g,i,q] ), where q = p step + first + t tap_step on each of three axes (the last contiguous in x; unused ones
+// have one place and one tap) and x is 0 outside its extents. The order of the sum depends on the sizes and the instruction set
+// alone. Pointers into w and y are those of the first tap and place; their strides may be negative. x is dense.
+struct ConvAxis {
+  std::size_t in = 1, out = 1, taps = 1, step = 1;
+  std::ptrdiff_t first = 0, tap_step = 1;  // in places of x
+  std::ptrdiff_t w_tap = 0, y_step = 0;    // in floats
+};
+struct Conv {
+  std::size_t images = 0, groups = 1, ins = 0, outs = 0;  // channels of each group
+  ConvAxis axis[3];
+  const float* x = nullptr;  // [images, groups ins, in0, in1, in2]
+  const float* w = nullptr;
+  std::ptrdiff_t w_group = 0, w_out = 0, w_in = 0;
+  const float* bias = nullptr;  // [groups outs] or null
+  bool relu = false, accumulate = false;
+  float* y = nullptr;
+  std::ptrdiff_t y_image = 0, y_channel = 0;
+};
+
+// Windows of a pool on three axes: output place i of an axis looks at places begin[i], begin[i] + step, … below end[i], at least one.
+// An average divides by the product of the axes' count[i].
+struct PoolAxis {
+  std::size_t in = 1, out = 1, step = 1;
+  const std::int32_t *begin = nullptr, *end = nullptr, *count = nullptr;
+  bool pairs = false;  // begin[i] = 2 i, end[i] = 2 i + 2, step 1
+};
+struct Pool {
+  PoolAxis axis[3];
+};
+
 struct Table {
   const char* isa;  // "scalar", "avx2", "avx512"
 
@@ -170,6 +202,17 @@ struct Table {
   // x, s: [rows, 3 n]: r, z, n from the input and from the state. x becomes r = sigmoid(x_r + s_r), z = sigmoid(x_z + s_z),
   // n = tanh(x_n + r s_n); h = (1 - z) n + z h_prev. h may be exactly h_prev. Source: Cho et al. 2014, as PyTorch has it.
   void (*gru_cell)(float* x, const float* s, const float* h_prev, float* h, std::size_t rows, std::size_t n) noexcept;
+  // --- channels: populations of `segments` runs of n floats, `step` floats apart; segments n > 0 -----------------------------------------
+  // mean and (population) variance, in f64 on the way.
+  void (*moments)(const float* x, std::size_t segments, std::size_t n, std::size_t step, float* mean,
+                  float* variance) noexcept;
+  // y = (x - center) scale + shift, then max(y, 0) if relu.
+  void (*affine)(const float* x, float* y, std::size_t n, float center, float scale, float shift, bool relu) noexcept;
+
+  // --- pools: x: [planes, in0, in1, in2], y: [planes, out0, out1, out2] -------------------------------------------------------------
+  // The largest of each window (NaN if any is); index (or null): where the first such lies in its plane of x.
+  void (*max_pool)(const Pool& pool, const float* x, float* y, std::int32_t* index, std::size_t planes) noexcept;
+  void (*avg_pool)(const Pool& pool, const float* x, float* y, std::size_t planes) noexcept;
 
   // --- random numbers: Philox 4x32-10; element i uses counter (first + i) / 4, lane (first + i) % 4 -------------------------------
   void (*random_bits)(std::uint32_t* y, std::size_t n, std::uint64_t key, std::uint64_t first) noexcept;
@@ -185,6 +228,11 @@ struct Table {
   // B laid out ahead of time, for weights that do not change: floats needed, and the writing of it (b, b_row, b_col, k, n are read).
   std::size_t (*gemm_packed_size)(std::size_t n, std::size_t k) noexcept;
   void (*gemm_pack)(const Gemm& g, float* packed) noexcept;
+
+  // --- convolutions: phases of tasks, as in a matrix product ---------------------------------------------------------------------
+  GemmPlan (*conv_plan)(const Conv& c) noexcept;
+  void (*conv_task)(const Conv& c, const GemmPlan& plan, std::uint32_t phase, std::uint32_t task, void* shared,
+                    void* worker) noexcept;
 };
 
 // What only training needs, apart from the rest so that a program which only infers does not link it.
@@ -213,9 +261,24 @@ struct Training {
                         std::size_t n) noexcept;
   // x as gru_cell left it and its s become dL/dx and dL/ds; dh becomes the part of dL/dh_prev that does not go through s.
   void (*gru_cell_bwd)(float* x, float* s, const float* h_prev, float* dh, std::size_t rows, std::size_t n) noexcept;
+  // With d = relu_of && !(relu_of > 0) ? 0 : dy: sum_d = sum of d, sum_dx = sum of d (x - center).
+  void (*affine_sums)(const float* x, const float* dy, const float* relu_of, std::size_t segments, std::size_t n,
+                      std::size_t step, float center, float* sum_d, float* sum_dx) noexcept;
+  // dx (+)= a d + b (x - center) + c, d as above. dx may be dy.
+  void (*affine_bwd)(const float* x, const float* dy, const float* relu_of, float* dx, std::size_t n, float center,
+                     float a, float b, float c, bool accumulate) noexcept;
+  // dx (+)= dy at the first place of its window where x = y, or x is NaN.
+  void (*max_pool_bwd)(const Pool& pool, const float* x, const float* y, const float* dy, float* dx, std::size_t planes,
+                       bool accumulate) noexcept;
+  void (*avg_pool_bwd)(const Pool& pool, const float* dy, float* dx, std::size_t planes, bool accumulate) noexcept;
   void (*adam)(float* p, const float* g, float* m, float* v, std::size_t n, const AdamStep& step) noexcept;
   // momentum may be null if 0
   void (*sgd)(float* p, const float* g, float* momentum, std::size_t n, const SgdStep& step) noexcept;
+  // The weights' gradient of a convolution: w[g,o,i,t] (+)= sum over n and p of y[n,g,o,p] x[n,g,i,q], where y holds dL/dy and w is
+  // written through the pointer `dw` with the strides of w. bias and relu are not looked at; y is dense.
+  GemmPlan (*conv_weight_plan)(const Conv& c) noexcept;
+  void (*conv_weight_task)(const Conv& c, float* dw, const GemmPlan& plan, std::uint32_t phase, std::uint32_t task,
+                           void* shared, void* worker) noexcept;
 };
 // The training kernels of a table's instruction set.
 const Training& training(const Table& table) noexcept;

@@ -49,10 +49,22 @@ struct SoftmaxTraining {
 struct NormPart {
   decltype(Table::layer_norm) layer_norm;
   decltype(Table::rms_norm) rms_norm;
+  decltype(Table::moments) moments;
+  decltype(Table::affine) affine;
 };
 struct NormTraining {
   decltype(Training::layer_norm_bwd) layer_norm_bwd;
   decltype(Training::rms_norm_bwd) rms_norm_bwd;
+  decltype(Training::affine_sums) affine_sums;
+  decltype(Training::affine_bwd) affine_bwd;
+};
+struct PoolPart {
+  decltype(Table::max_pool) max_pool;
+  decltype(Table::avg_pool) avg_pool;
+};
+struct PoolTraining {
+  decltype(Training::max_pool_bwd) max_pool_bwd;
+  decltype(Training::avg_pool_bwd) avg_pool_bwd;
 };
 struct CellPart {
   decltype(Table::lstm_cell) lstm_cell;
@@ -77,6 +89,14 @@ struct GemmPart {
   decltype(Table::gemm_packed_size) packed_size;
   decltype(Table::gemm_pack) pack;
 };
+struct ConvPart {
+  decltype(Table::conv_plan) plan;
+  decltype(Table::conv_task) task;
+};
+struct ConvTraining {
+  decltype(Training::conv_weight_plan) weight_plan;
+  decltype(Training::conv_weight_task) weight_task;
+};
 
 extern const UnaryPart unary_scalar, unary_avx2, unary_avx512;
 extern const UnaryTraining unary_training_scalar, unary_training_avx2, unary_training_avx512;
@@ -93,5 +113,9 @@ extern const CellTraining cell_training_scalar, cell_training_avx2, cell_trainin
 extern const RandomPart random_scalar, random_avx2, random_avx512;
 extern const OptimTraining optim_training_scalar, optim_training_avx2, optim_training_avx512;
 extern const GemmPart gemm_scalar, gemm_avx2, gemm_avx512;
+extern const PoolPart pool_scalar, pool_avx2, pool_avx512;
+extern const PoolTraining pool_training_scalar, pool_training_avx2, pool_training_avx512;
+extern const ConvPart conv_scalar, conv_avx2, conv_avx512;
+extern const ConvTraining conv_training_scalar, conv_training_avx2, conv_training_avx512;
 
 }  // namespace qorus::kernels

@@ -277,6 +277,21 @@ QORUS_INLINE F64 select_signed(I64 m, F64 yes, F64 no) {  // yes where the top b
   return {_mm256_blendv_pd(no.v, yes.v, _mm256_castsi256_pd(m.v))};
 }
 
+// --- every second lane of two vectors, and the reverse ---
+QORUS_INLINE F32 even(F32 a, F32 b) {  // a0 a2 … b0 b2 …
+  const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a.v, b.v, 0x88));
+  return {_mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xD8))};
+}
+QORUS_INLINE F32 odd(F32 a, F32 b) {
+  const __m256d pairs = _mm256_castps_pd(_mm256_shuffle_ps(a.v, b.v, 0xDD));
+  return {_mm256_castpd_ps(_mm256_permute4x64_pd(pairs, 0xD8))};
+}
+QORUS_INLINE void interleave(F32 even, F32 odd, F32& a, F32& b) {  // a: even0 odd0 even1 …, b: the rest
+  const __m256 low = _mm256_unpacklo_ps(even.v, odd.v), high = _mm256_unpackhi_ps(even.v, odd.v);
+  a.v = _mm256_permute2f128_ps(low, high, 0x20);
+  b.v = _mm256_permute2f128_ps(low, high, 0x31);
+}
+
 // --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[8]) {
   __m256 t[8], u[8];

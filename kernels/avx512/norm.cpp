@@ -5,7 +5,7 @@
 
 namespace qorus::kernels {
 
-extern constinit const NormPart norm_avx512{layer_norm, rms_norm};
-extern constinit const NormTraining norm_training_avx512{layer_norm_bwd, rms_norm_bwd};
+extern constinit const NormPart norm_avx512{layer_norm, rms_norm, moments, affine};
+extern constinit const NormTraining norm_training_avx512{layer_norm_bwd, rms_norm_bwd, affine_sums, affine_bwd};
 
 }  // namespace qorus::kernels

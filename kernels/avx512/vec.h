@@ -234,6 +234,22 @@ QORUS_INLINE F64 select_signed(I64 m, F64 yes, F64 no) {  // yes where the top b
   return {_mm512_mask_blend_pd(_mm512_movepi64_mask(m.v), no.v, yes.v)};
 }
 
+// --- every second lane of two vectors, and the reverse ---
+QORUS_INLINE F32 even(F32 a, F32 b) {  // a0 a2 … b0 b2 …
+  const __m512i at = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  return {_mm512_permutex2var_ps(a.v, at, b.v)};
+}
+QORUS_INLINE F32 odd(F32 a, F32 b) {
+  const __m512i at = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return {_mm512_permutex2var_ps(a.v, at, b.v)};
+}
+QORUS_INLINE void interleave(F32 even, F32 odd, F32& a, F32& b) {  // a: even0 odd0 even1 …, b: the rest
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  a.v = _mm512_permutex2var_ps(even.v, low, odd.v);
+  b.v = _mm512_permutex2var_ps(even.v, high, odd.v);
+}
+
 // --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[16]) {
   __m512 t[16], u[16];

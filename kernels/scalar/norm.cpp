@@ -66,9 +66,49 @@ void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float
   }
 }
 
+void moments(const float* x, std::size_t segments, std::size_t n, std::size_t step, float* mean,
+             float* variance) noexcept {
+  const double count = double(segments) * double(n);
+  double sum = 0, squares = 0;
+  for (std::size_t s = 0; s < segments; ++s)
+    for (std::size_t i = 0; i < n; ++i) sum += x[s * step + i];
+  const double center = sum / count;
+  for (std::size_t s = 0; s < segments; ++s)
+    for (std::size_t i = 0; i < n; ++i) squares += (x[s * step + i] - center) * (x[s * step + i] - center);
+  *mean = float(center);
+  *variance = float(squares / count);
+}
+
+void affine(const float* x, float* y, std::size_t n, float center, float scale, float shift, bool relu) noexcept {
+  for (std::size_t i = 0; i < n; ++i) {
+    const double value = (double(x[i]) - center) * scale + shift;
+    y[i] = float(relu && value < 0 ? 0 : value);
+  }
+}
+
+double passed(const float* dy, const float* relu_of, std::size_t i) { return relu_of && !(relu_of[i] > 0) ? 0 : dy[i]; }
+
+void affine_sums(const float* x, const float* dy, const float* relu_of, std::size_t segments, std::size_t n,
+                 std::size_t step, float center, float* sum_d, float* sum_dx) noexcept {
+  double d = 0, dx = 0;
+  for (std::size_t s = 0; s < segments; ++s)
+    for (std::size_t i = s * step; i < s * step + n; ++i) {
+      d += passed(dy, relu_of, i);
+      dx += passed(dy, relu_of, i) * (double(x[i]) - center);
+    }
+  *sum_d = float(d);
+  *sum_dx = float(dx);
+}
+
+void affine_bwd(const float* x, const float* dy, const float* relu_of, float* dx, std::size_t n, float center, float a,
+                float b, float c, bool accumulate) noexcept {
+  for (std::size_t i = 0; i < n; ++i)
+    put(dx[i], a * passed(dy, relu_of, i) + b * (double(x[i]) - center) + c, accumulate);
+}
+
 }  // namespace
 
-extern constinit const NormPart norm_scalar{layer_norm, rms_norm};
-extern constinit const NormTraining norm_training_scalar{layer_norm_bwd, rms_norm_bwd};
+extern constinit const NormPart norm_scalar{layer_norm, rms_norm, moments, affine};
+extern constinit const NormTraining norm_training_scalar{layer_norm_bwd, rms_norm_bwd, affine_sums, affine_bwd};
 
 }  // namespace qorus::kernels

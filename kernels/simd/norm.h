@@ -93,5 +93,71 @@ void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float
   norm_bwd<false>(x, w, nullptr, rstd, dy, dx, dw, nullptr, rows, cols, accumulate);
 }
 
+void moments(const float* x, std::size_t segments, std::size_t n, std::size_t step, float* mean,
+             float* variance) noexcept {
+  const double count = double(segments) * double(n);
+  double all = 0, squares = 0;
+  for (std::size_t s = 0; s < segments; ++s)
+    all += total(n, [&](std::size_t i, auto part) { return load(x + s * step + i, part); });
+  const F32 center = set(float(all / count));
+  for (std::size_t s = 0; s < segments; ++s)
+    squares += total(n, [&](std::size_t i, auto part) {
+      const F32 d = pad(load(x + s * step + i, part), center, part) - center;
+      return d * d;
+    });
+  *mean = first(center);
+  *variance = float(squares / count);
+}
+
+void affine(const float* x, float* y, std::size_t n, float center, float scale, float shift, bool relu) noexcept {
+  const F32 c = set(center), a = set(scale), b = set(shift), low = set(relu ? 0.0f : -__builtin_inff());
+  each4(n, [&](std::size_t i, auto part) { store(y + i, max(low, fma(load(x + i, part) - c, a, b)), part); });
+}
+
+// use(d) with d(i, part) = dy, or 0 where relu_of is not above 0.
+template <class F>
+QORUS_INLINE void with_passed(const float* dy, const float* relu_of, F use) {
+  if (relu_of)
+    use([=](std::size_t i, auto part) { return where(load(dy + i, part), load(relu_of + i, part) > set(0.0f)); });
+  else
+    use([=](std::size_t i, auto part) { return load(dy + i, part); });
+}
+
+void affine_sums(const float* x, const float* dy, const float* relu_of, std::size_t segments, std::size_t n,
+                 std::size_t step, float center, float* sum_d, float* sum_dx) noexcept {
+  constexpr std::size_t run = 4096;
+  double all_d = 0, all_dx = 0;
+  with_passed(dy, relu_of, [&](auto d) {
+    for (std::size_t s = 0; s < segments; ++s)
+      for (std::size_t from = s * step; from < s * step + n; from += run) {
+        const std::size_t left = s * step + n - from;
+        const Pair sums = fold(
+            left < run ? left : run, Pair{set(0.0f), set(0.0f)},
+            [&](std::size_t i, auto part) {
+              const F32 value = d(from + i, part);
+              return Pair{value, value * (load(x + from + i, part) - set(center))};
+            },
+            k_add);
+        all_d += sum(sums.a);
+        all_dx += sum(sums.b);
+      }
+  });
+  *sum_d = float(all_d);
+  *sum_dx = float(all_dx);
+}
+
+void affine_bwd(const float* x, const float* dy, const float* relu_of, float* dx, std::size_t n, float center, float a,
+                float b, float c, bool accumulate) noexcept {
+  with_passed(dy, relu_of, [&](auto d) {
+    const auto slope = [&](std::size_t i, auto part) {
+      return fma(d(i, part), set(a), fma(load(x + i, part) - set(center), set(b), set(c)));
+    };
+    if (accumulate)
+      each(n, [&](std::size_t i, auto part) { store(dx + i, load(dx + i, part) + slope(i, part), part); });
+    else
+      each4(n, [&](std::size_t i, auto part) { store(dx + i, slope(i, part), part); });
+  });
+}
+
 }  // namespace
 }  // namespace qorus::kernels

@@ -17,6 +17,12 @@ tl::unexpected<Error> misfit(Errc code, const char* text, std::string_view name,
   return fail(fail(code, "load", text, first, second).value().about(name));
 }
 
+// PyTorch's batch norms count their steps beside the statistics; nothing here needs the count.
+bool is_counter(std::string_view name) noexcept {
+  constexpr std::string_view k_counter = "num_batches_tracked";
+  return name == k_counter || name.ends_with(".num_batches_tracked");
+}
+
 // Whether the file and the model have the same tensors.
 Status check(const SafeTensors& file, const nn::Parameters& model) noexcept {
   for (const nn::Parameter& parameter : model.parameters()) {
@@ -32,7 +38,7 @@ Status check(const SafeTensors& file, const nn::Parameters& model) noexcept {
     }
   }
   for (const TensorEntry& entry : file.entries()) {
-    if (!model.parameter(entry.name))
+    if (!model.parameter(entry.name) && !is_counter(entry.name))
       return misfit(Errc::invalid_argument, "the model has no parameter of this name", entry.name);
   }
   return {};

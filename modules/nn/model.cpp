@@ -46,6 +46,23 @@ Status Parameters::assign(std::string_view name, const Tensor& values) noexcept 
   return {};
 }
 
+void Parameters::apply(const StateUpdate* updates) noexcept {
+  const std::span<const float> all = slab();
+  for (; updates; updates = updates->next) {
+    if (updates->place < all.data() || updates->place + updates->count > all.data() + all.size()) continue;
+    float* place = reinterpret_cast<float*>(slab_.data()) + (updates->place - all.data());
+    for (std::size_t i = 0; i < updates->count; ++i)
+      place[i] = updates->keep * place[i] + updates->add * updates->value[i];
+  }
+}
+
+bool Parameters::restore(std::span<const float> values) noexcept {
+  if (values.size() != slab().size()) return false;
+  packed_ = Slab();
+  std::copy(values.begin(), values.end(), reinterpret_cast<float*>(slab_.data()));
+  return true;
+}
+
 Status Parameters::declare(void* builder, const void* param, const Dims& shape) noexcept {
   auto& declared = *static_cast<List<Declared>*>(builder);
   for (const Declared& known : declared) {

@@ -55,6 +55,10 @@ class Parameters {
     packed_ = Slab();
     return {reinterpret_cast<float*>(slab_.data()), block().floats};
   }
+  // What a training step changes beside the trainable parameters (running statistics); what lies in other models is left alone.
+  void apply(const StateUpdate* updates) noexcept;  // optimizers do, and who gathers gradients
+  // All parameters as slab() gave them, those that are not trained as well. False if the size is another.
+  bool restore(std::span<const float> values) noexcept;
   [[nodiscard]] std::span<const float> slab() const noexcept {
     return {reinterpret_cast<const float*>(slab_.data()), slab_.size() / sizeof(float)};
   }

@@ -12,5 +12,7 @@ export import :transformer;
 export import :init;
 export import :model;
 export import :loss;
+export import :conv;
+export import :models;
 export import :summary;
 export import :structure;

@@ -36,6 +36,11 @@ constexpr Rule k_rules[] = {
     {"attention", rules::attention},
     {"rope", rules::rope},
     {"recurrent", rules::recurrent},
+    {"conv", rules::conv},
+    {"conv_transpose", rules::conv_transpose},
+    {"max_pool", rules::max_pool},
+    {"avg_pool", rules::avg_pool},
+    {"channel_norm", rules::channel_norm},
 };
 static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(RuleId::count_));
 

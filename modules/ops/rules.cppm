@@ -37,6 +37,11 @@ enum class RuleId : std::uint16_t {
   attention,
   rope,
   recurrent,
+  conv,
+  conv_transpose,
+  max_pool,
+  avg_pool,
+  channel_norm,
   count_
 };
 
@@ -73,6 +78,11 @@ void layer_norm(const void* saved, Grads& grads) noexcept;
 void rms_norm(const void* saved, Grads& grads) noexcept;
 void attention(const void* saved, Grads& grads) noexcept;
 void rope(const void* saved, Grads& grads) noexcept;
+void conv(const void* saved, Grads& grads) noexcept;
+void conv_transpose(const void* saved, Grads& grads) noexcept;
+void max_pool(const void* saved, Grads& grads) noexcept;
+void avg_pool(const void* saved, Grads& grads) noexcept;
+void channel_norm(const void* saved, Grads& grads) noexcept;
 void recurrent(const void* saved, Grads& grads) noexcept;
 }  // namespace rules
 

@@ -42,6 +42,7 @@ struct GradState {
   GradSlot* slots = nullptr;
   GradSlab* slabs = nullptr;
   FreeGrad* free = nullptr;
+  const StateUpdate* updates = nullptr;
   std::size_t first_temporary = 0, last_temporary = 0;  // arena marks; equal when there is none
   Error failure;
 };
@@ -197,6 +198,13 @@ float* Grads::out_in_place() noexcept {
   return out_ = copy;
 }
 
+void Grads::update_state(const StateUpdate& update) noexcept {
+  auto* placed = take_array<StateUpdate>(*context_, 1);
+  if (!placed) return settle(fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small"));
+  *placed = update;
+  placed->next = std::exchange(state_->updates, placed);
+}
+
 void Grads::settle(const Status& status) noexcept {
   if (!status && state_->failure.code == Errc::ok) state_->failure = status.error();
 }
@@ -317,6 +325,8 @@ Result<Tensor> Gradients::of(const Tensor& tensor) const noexcept {
   if (!context_->planning) std::memset(zeros->f32(), 0, tensor.numel() * sizeof(float));
   return std::move(*zeros).freeze();
 }
+
+const StateUpdate* Gradients::state_updates() const noexcept { return scope_.alive() ? state_->updates : nullptr; }
 
 Result<std::span<const float>> Gradients::slab(const Block& block) const noexcept {
   if (!scope_.alive()) return fail(Errc::stale_tensor, "gradients", "used after their tape ended");

@@ -17,6 +17,15 @@ struct Into {
   explicit operator bool() const noexcept { return data != nullptr; }
 };
 
+// What a training step is to change in a model beside its parameters: place[i] becomes keep place[i] + add value[i].
+struct StateUpdate {
+  const float* place = nullptr;
+  const float* value = nullptr;
+  std::size_t count = 0;
+  float keep = 1, add = 0;
+  const StateUpdate* next = nullptr;
+};
+
 struct GradState;
 class Gradients;
 class Grads;
@@ -46,6 +55,8 @@ class Grads {
   // The output's gradient, to be overwritten: it is not needed after this node. Not after into_out or pass. Null if memory ran
   // out (it may have to be copied first: then out() is the copy).
   [[nodiscard]] float* out_in_place() noexcept;
+  // Has the optimizer's step change a model's state. The values stay as they are until the tape ends.
+  void update_state(const StateUpdate& update) noexcept;
   // Keeps the first error of what a rule ran; backward ends with it.
   void settle(const Status& status) noexcept;
   // Uninitialised floats that live until the rule returns. Null if memory ran out.
@@ -72,6 +83,9 @@ class Gradients {
   [[nodiscard]] Result<std::span<const float>> slab(const Block& block) const noexcept;
   // sqrt(sum of squares) over all parameters; the scale included. Errors: stale_tensor, out_of_memory.
   [[nodiscard]] Result<float> norm() const noexcept;
+
+  // What the step is to change beside parameters, in the order of the forward pass; null if nothing. For optimizers.
+  [[nodiscard]] const StateUpdate* state_updates() const noexcept;
 
   [[nodiscard]] Context& context() const noexcept { return *context_; }  // only while the tape is open
 

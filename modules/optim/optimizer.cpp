@@ -149,7 +149,9 @@ Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexce
   if (!ready_) return ready_;
   auto slab = gradients.slab(model.block());
   if (!slab) return fail(slab.error());
-  return step(model, *slab, gradients.context(), gradients.scale, gradients.limit);
+  if (auto done = step(model, *slab, gradients.context(), gradients.scale, gradients.limit); !done) return done;
+  model.apply(gradients.state_updates());
+  return {};
 }
 
 Status Optimizer::step(nn::Parameters& model, std::span<const float> gradients, const Context& context, float scale,

@@ -46,8 +46,7 @@ Status Snapshot::keep(const nn::Parameters& model) noexcept {
 }
 
 void Snapshot::restore(nn::Parameters& model) const noexcept {
-  const std::span<float> trained = model.trainable_slab();
-  if (values_.size() >= trained.size()) std::copy_n(values_.begin(), trained.size(), trained.begin());
+  if (taken()) model.restore(values_.span());
 }
 
 void Snapshot::swap_with(nn::Parameters& model) noexcept {
@@ -87,6 +86,7 @@ Status Run::step(const data::Batch& batch) noexcept {
   if (auto added = meter.add(*output, batch.y, *value); !added) return added;
   auto gradients = backward(*loss);
   if (!gradients) return fail(gradients.error());
+  model.parameters->apply(gradients->state_updates());
   if (options.accumulate > 1) return gather(*gradients, batch);
   auto slab = gradients->slab(model.parameters->block());
   if (!slab) return fail(slab.error());
