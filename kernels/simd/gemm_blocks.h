@@ -1,8 +1,9 @@
 // How a product is cut and carried out: the plan, and a task's walk over blocks of B that stay in the second-level
 // cache. Included by one instruction set's gemm.cpp after gemm_tile.h and gemm_pack.h; everything has internal linkage.
 //
-//   phase 0         A is copied, if it cannot be read as it stands; only where it is large, each task copies what it
-//   needs task            some runs of rows x cols_per_task columns of c, all of k
+//   phase 0         A is copied, if it cannot be read as it stands (only where it is very large, each task copies what it
+//                   needs); so is B, where several tasks read the same part of it
+//   task                  some runs of rows x cols_per_task columns of c, all of k
 //    columns        runs of `cols` columns, so that depth x cols of B fit half of the second-level cache
 //     k             runs of `depth`; B's run is packed here, unless it is read as it stands
 //      rows         runs of at most k_tile_rows, as even as they can be
@@ -14,8 +15,9 @@ namespace {
 
 // A: as it stands, contiguous along k; as it stands, contiguous along the rows; packed by each task; packed in phase 0.
 enum class Left : std::size_t { rows, cols, packed, shared };
-// B: its rows as they stand; its columns, transposed on the way; packed by each task; packed ahead by the caller.
-enum class Right : std::size_t { direct, stream, packed, ahead };
+// B: its rows as they stand; its columns, transposed on the way; packed by each task; packed in phase 0; packed ahead by
+// the caller.
+enum class Right : std::size_t { direct, stream, packed, shared, ahead };
 
 struct Cut {  // what GemmPlan::detail holds
   std::size_t cols_per_task, runs_per_task, col_tasks;
@@ -25,17 +27,22 @@ struct Cut {  // what GemmPlan::detail holds
   std::size_t a_at, residual_at;  // in the worker's scratch, in floats; residual_at is 0 for no copy
 };
 
-constexpr std::size_t k_stack_depth = 128;                 // products without scratch pack this much of k at a time
-constexpr std::size_t k_tiny_work = 64 * 64 * 64;          // m n k up to which a product is one task without scratch
-constexpr std::size_t k_task_work = std::size_t{1} << 20;  // m n k that repays handing a task to another worker
+constexpr std::size_t k_stack_depth = 128;         // products without scratch pack this much of k at a time
+constexpr std::size_t k_tiny_work = 64 * 64 * 64;  // m n k up to which a product is one task without scratch
+constexpr std::size_t k_task_work = std::size_t{1}
+                                    << 20;  // m n k of a task where tasks read the same part of A or copy B
+constexpr std::size_t k_least_work = std::size_t{1} << 17;  // m n k that repays handing a task to another worker
 
-constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A that phase 0 copies at most
+constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A, and of B, that phase 0 copies at most
+constexpr std::size_t k_shared_rows = 1024;   // rows from which on B is better copied once, for all tasks
+constexpr std::size_t k_line = 64;            // bytes of a cache line
 constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows goes through at a time when it streams
 constexpr std::size_t k_stream_most =
     k_stream_rows == k_tile_rows
         ? 64
         : k_stream_rows;  // rows up to which transposing B for each run of rows costs less than copying it
 constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
+constexpr std::size_t k_copy_strip = 256;                  // columns of B that one task of phase 0 copies
 constexpr std::size_t k_copy_cols =
     512;  // columns of c from which on copying A pays although it could be read as it stands
 
@@ -57,7 +64,8 @@ inline Left left_of(const Gemm& g) noexcept {
 inline Right right_of(const Gemm& g) noexcept {
   if (g.b_packed) return Right::ahead;
   if (streams(g)) return Right::stream;
-  return g.b_col == 1 && (g.m <= k_tile_rows || g.n * g.k <= 16384) ? Right::direct : Right::packed;
+  if (g.b_col == 1 && (g.m <= k_tile_rows || g.n * g.k <= 16384)) return Right::direct;
+  return g.m >= k_shared_rows && g.n * g.k <= k_shared_most ? Right::shared : Right::packed;
 }
 
 inline bool finishes(const Gemm& g) noexcept { return g.act != Act::none || g.pre || g.residual; }
@@ -79,13 +87,28 @@ inline void cut_tasks(const Gemm& g, Cut& cut) noexcept {
   const std::size_t work = larger(g.m, 8) * g.n * larger(g.k, 1);
   const std::size_t wanted = ceil_div(work, k_task_work), panels = ceil_div(g.n, k_tile_cols);
   std::size_t per_task = larger(1, panels / smaller(wanted, 64));
-  if (g.m > 64)
-    per_task = larger(larger(1, (g.m > 1024 ? 256 : 128) / k_tile_cols), smaller(panels / 8, 256 / k_tile_cols));
+  if (g.m > 64) {
+    const std::size_t least = (g.m > 1024 ? 256 : g.m > 256 ? 128 : 64) / k_tile_cols;
+    per_task = larger(larger(1, least), smaller(panels / 8, 256 / k_tile_cols));
+  }
   cut.cols_per_task = even_part(panels, per_task, 1) * k_tile_cols;
   cut.col_tasks = ceil_div(g.n, cut.cols_per_task);
-  const std::size_t least_rows = cut.right == Right::packed ? 512 : 128;
-  const std::size_t row_tasks = smaller(ceil_div(smaller(wanted, 16), cut.col_tasks), larger(1, g.m / least_rows));
-  cut.runs_per_task = ceil_div(ceil_div(g.m, k_tile_rows), row_tasks);
+  const std::size_t runs = ceil_div(g.m, k_tile_rows), row_tasks_most = ceil_div(16, cut.col_tasks);
+  std::size_t row_tasks =
+      smaller(ceil_div(smaller(wanted, 16), cut.col_tasks), larger(1, g.m / (cut.right == Right::packed ? 512 : 128)));
+  if (cut.right == Right::direct) row_tasks = smaller(row_tasks_most, larger(1, work / cut.col_tasks / k_least_work));
+  cut.runs_per_task = ceil_div(runs, smaller(runs, row_tasks));
+}
+
+// Phase 0: so many tasks copy A, then so many copy B, a part of whole panels and one block of rows each.
+inline std::size_t a_copies(const Gemm& g, Left left) noexcept {
+  return left == Left::shared ? smaller(ceil_div(g.m, k_tile_rows), ceil_div(g.m * g.k, k_copy_task)) : 0;
+}
+inline std::size_t b_copies(const Gemm& g, Right right) noexcept {
+  return right == Right::shared ? ceil_div(g.n, k_copy_strip) * ceil_div(g.k, depth_of(g.k)) : 0;
+}
+inline std::size_t shared_b_at(const Gemm& g, Left left) noexcept {  // after A
+  return left == Left::shared ? round_up(g.m * g.k, 16) : 0;
 }
 
 GemmPlan plan(const Gemm& g) noexcept {
@@ -95,6 +118,7 @@ GemmPlan plan(const Gemm& g) noexcept {
   cut.left = left_of(g);
   cut.right = right_of(g);
   const bool tiny = g.m * g.n * g.k <= k_tiny_work;
+  if (tiny && cut.right == Right::shared) cut.right = Right::packed;
   if (tiny && cut.left == Left::shared) cut.left = Left::packed;
   const std::size_t runs = ceil_div(g.m, k_tile_rows);
   if (tiny) {
@@ -102,14 +126,15 @@ GemmPlan plan(const Gemm& g) noexcept {
   } else {
     cut_tasks(g, cut);
   }
-  if (cut.left == Left::shared) {
-    p.tasks[p.phases++] = static_cast<std::uint32_t>(smaller(runs, ceil_div(g.m * g.k, k_copy_task)));
-    p.shared_bytes = g.m * g.k * sizeof(float);
+  if (const std::size_t copies = a_copies(g, cut.left) + b_copies(g, cut.right)) {
+    p.tasks[p.phases++] = static_cast<std::uint32_t>(copies);
+    const std::size_t b = cut.right == Right::shared ? packed_size(g.n, g.k) : 0;
+    p.shared_bytes = (shared_b_at(g, cut.left) + b) * sizeof(float);
   }
   p.tasks[p.phases++] = static_cast<std::uint32_t>(cut.col_tasks * ceil_div(runs, cut.runs_per_task));
   cut.depth = depth_of(g.k);
   if (cut.right == Right::stream) cut.depth = even_part(g.k, k_stream_depth, 16);
-  const bool wide = g.m > 4 * k_tile_rows || g.b_col == 1 || cut.right == Right::ahead;
+  const bool wide = g.m > 4 * k_tile_rows || g.b_col == 1 || cut.right >= Right::shared;
   const std::size_t most_cols = smaller(512, larger(64, cache_sizes().l2 / 2 / sizeof(float) / cut.depth));
   cut.cols = wide ? even_part(cut.cols_per_task, most_cols / k_tile_cols * k_tile_cols, k_tile_cols) : k_tile_cols;
 
@@ -243,13 +268,21 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
     next = reinterpret_cast<const char*>(a + (i + rows) * g.k + block.k0 * rows);
     share = rows * sizeof(float) * k_fetch_steps / ceil_div(block.cols, k_tile_cols);
   }
+  std::size_t bytes = share * (block.depth / k_fetch_steps), row_bytes = 0;
+  if (cut.left == Left::rows && i + rows < g.m && g.m * g.k * sizeof(float) > cache_sizes().l2) {
+    next = reinterpret_cast<const char*>(t.a + static_cast<std::ptrdiff_t>(rows) * g.a_row);
+    bytes = row_bytes = block.depth * sizeof(float) / ceil_div(block.cols, k_tile_cols);
+  }
   const bool first = block.k0 == 0, last = block.k0 + block.depth >= g.k;
   for (std::size_t done = 0; done < block.cols; done += k_tile_cols) {
     const std::size_t j = block.j + done, cols = smaller(block.cols - done, k_tile_cols);
     const TileTable* use = table;
     t.fetch = next;
     t.fetch_step = share;
-    next += share * (block.depth / k_fetch_steps);
+    for (std::size_t l = 0; l < row_bytes; l += k_line)
+      for (std::size_t r = 0; r < rows; ++r)
+        _mm_prefetch(next + r * static_cast<std::size_t>(g.a_row) * sizeof(float) + l, _MM_HINT_T0);
+    next += bytes;
     if (block.b) {
       t.b = block.b + done * block.depth;
       t.b_row = k_tile_cols;
@@ -325,22 +358,34 @@ inline void copy_a(const Gemm& g, const Runs& runs, std::size_t run_begin, std::
   }
 }
 
+// Part `index` of B: k_copy_strip columns of one block of rows.
+inline void copy_b(const Gemm& g, std::size_t index, float* to) noexcept {
+  const std::size_t strips = ceil_div(g.n, k_copy_strip), depth = depth_of(g.k);
+  const std::size_t j = index % strips * k_copy_strip, k0 = index / strips * depth, rows = smaller(depth, g.k - k0);
+  pack_b(g, j, smaller(k_copy_strip, g.n - j), k0, rows, to + packed_offset(g.n, k0, rows, j));
+}
+
 void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t index, void* shared,
           void* worker) noexcept {
-  const Cut cut = read(p);
+  Cut cut = read(p);
   const Runs runs(g.m);
+  auto* const copies = static_cast<float*>(shared);
+  float* const b_copy = copies + shared_b_at(g, cut.left);
   if (phase + 1 < p.phases) {
-    const std::size_t each = ceil_div(runs.count, p.tasks[phase]), begin = index * each;
-    copy_a(g, runs, smaller(begin, runs.count), smaller(begin + each, runs.count), static_cast<float*>(shared));
-    return;
+    const std::size_t a_tasks = a_copies(g, cut.left);
+    if (index >= a_tasks) return copy_b(g, index - a_tasks, b_copy);
+    const std::size_t each = ceil_div(runs.count, a_tasks), begin = index * each;
+    return copy_a(g, runs, smaller(begin, runs.count), smaller(begin + each, runs.count), copies);
   }
+  Gemm product = g;
+  if (cut.right == Right::shared) product.b_packed = b_copy, cut.right = Right::ahead;
   const std::size_t run = index / cut.col_tasks * cut.runs_per_task, j = index % cut.col_tasks * cut.cols_per_task;
   const std::size_t run_end = smaller(runs.count, run + cut.runs_per_task), j_end = smaller(g.n, j + cut.cols_per_task);
   auto* floats = static_cast<float*>(worker);
-  Scratch scratch = {cut.left == Left::shared ? static_cast<float*>(shared) : floats + cut.a_at, floats,
+  Scratch scratch = {cut.left == Left::shared ? copies : floats + cut.a_at, floats,
                      cut.residual_at ? floats + cut.residual_at : nullptr};
   if (g.m * g.n * g.k > k_tiny_work || cut.right == Right::ahead) {
-    run_task(g, cut, runs, run, run_end, j, j_end, scratch);
+    run_task(product, cut, runs, run, run_end, j, j_end, scratch);
     return;
   }
   alignas(64) float b_stack[k_stack_depth * k_tile_cols];

@@ -31,11 +31,11 @@ struct Tile {
 // out[t] = x[0 .. rows-1][t] for t < cols, 0 in the lanes from `rows` on; rows, cols <= k_lanes. Reads nothing else.
 inline void load_transposed_part(const float* x, std::ptrdiff_t row, std::size_t rows, std::size_t cols,
                                  F32 (&out)[k_lanes]) noexcept {
-  alignas(64) float block[k_lanes * k_lanes];
+  const Some part = first_lanes(cols);
+#pragma unroll
   for (std::size_t r = 0; r < k_lanes; ++r)
-    store(block + r * k_lanes,
-          r < rows ? load(x + static_cast<std::ptrdiff_t>(r) * row, first_lanes(cols)) : set(0.0f));
-  load_transposed(block, k_lanes, out);
+    out[r] = r < rows ? load(x + static_cast<std::ptrdiff_t>(r) * row, part) : set(0.0f);
+  transpose_square(out);
 }
 
 // The compiler moves no load across it: it would load a step's operands steps ahead and spill accumulators for them.
