@@ -61,6 +61,7 @@ void measure(const Shape& s, const GemmPart& part, const Settings& settings, qor
   g.b_row = s.b_transposed ? 1 : n, g.b_col = s.b_transposed ? k : 1;
   g.c = take(context, s.m * s.n).data(), g.c_row = n;
   Gemm packed = g;
+  g.vector = s.m == 1;  // as ops::matmul of a vector has it
   float* const ahead = take(context, part.packed_size(s.n, s.k)).data();
   part.pack(g, ahead);
   packed.b_packed = ahead;

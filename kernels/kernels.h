@@ -70,7 +70,7 @@ struct SgdStep {
 // One f32 matrix product. c[i,j] = act( sum over k of a[i,k] b[k,j]  (+ c[i,j] if accumulate)  + bias[j] ) + residual[i,j].
 // Any strides in elements; the leading dimension of c, pre and residual is in elements too and their rows are contiguous.
 // k = 0 gives the sum 0. Sums over k in one fixed order that depends on m, n, k and the instruction set alone, so a
-// product is the same bits whoever computes which task; and row i of the result does not depend on m.
+// product is the same bits whoever computes which task; and row i of the result does not depend on m (but see `vector`).
 struct Gemm {
   std::size_t m = 0, n = 0, k = 0;
   const float* a = nullptr;
@@ -81,6 +81,9 @@ struct Gemm {
   float* c = nullptr;
   std::ptrdiff_t c_row = 0;
   bool accumulate = false;
+  // For m = 1, n = 1: the row, or the column, is a vector and not one of a batch, so that the sums may go in another order than
+  // those of products with more rows: dot products, which read weights [n,k] as fast as memory gives them.
+  bool vector = false;
   const float* bias = nullptr;  // [n] or null
   Act act = Act::none;
   float* pre = nullptr;  // if not null: receives the value before act, [m,n]

@@ -34,14 +34,15 @@ struct Case {
   bool accumulate = false, bias = false, pre = false;
   Act act = Act::none;
   Residual residual = Residual::none;
+  bool vector = false;
 };
 std::string describe(const Isa& isa, const Case& x) {
   const auto flag = [](bool on, const char* text) { return std::string(on ? text : ""); };
   return std::string(isa.name) + " " + std::to_string(x.m) + "x" + std::to_string(x.n) + "x" + std::to_string(x.k) +
          " " + (x.a_transposed ? "T" : "N") + (x.b_transposed ? "T" : "N") + flag(x.packed, " packed") + " step " +
          std::to_string(x.step) + " gap " + std::to_string(x.gap) + flag(x.accumulate, " accumulate") +
-         flag(x.bias, " bias") + flag(x.pre, " pre") + " act " + std::to_string(int(x.act)) + " residual " +
-         std::to_string(int(x.residual));
+         flag(x.bias, " bias") + flag(x.pre, " pre") + flag(x.vector, " vector") + " act " +
+         std::to_string(int(x.act)) + " residual " + std::to_string(int(x.residual));
 }
 
 constexpr float k_guard = -12345.0f;
@@ -130,6 +131,7 @@ struct Product {  // the arrays of one case
          .c = c.data(),
          .c_row = c.row,
          .accumulate = x.accumulate,
+         .vector = x.vector,
          .bias = x.bias ? bias.data() : nullptr,
          .act = x.act,
          .pre = x.pre ? pre.data() : nullptr,
@@ -270,6 +272,21 @@ TEST_P(GemmTest, EverythingAfterTheSumInLargeProducts) {
       check(GetParam(), x);
       ASSERT_FALSE(HasFatalFailure());
     }
+}
+
+// A vector times a matrix, and a matrix times a vector: dot products, the same bits wherever a task begins.
+TEST_P(GemmTest, Vectors) {
+  for (const std::size_t count : {1, 3, 8, 13, 70})
+    for (const std::size_t k : {0, 1, 15, 16, 17, 100, 3000}) {
+      Case x{.m = 1, .n = count, .k = k, .gap = 3, .vector = true};
+      check_forms(GetParam(), x);
+      x.accumulate = x.bias = x.pre = true, x.act = Act::gelu, x.residual = Residual::c;
+      check_forms(GetParam(), x);
+      std::swap(x.m, x.n);
+      check_forms(GetParam(), x);
+    }
+  const Case wide = {.m = 1, .n = 700, .k = 1000, .b_transposed = true, .vector = true};
+  ASSERT_EQ(bits_of(GetParam(), wide), bits_of(GetParam(), wide, true));
 }
 
 // A sequence alone or in a batch: row i of c is the same bits for every m, in every form and however the tasks are

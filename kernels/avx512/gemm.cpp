@@ -30,6 +30,8 @@ QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)
 
 #include "kernels/simd/gemm_blocks.h"
 
+#include "kernels/simd/gemm_dot.h"
+
 namespace qorus::kernels {
 
 constinit const GemmPart gemm_avx512 = {plan, task, packed_size, pack};

@@ -55,7 +55,7 @@ bool fold_rows(Tensor& a, const Tensor& b) noexcept {
   return true;
 }
 
-Result<Tensor> multiply(const Tensor& left, const Tensor& right, Context& context) noexcept {
+Result<Tensor> multiply(const Tensor& left, const Tensor& right, bool vector, Context& context) noexcept {
   Tensor a = left;
   const Tensor& b = right;
   const Shape batch = broadcast(batch_of(a.shape()), batch_of(b.shape()));
@@ -87,7 +87,8 @@ Result<Tensor> multiply(const Tensor& left, const Tensor& right, Context& contex
                   .b_row = b.stride(-2),
                   .b_col = b.stride(-1),
                   .c = c->f32(),
-                  .c_row = static_cast<std::ptrdiff_t>(n)};
+                  .c_row = static_cast<std::ptrdiff_t>(n),
+                  .vector = vector};
   const Batch spread{
       saved.batch, saved.wide_a.stride, saved.wide_b.stride,
       Layout::dense(with_matrix(saved.batch, static_cast<std::int64_t>(m), static_cast<std::int64_t>(n))).stride};
@@ -149,7 +150,7 @@ Result<Tensor> matmul(const Operand& a, const Operand& b) noexcept {
   const Result<Tensor> right = b->rank() == 1 ? unsqueeze(b, 1) : Result<Tensor>(*b);
   if (!left) return left;
   if (!right) return right;
-  auto c = multiply(*left, *right, **context);
+  auto c = multiply(*left, *right, a->rank() == 1 || b->rank() == 1, **context);
   if (c && a->rank() == 1) c = squeeze(c, -2);
   if (c && b->rank() == 1) c = squeeze(c, -1);
   return c;

@@ -15,7 +15,8 @@ enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, silu, sigmoi
 namespace ops {
 
 // c[…, i, j] = sum over k of a[…, i, k] b[…, k, j]. Leading extents broadcast; a vector counts as a row (left) or a column (right), as
-// in NumPy. Transposed operands are views: nothing is copied. f32; the sum over k runs in one fixed order.
+// in NumPy. Transposed operands are views: nothing is copied. f32; the sum over k runs in one fixed order, the same for every number
+// of rows; only where an operand is a vector (of rank 1) it may be another one, as that is faster.
 // Errors: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), out_of_memory.
 [[nodiscard]] Result<Tensor> matmul(const Operand& a, const Operand& b) noexcept;
 
