@@ -10,7 +10,8 @@ namespace {
 // One table from the parts that the files of one instruction set export.
 constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPart& binary, const CopyPart& copy,
                          const BlocksPart& blocks, const ReducePart& reduce, const SoftmaxPart& softmax,
-                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm, const ConvPart& conv, const PoolPart& pool) {
+                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm,
+                         const ConvPart& conv, const PoolPart& pool) {
   return {
       .isa = isa,
       .unary = unary.unary,
@@ -54,8 +55,9 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
 }
 
 const Table& scalar_table() {
-  static const Table made = assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, reduce_scalar,
-                                     softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar, conv_scalar, pool_scalar);
+  static const Table made =
+      assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, reduce_scalar, softmax_scalar,
+               norm_scalar, cell_scalar, random_scalar, gemm_scalar, conv_scalar, pool_scalar);
   return made;
 }
 
@@ -66,8 +68,9 @@ const Table& avx2_table() {
   return made;
 }
 const Table& avx512_table() {
-  static const Table made = assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512, reduce_avx512,
-                                     softmax_avx512, norm_avx512, cell_avx512, random_avx512, gemm_avx512, conv_avx512, pool_avx512);
+  static const Table made =
+      assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512, reduce_avx512, softmax_avx512,
+               norm_avx512, cell_avx512, random_avx512, gemm_avx512, conv_avx512, pool_avx512);
   return made;
 }
 #endif

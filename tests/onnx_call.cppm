@@ -51,6 +51,8 @@ void add_elementwise(OnnxTable& table);
 void add_reductions(OnnxTable& table);
 void add_structure(OnnxTable& table);
 void add_blocks(OnnxTable& table);
+void add_pictures(OnnxTable& table);
+void add_algebra(OnnxTable& table);
 void add_recurrent(OnnxTable& table);
 
 }  // namespace qorus_test

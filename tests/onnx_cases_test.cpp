@@ -27,6 +27,8 @@ const OnnxTable& table() {
     add_reductions(t);
     add_structure(t);
     add_blocks(t);
+    add_pictures(t);
+    add_algebra(t);
     add_recurrent(t);
     return t;
   }();

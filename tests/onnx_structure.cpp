@@ -188,13 +188,28 @@ Outputs gather_elements(Call& call) {
   return {ops::gather(call.in(0), call.index(1), static_cast<int>(call.c.integer("axis", 0)))};
 }
 
+// y's elements at `at` (no two the same) become what the reduction makes of them and the source.
+Result<Tensor> combined(const Result<Tensor>& y, const Result<Tensor>& at, const Result<Tensor>& source, int axis,
+                        const std::string& reduction) {
+  auto old = ops::gather(y, at, axis);
+  auto both = reduction == "mul"   ? ops::mul(old, source)
+              : reduction == "max" ? ops::maximum(old, source)
+                                   : ops::minimum(old, source);
+  return ops::scatter_add(y, at, ops::sub(both, old), axis);
+}
+
 // With distinct places, putting an element is taking away what is there and adding the new one.
 Outputs scatter_elements(Call& call) {
   const int axis = static_cast<int>(call.c.integer("axis", 0));
   const std::string reduction = call.c.text("reduction", "none");
   auto x = call.in(0), index = call.index(1), source = call.in(2);
   if (reduction == "add") return {ops::scatter_add(x, index, source, axis)};
-  if (reduction != "none") return not_covered("scatter with mul, min or max");
+  if (reduction != "none") {  // index by index along the axis, where places are distinct
+    auto y = x;
+    for (std::int64_t i = 0; index && i < index->dim(axis); ++i)
+      y = combined(y, ops::slice(index, axis, i, i + 1), ops::slice(source, axis, i, i + 1), axis, reduction);
+    return {y};
+  }
   auto hits = ops::scatter_add(ops::mul(x, 0.0f), index, ops::add(ops::mul(source, 0.0f), 1.0f), axis);
   auto put = ops::scatter_add(ops::mul(x, 0.0f), index, source, axis);
   return {ops::where(ops::cast(hits, DType::u8), put, x)};
@@ -240,7 +255,6 @@ Outputs gather_nd(Call& call) {
 
 Outputs scatter_nd(Call& call) {
   const std::string reduction = call.c.text("reduction", "none");
-  if (reduction != "none" && reduction != "add") return not_covered("scatter with mul, min or max");
   const Places places = places_of(call, 0);
   const auto count = static_cast<std::int64_t>(places.flat.size());
   auto x = reshaped(call.in(0), {places.rows, -1});
@@ -251,6 +265,12 @@ Outputs scatter_nd(Call& call) {
     index.insert(index.end(), static_cast<std::size_t>(width), static_cast<double>(row));
   auto at = call.make({count, width}, index, DType::i32);
   auto source = reshaped(call.in(2), {count, width});
+  if (reduction != "none" && reduction != "add") {
+    auto y = x;
+    for (std::int64_t i = 0; i < count; ++i)
+      y = combined(y, ops::slice(at, 0, i, i + 1), ops::slice(source, 0, i, i + 1), 0, reduction);
+    return {reshaped(y, call.dims(0))};
+  }
   auto sums = ops::scatter_add(reduction == "add" ? x : ops::mul(x, 0.0f), at, source, 0);
   if (reduction == "none") {
     auto hits = ops::scatter_add(ops::mul(x, 0.0f), at, ops::add(ops::mul(source, 0.0f), 1.0f), 0);

@@ -18,7 +18,8 @@ qorus_ops_test(tape_test tape_test.cpp workspace_test.cpp)
 add_library(qorus_test_onnx STATIC EXCLUDE_FROM_ALL)
 set_target_properties(qorus_test_onnx PROPERTIES CXX_SCAN_FOR_MODULES ON)
 target_sources(qorus_test_onnx PUBLIC FILE_SET CXX_MODULES FILES onnx_call.cppm
-  PRIVATE onnx_case.cpp onnx_elementwise.cpp onnx_reductions.cpp onnx_structure.cpp onnx_blocks.cpp onnx_recurrent.cpp)
+  PRIVATE onnx_case.cpp onnx_elementwise.cpp onnx_reductions.cpp onnx_structure.cpp onnx_blocks.cpp onnx_recurrent.cpp
+    onnx_pictures.cpp onnx_algebra.cpp)
 target_include_directories(qorus_test_onnx PRIVATE ${PROJECT_SOURCE_DIR})
 target_link_libraries(qorus_test_onnx PUBLIC qorus_ops PRIVATE qorus_build)
 qorus_test(onnx_cases_test SOURCES onnx_cases_test.cpp LINK qorus_test_onnx)
