@@ -9,9 +9,9 @@ namespace {
 
 // One table from the parts that the files of one instruction set export.
 constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPart& binary, const CopyPart& copy,
-                         const BlocksPart& blocks, const ReducePart& reduce, const SoftmaxPart& softmax,
-                         const NormPart& norm, const CellPart& cell, const RandomPart& random, const GemmPart& gemm,
-                         const ConvPart& conv, const PoolPart& pool) {
+                         const BlocksPart& blocks, const PackedPart& packed, const ReducePart& reduce,
+                         const SoftmaxPart& softmax, const NormPart& norm, const CellPart& cell,
+                         const RandomPart& random, const GemmPart& gemm, const ConvPart& conv, const PoolPart& pool) {
   return {
       .isa = isa,
       .unary = unary.unary,
@@ -29,6 +29,9 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
       .u8_to_f32 = copy.u8_to_f32,
       .dequantize = blocks.dequantize,
       .quantize = blocks.quantize,
+      .pack_weights = packed.pack_weights,
+      .pack_rows = packed.pack_rows,
+      .packed_product = packed.product,
       .reduce = reduce.reduce,
       .arg_reduce = reduce.arg_reduce,
       .softmax = softmax.softmax,
@@ -56,21 +59,23 @@ constexpr Table assemble(const char* isa, const UnaryPart& unary, const BinaryPa
 
 const Table& scalar_table() {
   static const Table made =
-      assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, reduce_scalar, softmax_scalar,
-               norm_scalar, cell_scalar, random_scalar, gemm_scalar, conv_scalar, pool_scalar);
+      assemble("scalar", unary_scalar, binary_scalar, copy_scalar, blocks_scalar, packed_scalar, reduce_scalar,
+               softmax_scalar, norm_scalar, cell_scalar, random_scalar, gemm_scalar, conv_scalar, pool_scalar);
   return made;
 }
 
 #if defined(__x86_64__)
 const Table& avx2_table() {
-  static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, reduce_avx2, softmax_avx2,
-                                     norm_avx2, cell_avx2, random_avx2, gemm_avx2, conv_avx2, pool_avx2);
+  static const Table made = assemble("avx2", unary_avx2, binary_avx2, copy_avx2, blocks_avx2, packed_avx2, reduce_avx2,
+                                     softmax_avx2, norm_avx2, cell_avx2, random_avx2, gemm_avx2, conv_avx2, pool_avx2);
   return made;
 }
 const Table& avx512_table() {
+  // Sums of byte products are an extension of their own.
   static const Table made =
-      assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512, reduce_avx512, softmax_avx512,
-               norm_avx512, cell_avx512, random_avx512, gemm_avx512, conv_avx512, pool_avx512);
+      assemble("avx512", unary_avx512, binary_avx512, copy_avx512, blocks_avx512,
+               cpu_features().avx512_vnni ? packed_avx512 : packed_avx2, reduce_avx512, softmax_avx512, norm_avx512,
+               cell_avx512, random_avx512, gemm_avx512, conv_avx512, pool_avx512);
   return made;
 }
 #endif

@@ -50,6 +50,42 @@ struct QuantBlock {  // NOLINT(performance-trivially-destructible): it is; the c
 constexpr QuantBlock k_quant_blocks[] = {{32, 18},   {32, 20},   {32, 22},   {32, 24},   {32, 34}, {256, 84},
                                          {256, 110}, {256, 144}, {256, 176}, {256, 210}, {32, 18}, {256, 136}};
 
+// Weights [n, k] laid out for products, `packed_weights`: panels of 16 rows (the last filled up with zeros), k from end to end in each, so
+// that a vector of 4-byte pieces holds the same 4 elements of k of 16 rows. As many bytes as the rows have in their own format.
+enum class Packing : std::uint8_t { q4_0, q8_0, q4_k, q6_k, f16, bf16, count_ };
+struct PackingBlock {  // elements along k that are stored together, their bytes
+  std::uint16_t elements = 1, bytes = 0;
+};
+constexpr PackingBlock k_packing_blocks[] = {{32, 18}, {32, 34}, {256, 144}, {256, 210}, {1, 2}, {1, 2}};
+constexpr std::size_t k_panel = 16;
+constexpr std::size_t panels_of(std::size_t n) noexcept { return (n + k_panel - 1) / k_panel; }
+constexpr std::size_t packed_panel_bytes(Packing packing, std::size_t k) noexcept {
+  const PackingBlock block = k_packing_blocks[static_cast<int>(packing)];
+  return k / block.elements * block.bytes * k_panel;
+}
+// Bytes of a packed row of x: f32 for f16 and bf16, else 32 int8, a scale and two sums for every 32 elements.
+constexpr std::size_t packed_row_bytes(Packing packing, std::size_t k) noexcept {
+  return packing >= Packing::f16 ? k * 4 : k / 32 * 44;
+}
+
+// c[i,j] = x[i,:] . w[j,:] (+ c[i,j] if accumulate) + bias[j], of rows and weights that are packed. c[i,j] starts from c and the bias and
+// is one chain in the order of k; it does not depend on m, nor on how the panels are cut, nor on the table.
+//   f16, bf16  chain = fma(x, w, chain) for each element
+//   others     per block of 32 elements with x = scale q (see pack_rows) and w = ws qw - wm, q and qw whole numbers:
+//              t = ws (sum q qw), the sum exact; where a half of the block has a ws of its own: t = fma(ws', sum', t); where the format
+//              has a minimum: t = fma(wm, -sum q, t); chain = fma(t, scale, chain). ws and wm are rounded to f32 first (scale times
+//              group's scale).
+struct PackedProduct {
+  Packing packing = Packing::q8_0;
+  std::size_t m = 0, n = 0, k = 0;  // k a multiple of the packing's elements
+  const void* rows = nullptr;
+  const void* weights = nullptr;
+  float* c = nullptr;
+  std::ptrdiff_t c_row = 0;
+  const float* bias = nullptr;  // [n] or null
+  bool accumulate = false;
+};
+
 // m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 - lr wd) - lr (m'/c1) / (sqrt(v'/c2) + eps)
 struct AdamStep {
   float lr, beta1, beta2, eps;
@@ -173,6 +209,19 @@ struct Table {
   // importance [cols] (else null), from the least error weighted by it.
   void (*quantize)(Quant format, const float* x, const float* importance, void* blocks, std::size_t rows,
                    std::size_t cols) noexcept;
+
+  // --- products with weights of 16 bits and less -------------------------------------------------------------------------
+  // Panels first to last-1 of weights [n, k]. The same bytes in every table.
+  void (*pack_weights)(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
+                       std::size_t last) noexcept;
+  // Rows first to last-1 of x: [m, k], rows x_row apart; first is a multiple of 16, last too unless it is m. Every 32 elements become whole
+  // numbers q from -127 to 127: q = x (127 / largest magnitude) to the nearest, halves to even, scale = largest / 127 rounded to 11 binary
+  // digits, which within f16's range is ggml's q8_0; all 0 where the largest lies below 1e-30; with a NaN or an infinity among them, q =
+  // 0 and the scale NaN. The same bytes in every table.
+  void (*pack_rows)(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t m, std::size_t k,
+                    std::size_t first, std::size_t last) noexcept;
+  // Columns of panels first to last-1.
+  void (*packed_product)(const PackedProduct& p, std::size_t first, std::size_t last) noexcept;
 
   // --- reductions --------------------------------------------------------------------------------------------------------
   // y[o,i] = reduce over r of x[o,r,i]; x: [outer, reduced, inner]. sum, sum_abs, sum_square add in a fixed order with

@@ -32,6 +32,11 @@ struct BlocksPart {
   decltype(Table::dequantize) dequantize;
   decltype(Table::quantize) quantize;
 };
+struct PackedPart {
+  decltype(Table::pack_weights) pack_weights;
+  decltype(Table::pack_rows) pack_rows;
+  decltype(Table::packed_product) product;
+};
 struct ReducePart {
   decltype(Table::reduce) reduce;
   decltype(Table::arg_reduce) arg_reduce;
@@ -103,6 +108,7 @@ extern const UnaryTraining unary_training_scalar, unary_training_avx2, unary_tra
 extern const BinaryPart binary_scalar, binary_avx2, binary_avx512;
 extern const CopyPart copy_scalar, copy_avx2, copy_avx512;
 extern const BlocksPart blocks_scalar, blocks_avx2, blocks_avx512;
+extern const PackedPart packed_scalar, packed_avx2, packed_avx512;
 extern const ReducePart reduce_scalar, reduce_avx2, reduce_avx512;
 extern const SoftmaxPart softmax_scalar, softmax_avx2, softmax_avx512;
 extern const SoftmaxTraining softmax_training_scalar, softmax_training_avx2, softmax_training_avx512;

@@ -33,7 +33,7 @@ Status Binder::bind_head() noexcept {
   net_.head = nn::linear(c_.vocab, {.bias = false});
   if (weights_.has("output.weight")) return bind_linear(net_.head, "output", c_.vocab, c_.d_model, false);
   net_.head.weight.tensor = net_.embedding.weight.tensor;  // tied
-  return {};
+  return pack(net_.head.weight);
 }
 
 Status Binder::bind_block(std::int64_t layer) noexcept {
@@ -251,9 +251,22 @@ Status Binder::place(nn::Param& param, const Text& name, const Tensor& stored, s
     param.tensor = part;
     return {};
   }
+  if (!lacks_one && PackedWeights::takes(part)) {  // an embedding's rows are looked up as they are stored
+    param.tensor = part;
+    return pack(param);
+  }
   auto made = convert(part, lacks_one ? 1 : 0);
   if (!made) return fail(made.error().about(name.view()));
   param.tensor = *made;
+  return {};
+}
+
+// What products read, laid out for them; the file's bytes are not needed then, but for rows that an embedding looks up.
+Status Binder::pack(nn::Param& param) noexcept {
+  const bool looked_up = &param == &net_.embedding.weight || &param == &net_.positions.weight;
+  if (looked_up || !PackedWeights::takes(param.tensor)) return {};
+  if (auto done = packed_.pack(param); !done) return done;
+  if (weights_.kind() == Weights::Kind::gguf) weights_.gguf().let_go(param.tensor);
   return {};
 }
 

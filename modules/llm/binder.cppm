@@ -9,14 +9,16 @@ import qorus.text;
 import :config;
 import :network;
 import :weights;
+import :packing;
 
 namespace qorus::llm {
 
 // Makes the layers that the numbers and the file's tensors ask for, each parameter bound to its tensor, whose shape is checked.
 class Binder {
  public:
-  Binder(const Weights& weights, const Config& config, Network& net, List<Owned>& converted) noexcept
-      : weights_(weights), c_(config), net_(net), converted_(converted) {}
+  Binder(const Weights& weights, const Config& config, Network& net, List<Owned>& converted,
+         PackedWeights& packed) noexcept
+      : weights_(weights), c_(config), net_(net), converted_(converted), packed_(packed) {}
   [[nodiscard]] Status run() noexcept;
 
  private:
@@ -43,12 +45,14 @@ class Binder {
   [[nodiscard]] Status place(nn::Param& param, const Text& name, const Tensor& stored, std::int64_t first,
                              const Shape& shape) noexcept;
   [[nodiscard]] Status place(nn::Param& param, const Text& name, const Shape& shape) noexcept;
+  [[nodiscard]] Status pack(nn::Param& param) noexcept;
   [[nodiscard]] Result<Tensor> convert(const Tensor& stored, float add) noexcept;
 
   const Weights& weights_;
   const Config& c_;
   Network& net_;
   List<Owned>& converted_;
+  PackedWeights& packed_;
   std::int64_t layer_ = -1;  // the block at work
 };
 

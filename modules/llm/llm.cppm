@@ -5,6 +5,7 @@ export import qorus.text;
 export import :config;
 export import :weights;
 export import :network;
+export import :packing;
 export import :model;
 export import :cache;
 export import :sampler;

@@ -27,8 +27,12 @@ class Opener {
     model.config_ = std::move(*config);
     if (auto done = read_vocabulary_size(); !done) return done;
     if (auto good = check_config(model.config_); !good) return good;
-    Binder binder(model.weights_, model.config_, model.layers_, model.converted_);
+    auto packed = PackedWeights::create(model.weights_.bytes());
+    if (!packed) return fail(packed.error());
+    model.packed_ = std::move(*packed);
+    Binder binder(model.weights_, model.config_, model.layers_, model.converted_, model.packed_);
     if (auto bound = binder.run(); !bound) return bound;
+    model.packed_.finish();
     take_fingerprint();
     Companions companions(model.weights_, path);
     auto tokenizer = companions.tokenizer(options.tokenizer, model.config_.vocab);

@@ -11,6 +11,7 @@ import qorus.text;
 import :config;
 import :network;
 import :weights;
+import :packing;
 
 export namespace qorus::llm {
 
@@ -20,7 +21,8 @@ struct OpenOptions {
   std::string_view tokenizer = {};
 };
 
-// Movable. F32 weights stay in the mapped file; others are dequantised once, when it is opened.
+// Movable. F32 weights and embeddings stay in the mapped file; f16, bf16, q4_0, q8_0, q4_k and q6_k matrices are laid out for products, in
+// as many bytes; the rest is dequantised to f32.
 class Model {
  public:
   [[nodiscard]] const Config& config() const noexcept { return config_; }
@@ -37,6 +39,7 @@ class Model {
   friend class Opener;
   Weights weights_;
   List<Owned> converted_;
+  PackedWeights packed_;
   Config config_;
   Network layers_;
   text::Tokenizer tokenizer_;

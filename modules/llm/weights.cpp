@@ -248,6 +248,15 @@ Result<Owned> Weights::copy(std::string_view name) const noexcept {
   return fail(Errc::not_found, "open", "no file has such a tensor", name);
 }
 
+std::size_t Weights::bytes() const noexcept {
+  std::size_t sum = 0;  // of parts of files, which do not overlap
+  for (const io::TensorEntry& entry : gguf_.entries()) sum += entry.bytes;
+  for (const io::SafeTensors& shard : shards_.span()) {
+    for (const io::TensorEntry& entry : shard.entries()) sum += entry.bytes;
+  }
+  return sum;
+}
+
 bool Weights::has(std::string_view name) const noexcept {
   if (kind_ == Kind::llama2c) return llama2c_.tensor(name).has_value();
   const Text theirs = name_in_file(name);

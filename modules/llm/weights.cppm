@@ -43,6 +43,7 @@ class Weights {
   // A copy, which a tensor needs that does not stand where its elements may be read.
   [[nodiscard]] Result<Owned> copy(std::string_view name) const noexcept;
   [[nodiscard]] bool has(std::string_view name) const noexcept;
+  [[nodiscard]] std::size_t bytes() const noexcept;  // of all tensors
   [[nodiscard]] const io::Gguf& gguf() const noexcept { return gguf_; }
   // The folder of a safetensors model, or of the file.
   [[nodiscard]] std::string_view folder() const noexcept { return {folder_.data(), folder_.size()}; }

@@ -82,6 +82,16 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::let_go(std::span<const std::byte> part) const noexcept {
+  constexpr std::size_t k_page = 4096;
+  if (part.data() < data_ || part.data() + part.size() > data_ + size_) return;
+  const std::size_t first = align_up(static_cast<std::size_t>(part.data() - data_), k_page);
+  const std::size_t last = static_cast<std::size_t>(part.data() - data_) + part.size();
+  if (first + k_page <= last) {
+    ::madvise(const_cast<std::byte*>(data_) + first, (last - first) / k_page * k_page, MADV_DONTNEED);
+  }
+}
+
 MappedFile::~MappedFile() {
   release_block(block_);
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);

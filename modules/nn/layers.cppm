@@ -47,7 +47,7 @@ struct LinearOptions {
   return {.out_features = out_features, .has_bias = options.bias};
 }
 
-// y = weight[ids]; ids: […] i32, weight: [vocab, d_model], y: […, d_model].
+// y = weight[ids]; ids: […] i32, weight: [vocab, d_model], y: […, d_model] in f32, whatever the weight is stored in.
 struct Embedding {
   static constexpr std::string_view k_name = "embedding";
   Param weight{.packs = true};
@@ -60,7 +60,7 @@ struct Embedding {
     f("d_model", self.d_model);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
-    return ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids);
+    return ops::cast(ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids), DType::f32);
   }
   // x weight^T, [..., d_model] to [..., vocab]: the same weight as a language model's head.
   [[nodiscard]] Result<Tensor> logits(const Tensor& x) const noexcept;

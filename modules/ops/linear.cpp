@@ -99,6 +99,21 @@ Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Ten
   return std::move(*y).freeze(rule(RuleId::linear), {&*x, &*weight, bias ? bias : &none}, saved);
 }
 
+// The operands' workspace; x and bias are f32, the weight of a floating type or in a block format.
+Result<Context*> linear_context(const Operand& x, const Operand& weight, const Operand* bias) noexcept {
+  auto context = bias ? common_context("linear", {&x, &weight, bias}) : common_context("linear", {&x, &weight});
+  if (!context) return context;
+  if (auto ok = x->check(DType::f32, "linear"); !ok) return fail(ok.error());
+  if (bias) {
+    if (auto ok = (*bias)->check(DType::f32, "linear"); !ok) return fail(ok.error());
+  }
+  const DType dtype = weight->dtype();
+  if (dtype != DType::f16 && dtype != DType::bf16 && !is_block(dtype)) {
+    if (auto ok = weight->check(DType::f32, "linear"); !ok) return fail(ok.error());
+  }
+  return context;
+}
+
 Status check_sizes(const Operand& x, const Operand& weight) noexcept {
   if (weight->rank() != 2 || x->rank() < 1 || x->dim(-1) != weight->dim(1)) {
     return fail(Errc::invalid_size, "linear", "x: [..., in] and weight: [out, in] must agree on in", x->shape().dims(),
@@ -181,35 +196,44 @@ Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept {
 
 Result<Tensor> linear_packed(const Operand& x, const Operand& weight, const Tensor& packed, const Operand* bias,
                              Activation activation) noexcept {
-  auto context = bias ? float_context("linear", {&x, &weight, bias}) : float_context("linear", {&x, &weight});
+  auto context = linear_context(x, weight, bias);
   if (!context) return fail(context.error());
-  if (auto ok = packed.check(DType::f32, "linear"); !ok) return fail(ok.error());
+  const bool narrow = weight->dtype() != DType::f32;
+  if (auto ok = packed.check(narrow ? DType::u8 : DType::f32, "linear"); !ok) return fail(ok.error());
   if ((*context)->record) return bias ? linear(x, weight, *bias, activation) : linear(x, weight, activation);
   if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
-  if (packed.numel() != packed_size(weight->shape()) || (bias && (*bias)->shape() != Shape{weight->dim(0)})) {
+  const std::size_t size = narrow ? packed_bytes(weight->dtype(), weight->shape()) : packed_size(weight->shape());
+  if (packed.numel() != size || (bias && (*bias)->shape() != Shape{weight->dim(0)})) {
     return fail(Errc::invalid_size, "linear", "the packed weight or the bias is of another size",
                 weight->shape().dims());
   }
-  return run_linear(x, weight, bias ? &**bias : nullptr, activation, **context, packed.f32());
+  Result<Tensor> dense = Tensor();
+  if (bias) dense = contiguous(placed(*bias, **context));
+  if (!dense) return dense;
+  const Operand shift = dense;
+  if (narrow) return linear_narrow(x, weight, &packed, bias ? &shift : nullptr, activation, **context);
+  return run_linear(x, weight, bias ? &*dense : nullptr, activation, **context, packed.f32());
 }
 
 Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bias, Activation activation) noexcept {
-  auto context = float_context("linear", {&x, &weight, &bias});
+  auto context = linear_context(x, weight, &bias);
   if (!context) return fail(context.error());
   if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
   if (bias->rank() != 1 || bias->dim(0) != weight->dim(0)) {
     return fail(Errc::invalid_size, "linear", "bias: [out] and weight: [out, in] must agree on out",
                 bias->shape().dims(), weight->shape().dims());
   }
+  if (weight->dtype() != DType::f32) return linear_narrow(x, weight, nullptr, &bias, activation, **context);
   auto dense = contiguous(placed(bias, **context));
   if (!dense) return dense;
   return run_linear(x, weight, &*dense, activation, **context);
 }
 
 Result<Tensor> linear(const Operand& x, const Operand& weight, Activation activation) noexcept {
-  auto context = float_context("linear", {&x, &weight});
+  auto context = linear_context(x, weight, nullptr);
   if (!context) return fail(context.error());
   if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
+  if (weight->dtype() != DType::f32) return linear_narrow(x, weight, nullptr, nullptr, activation, **context);
   return run_linear(x, weight, nullptr, activation, **context);
 }
 

@@ -7,6 +7,8 @@ module;
 #include "kernels/kernels.h"
 module qorus.ops:product;
 import qorus.tensor;
+import :operand;
+import :matmul;
 
 namespace qorus {
 
@@ -24,5 +26,9 @@ struct Batch {
   std::array<std::int64_t, k_max_rank> a{}, b{}, c{};
 };
 [[nodiscard]] Status run_products(Context& context, const kernels::Gemm& gemm, const Batch& batch) noexcept;
+
+// linear for a weight that is not f32; packed: what pack_weight wrote, or null. Operands are checked.
+[[nodiscard]] Result<Tensor> linear_narrow(const Operand& x, const Operand& weight, const Tensor* packed,
+                                           const Operand* bias, Activation activation, Context& context) noexcept;
 
 }  // namespace qorus

@@ -1,0 +1,118 @@
+// Times language models as bench/peers/llama_bench.py does: ppN, a prompt of N tokens at once, logits of the last; tgN, N tokens one by one.
+// Each file in a process of its own, so that its peak memory is its own.
+//
+//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] FILE.gguf ...
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bench/timing.h"
+
+import qorus.llm;
+
+using namespace qorus;
+
+namespace {
+
+struct Settings {
+  int threads = 1, rounds = 3, prompt = 512, generate = 128;
+};
+
+[[noreturn]] void give_up(const Error& error) {
+  std::fprintf(stderr, "bench_llm: %s\n", error.message().c_str());
+  _exit(1);
+}
+
+// Bytes of the weights that one token reads, and parameters of the layers' matrices, as a JSON object's members.
+std::string sizes_of(const std::string& path) {
+  auto file = io::read_gguf(path);
+  if (!file) give_up(file.error());
+  std::size_t read = 0, layers = 0, bytes = 0;
+  for (const io::TensorEntry& entry : file->entries()) {
+    bytes += entry.bytes;
+    if (entry.name != "token_embd.weight" || !file->find("output.weight")) read += entry.bytes;
+    if (entry.name.starts_with("blk.") && entry.shape.rank() == 2) layers += entry.shape.numel();
+  }
+  return "\"weight_bytes\":" + std::to_string(bytes) + ",\"read_bytes_per_token\":" + std::to_string(read) +
+         ",\"layer_parameters\":" + std::to_string(layers);
+}
+
+void run(const std::string& path, const Settings& settings) {
+  const std::string name(path, path.rfind('/') + 1), sizes = sizes_of(path);
+  const double start = bench::now(2);
+  auto model = llm::open(path);
+  if (!model) give_up(model.error());
+  const double opened = bench::now(2);
+  auto session =
+      llm::Session::create(*model, {.context = settings.prompt + settings.generate, .threads = settings.threads});
+  if (!session) give_up(session.error());
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(std::max(settings.prompt, settings.generate)));
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>((static_cast<std::int64_t>(i) * 7919 + 13) % model->config().vocab);
+  const auto feed = [&](std::size_t first, std::size_t count) {
+    if (auto fed = session->feed(std::span<const std::int32_t>(ids).subspan(first, count)); !fed) give_up(fed.error());
+  };
+  feed(0, 1);
+  const double answered = bench::now(2);
+  const std::string config = "\"model\":\"" + name + "\"," + sizes + ",\"open_s\":" + std::to_string(opened - start) +
+                             ",\"first_token_s\":" + std::to_string(answered - opened) + ",\"isa\":\"" +
+                             cpu_info().isa + "\"";
+  std::vector<double> prompt, generate;
+  for (int round = 0; round <= settings.rounds; ++round) {  // the first warms up
+    session->rewind(0);
+    double from = bench::now(settings.threads);
+    feed(0, static_cast<std::size_t>(settings.prompt));
+    if (round) prompt.push_back(bench::now(settings.threads) - from);
+    session->rewind(0);
+    from = bench::now(settings.threads);
+    for (int i = 0; i < (round ? settings.generate : 4); ++i) feed(static_cast<std::size_t>(i), 1);
+    if (round) generate.push_back(bench::now(settings.threads) - from);
+  }
+  std::sort(prompt.begin(), prompt.end());
+  std::sort(generate.begin(), generate.end());
+  bench::report(("pp" + std::to_string(settings.prompt)).c_str(), "0.1.0", config, settings.threads, prompt,
+                settings.prompt, "tokens/s");
+  bench::report(("tg" + std::to_string(settings.generate)).c_str(), "0.1.0", config, settings.threads, generate,
+                settings.generate, "tokens/s");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  std::vector<std::string> files;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    int* number = argument == "--threads"    ? &settings.threads
+                  : argument == "--rounds"   ? &settings.rounds
+                  : argument == "--prompt"   ? &settings.prompt
+                  : argument == "--generate" ? &settings.generate
+                                             : nullptr;
+    if (number && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
+      *number = std::atoi(argv[++i]);
+    } else if (argument[0] == '-') {
+      std::fprintf(stderr, "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] FILE.gguf ...\n");
+      return argument == "--help" ? 0 : 2;
+    } else {
+      files.push_back(argument);
+    }
+  }
+  int failed = 0;
+  for (const auto& file : files) {
+    const pid_t child = fork();
+    if (child == 0) {
+      run(file, settings);
+      std::fflush(stdout);
+      _exit(0);
+    }
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) < 0 || status != 0) failed = 1;
+  }
+  return failed;
+}

@@ -1,0 +1,61 @@
+// AVX2: the kernels of simd/packed.h with this instruction set's vector and its sums of byte products.
+#include "kernels/avx2/vec.h"
+
+namespace qorus::kernels {
+namespace {
+
+constexpr std::size_t k_most_rows = 4;       // 16 registers: 4 chains, and most of the weights in the first-level cache
+constexpr bool k_wide_differs = true;        // pairs of products with bytes above 128 do not fit 16 bits
+constexpr std::size_t k_fetch_ahead = 4096;  // bytes
+
+QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+QORUS_INLINE I32 shift_right_by(I32 x, int count) { return {_mm256_srl_epi32(x.v, _mm_cvtsi32_si128(count))}; }
+
+// sum + the four products of each lane's unsigned bytes with the four signed ones at p. Wide: the lane's bytes count from -128, and are
+// taken for what they stand for.
+template <bool Wide>
+QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
+  std::int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  __m256i x = _mm256_set1_epi32(quad), y = w.v;
+  if constexpr (Wide) {
+    const __m256i number = _mm256_xor_si256(y, _mm256_set1_epi8(-128));
+    x = _mm256_sign_epi8(x, number);
+    y = _mm256_abs_epi8(number);
+  }
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(y, x), _mm256_set1_epi16(1)))};
+}
+
+QORUS_INLINE void fetch(const std::uint8_t* p, std::size_t bytes) {
+#pragma unroll
+  for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+}
+
+QORUS_INLINE std::int32_t largest_of(I32 x) {
+  __m128i y = _mm_max_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+  y = _mm_max_epi32(y, _mm_shuffle_epi32(y, 0x4E));
+  return _mm_cvtsi128_si32(_mm_max_epi32(y, _mm_shuffle_epi32(y, 0xB1)));
+}
+QORUS_INLINE std::int32_t sum_of(I32 x) {
+  __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+  y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 0xB1)));
+}
+QORUS_INLINE float float_of(std::int32_t bits) { return __builtin_bit_cast(float, bits); }
+QORUS_INLINE std::int32_t bits_of(float x) { return __builtin_bit_cast(std::int32_t, x); }
+QORUS_INLINE I32 to_whole(F32 x) { return {_mm256_cvtps_epi32(x.v)}; }  // to nearest, halves to even
+QORUS_INLINE void store_narrow(std::uint8_t* p, I32 x) {
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+
+}  // namespace
+}  // namespace qorus::kernels
+
+#include "kernels/simd/packed.h"
+
+namespace qorus::kernels {
+
+extern constinit const PackedPart packed_avx2{pack_weights, pack_rows, packed_product};
+
+}  // namespace qorus::kernels

@@ -1,0 +1,45 @@
+// AVX-512 with VNNI: the kernels of simd/packed.h with this instruction set's vector and its sums of byte products.
+#include "kernels/avx512/vec.h"
+
+namespace qorus::kernels {
+namespace {
+
+constexpr std::size_t k_most_rows = 16;      // 16 chains, 8 vectors of weights, 3 of scales, sums: 32 registers
+constexpr bool k_wide_differs = false;       // bytes from 0 to 255 are no trouble
+constexpr std::size_t k_fetch_ahead = 4096;  // bytes
+
+QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+QORUS_INLINE I32 shift_right_by(I32 x, int count) { return {_mm512_srl_epi32(x.v, _mm_cvtsi32_si128(count))}; }
+
+// sum + the four products of each lane's unsigned bytes with the four signed ones at p.
+template <bool Wide>
+QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
+  std::int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(quad))};
+}
+
+QORUS_INLINE void fetch(const std::uint8_t* p, std::size_t bytes) {
+#pragma unroll
+  for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+}
+
+QORUS_INLINE std::int32_t largest_of(I32 x) { return _mm512_reduce_max_epi32(x.v); }
+QORUS_INLINE std::int32_t sum_of(I32 x) { return _mm512_reduce_add_epi32(x.v); }
+QORUS_INLINE float float_of(std::int32_t bits) { return __builtin_bit_cast(float, bits); }
+QORUS_INLINE std::int32_t bits_of(float x) { return __builtin_bit_cast(std::int32_t, x); }
+QORUS_INLINE I32 to_whole(F32 x) { return {_mm512_cvtps_epi32(x.v)}; }  // to nearest, halves to even
+QORUS_INLINE void store_narrow(std::uint8_t* p, I32 x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
+}
+
+}  // namespace
+}  // namespace qorus::kernels
+
+#include "kernels/simd/packed.h"
+
+namespace qorus::kernels {
+
+extern constinit const PackedPart packed_avx512{pack_weights, pack_rows, packed_product};
+
+}  // namespace qorus::kernels
