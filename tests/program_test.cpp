@@ -7,6 +7,7 @@
 #include <string>
 
 #include "tests/program.h"
+#include "tests/test_data.h"
 
 namespace {
 
@@ -36,11 +37,26 @@ TEST_F(Program, HelpAndVersion) {
 }
 
 TEST_F(Program, WrongUsageIsExitCode2) {
-  for (const char* line :
-       {"qorus", "qorus fly", "qorus train", "qorus train cats", "qorus train digits --threads 0",
-        "qorus train digits --epochs 0", "qorus train digits --epochs x", "qorus predict", "qorus inspect",
-        "qorus train digits --lr -1", "qorus train digits --nonsense", "qorus tokenize", "qorus tokenize x",
-        "qorus tokenize x --text a --file b", "qorus tokenize x --file ''"}) {
+  for (const char* line : {"qorus",
+                           "qorus fly",
+                           "qorus train",
+                           "qorus train cats",
+                           "qorus train digits --threads 0",
+                           "qorus train digits --epochs 0",
+                           "qorus train digits --epochs x",
+                           "qorus predict",
+                           "qorus inspect",
+                           "qorus train digits --lr -1",
+                           "qorus train digits --nonsense",
+                           "qorus tokenize",
+                           "qorus tokenize x",
+                           "qorus quantize a b --type q9",
+                           "qorus quantize a",
+                           "qorus quantize a b --tensor x",
+                           "qorus diff a",
+                           "qorus verify",
+                           "qorus tokenize x --text a --file b",
+                           "qorus tokenize x --file ''"}) {
     const Outcome outcome = run(line);
     EXPECT_EQ(outcome.code, 2) << line;
     EXPECT_EQ(outcome.out, "") << line;
@@ -187,4 +203,25 @@ TEST_F(Program, ALongRunGoesOn) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("2 epochs, 188 steps"), outcome.out.npos) << outcome.out;
   EXPECT_GE(accuracy_in(outcome.out), 80) << outcome.out;
+}
+
+TEST_F(Program, FilesAreQuantisedComparedAndVerified) {
+  QORUS_NEEDS_DATA("models/stories260K/stories260K-F32.gguf");
+  const std::string from = qorus_test::data_path("models/stories260K/stories260K-F32.gguf"), to = folder / "x.gguf";
+  const Outcome made = run("qorus quantize " + from + " " + to + " --type q8_0 --tensor 'blk.0.*=f16'");
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_NE(made.out.find("tensors converted"), made.out.npos) << made.out;
+  const Outcome shown = run("qorus inspect " + to);
+  EXPECT_NE(shown.out.find("Q8_0"), shown.out.npos);
+  EXPECT_NE(shown.out.find("F16"), shown.out.npos);
+  const Outcome same = run("qorus diff " + from + " " + from), other = run("qorus diff " + from + " " + to);
+  EXPECT_EQ(same.code, 0) << same.err;
+  EXPECT_EQ(other.code, 1);
+  EXPECT_NE(other.out.find("F32/Q8_0"), other.out.npos) << other.out;
+  EXPECT_EQ(run("qorus verify " + to).code, 0);
+  std::ofstream(folder / "cut.gguf") << "GGUF";
+  const Outcome cut = run("qorus verify " + folder / "cut.gguf");
+  EXPECT_EQ(cut.code, 1);
+  EXPECT_NE(cut.err.find("cut.gguf"), cut.err.npos) << cut.err;
+  EXPECT_EQ(run("qorus verify --as npy " + to).code, 1);
 }

@@ -16,6 +16,9 @@ int main(int argc, char** argv) {
     case Command::logits: return logits_command(options);
     case Command::perplexity: return perplexity_command(options);
     case Command::bench: return bench_command(options);
+    case Command::quantize: return quantize_command(options);
+    case Command::diff: return diff_command(options);
+    case Command::verify: return verify_command(options);
   }
   return 2;
 }

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "options_files.h"
 #include "options_llm.h"
 
 namespace {
@@ -98,6 +99,7 @@ int parse_options(int argc, char** argv, Options& options) {
   add_inspect(app, options);
   add_tokenize(app, options);
   add_llm_commands(app, options);
+  add_file_commands(app, options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

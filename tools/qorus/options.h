@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-enum class Command { train, predict, inspect, tokenize, generate, logits, perplexity, bench };
+enum class Command { train, predict, inspect, tokenize, generate, logits, perplexity, bench, quantize, diff, verify };
 
 struct Options {
   Command command = Command::train;
@@ -32,6 +32,9 @@ struct Options {
   int context = 0;                                             // 0: as the model has it, or the command's own choice
   int prompt_tokens = 512, generate_tokens = 128, repeat = 3;  // of bench
   bool json = false;
+  std::string type = "q8_0", type_as;  // of quantize; of verify
+  std::vector<std::string> rules;      // of quantize: "PATTERN=TYPE"
+  bool least_error = false;
   bool bos = false, special = false, decode = false;
 };
 
@@ -46,3 +49,6 @@ int generate_command(const Options& options);
 int logits_command(const Options& options);
 int perplexity_command(const Options& options);
 int bench_command(const Options& options);
+int quantize_command(const Options& options);
+int diff_command(const Options& options);
+int verify_command(const Options& options);

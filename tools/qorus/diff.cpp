@@ -1,0 +1,117 @@
+// qorus diff: how far the tensors of two files are from one another.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "options.h"
+
+import qorus;
+
+using namespace qorus;
+
+namespace {
+
+// A GGUF or safetensors file, told apart by its first bytes.
+struct Tensors {
+  std::optional<io::Gguf> gguf;
+  std::optional<io::SafeTensors> safetensors;
+
+  static Result<Tensors> open(const std::string& path) {
+    Tensors made;
+    const auto bytes = MappedFile::open(path);
+    if (!bytes) return fail(bytes.error());
+    const std::string_view start(reinterpret_cast<const char*>(bytes->bytes().data()),
+                                 std::min<std::size_t>(4, bytes->bytes().size()));
+    if (start == "GGUF") {
+      auto file = io::read_gguf(path);
+      if (!file) return fail(file.error());
+      made.gguf = std::move(*file);
+    } else {
+      auto file = io::read_safetensors(path);
+      if (!file) return fail(file.error());
+      made.safetensors = std::move(*file);
+    }
+    return made;
+  }
+  [[nodiscard]] const List<io::TensorEntry>& entries() const { return gguf ? gguf->entries() : safetensors->entries(); }
+  [[nodiscard]] const io::TensorEntry* find(std::string_view name) const {
+    return gguf ? gguf->find(name) : safetensors->find(name);
+  }
+  [[nodiscard]] Result<Tensor> tensor(std::string_view name) const {
+    return gguf ? gguf->tensor(name) : safetensors->tensor(name);
+  }
+};
+
+// Elements [begin, begin + count), as f32.
+Result<Tensor> piece(Scope& frame, const Tensor& tensor, std::size_t begin, std::size_t count) {
+  const Tensor part(tensor.data() + row_bytes(tensor.dtype(), begin), tensor.dtype(),
+                    Layout::dense(Shape{static_cast<std::int64_t>(count)}), tensor.lifetime());
+  return ops::cast(frame.input(part), DType::f32);
+}
+
+struct Distance {
+  double largest = 0, square = 0, size = 0;  // of the differences; of the first file's own elements, squared
+  std::size_t count = 0;
+};
+
+Status measure(Workspace& workspace, const Tensor& a, const Tensor& b, Distance& distance) {
+  constexpr std::size_t k_piece = 1 << 20;
+  distance.count = a.numel();
+  for (std::size_t begin = 0; begin < a.numel(); begin += k_piece) {
+    const std::size_t count = std::min(k_piece, a.numel() - begin);
+    auto frame = workspace.frame();
+    auto x = piece(frame, a, begin, count), y = piece(frame, b, begin, count);
+    if (!x || !y) return fail(x ? y.error() : x.error());
+    for (std::size_t i = 0; i < count; ++i) {
+      const double value = static_cast<double>(x->f32()[i]), gap = static_cast<double>(y->f32()[i]) - value;
+      distance.largest = std::isnan(gap) ? INFINITY : std::max(distance.largest, std::abs(gap));
+      distance.square += gap * gap;
+      distance.size += value * value;
+    }
+  }
+  return {};
+}
+
+void line(const io::TensorEntry& a, const io::TensorEntry& b, const Distance& d) {
+  const std::string name(a.name),
+      types = a.type == b.type ? std::string(a.type) : std::string(a.type) + "/" + std::string(b.type);
+  const double rmse = d.count ? std::sqrt(d.square / static_cast<double>(d.count)) : 0;
+  std::printf("%-40s %-12s %12.4g %12.4g %12.4g\n", name.c_str(), types.c_str(), d.largest, rmse,
+              d.size > 0 ? std::sqrt(d.square / d.size) : rmse);
+}
+
+}  // namespace
+
+int diff_command(const Options& options) {
+  const auto a = Tensors::open(options.model), b = Tensors::open(options.out);
+  if (!a || !b) return report(a ? b.error() : a.error());
+  Workspace workspace{{.scratch = 64_MiB, .threads = 1}};
+  bool same = true;
+  std::printf("%-40s %-12s %12s %12s %12s\n", "tensor", "type", "largest", "rmse", "relative");
+  for (const io::TensorEntry& entry : a->entries()) {
+    const std::string name(entry.name);
+    const io::TensorEntry* other = b->find(entry.name);
+    if (!other || other->shape != entry.shape) {
+      same = false;
+      std::printf("%-40s %s\n", name.c_str(), other ? "of another shape in the second file" : "only in the first file");
+      continue;
+    }
+    auto x = a->tensor(entry.name), y = b->tensor(entry.name);
+    if (!x || !y) return report(x ? y.error() : x.error());
+    Distance distance;
+    if (auto done = measure(workspace, *x, *y, distance); !done) return report(done);
+    same = same && distance.largest == 0;
+    line(entry, *other, distance);
+  }
+  for (const io::TensorEntry& entry : b->entries()) {
+    if (a->find(entry.name)) continue;
+    same = false;
+    std::printf("%-40s only in the second file\n", std::string(entry.name).c_str());
+  }
+  return same ? 0 : 1;
+}
