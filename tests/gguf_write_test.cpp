@@ -139,20 +139,21 @@ TEST(Quantize, KeepsWhatShallBeKept) {
   const std::string from = folder / "from.gguf", to = folder / "to.gguf";
   ASSERT_OK(write_sample(from));
   auto done = io::quantize(from, to, {.dtype = DType::f16, .choose = [](void*, std::string_view name, const Shape&) {
-                             return name == "q" ? DType::q8_0 : DType::f32;
-                           }});
+                                        return name == "q" ? DType::q8_0 : DType::f32;
+                                      }});
   ASSERT_OK(done);
   EXPECT_EQ(done->converted, 0u);
   auto file = io::read_gguf(to);
   ASSERT_OK(file);
   EXPECT_EQ(bytes_of(*file, *file->find("q")), "QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ");
   EXPECT_EQ(*file->u32("general.file_type"), 1u);
-  EXPECT_FAILS_SAYING(io::quantize(from, to, {.dtype = DType::q8_0, .choose = [](void*, std::string_view, const Shape&) {
-                        return DType::iq4_nl;
-                      }}),
+  EXPECT_FAILS_SAYING(io::quantize(from, to,
+                                   {.dtype = DType::q8_0,
+                                    .choose = [](void*, std::string_view, const Shape&) { return DType::iq4_nl; }}),
                       "q: ");
-  EXPECT_FAILS(io::quantize(from, to, {.progress = [](void*, std::string_view, std::size_t, std::size_t) { return false; }}),
-               Errc::invalid_argument);
+  EXPECT_FAILS(
+      io::quantize(from, to, {.progress = [](void*, std::string_view, std::size_t, std::size_t) { return false; }}),
+      Errc::invalid_argument);
   EXPECT_FAILS(io::quantize(folder / "none", to), Errc::not_found);
   EXPECT_FAILS(io::quantize(from, folder / "no/to.gguf"), Errc::not_found);
   EXPECT_OK(io::read_gguf(to));  // the failures left what was there

@@ -84,7 +84,7 @@ Status write_tensor(GgufWriter& writer, Workspace& workspace, const Tensor& tens
     const std::size_t count = std::min(step, tensor.numel() - begin);
     auto frame = workspace.frame();
     const auto piece = frame.input(piece_of(tensor, begin, count));
-    auto made = by_rows ? with_least_error(workspace, piece, columns, importance.span())
+    auto made = by_rows                   ? with_least_error(workspace, piece, columns, importance.span())
                 : tensor.dtype() == dtype ? piece
                                           : ops::cast(piece, dtype);
     if (!made) return fail(made.error());
@@ -117,8 +117,7 @@ Result<Quantized> quantize(std::string_view from, std::string_view to, const Qua
   for (const TensorEntry& entry : file->entries()) {
     auto tensor = file->tensor(entry.name);
     if (!tensor) return fail(tensor.error());
-    const DType wanted =
-        options.choose ? options.choose(options.user, entry.name, tensor->shape()) : options.dtype;
+    const DType wanted = options.choose ? options.choose(options.user, entry.name, tensor->shape()) : options.dtype;
     const DType dtype = target_of(*tensor, wanted);
     if (auto pushed = types.push(dtype); !pushed) return fail(pushed.error());
     if (auto done = writer->declare(entry.name, dtype, tensor->shape()); !done) return fail(done.error());
@@ -132,7 +131,8 @@ Result<Quantized> quantize(std::string_view from, std::string_view to, const Qua
     const std::string_view name = file->entries()[i].name;
     auto tensor = file->tensor(name);
     if (!tensor) return fail(tensor.error());
-    if (auto done = write_tensor(*writer, workspace, *tensor, types[i], options.least_error); !done) return fail(done.error().about(name));
+    if (auto done = write_tensor(*writer, workspace, *tensor, types[i], options.least_error); !done)
+      return fail(done.error().about(name));
     if (options.progress && !options.progress(options.user, name, i + 1, types.size()))
       return fail(Errc::invalid_argument, k_op, "stopped on the way", to);
   }

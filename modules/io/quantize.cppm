@@ -29,6 +29,7 @@ struct Quantized {
 // more in the chosen type, those of one extent and those whose rows are not whole blocks of it in f32 (or as they are, if they are f32, f16, bf16
 // or whole numbers). Memory: 32 MiB and the tables, whatever the file's size. Errors: those of read_gguf and GgufWriter; unsupported (a
 // type that cannot be made, with the tensor); out_of_memory.
-[[nodiscard]] Result<Quantized> quantize(std::string_view from, std::string_view to, const QuantizeOptions& options = {}) noexcept;
+[[nodiscard]] Result<Quantized> quantize(std::string_view from, std::string_view to,
+                                         const QuantizeOptions& options = {}) noexcept;
 
 }  // namespace qorus::io
