@@ -7,18 +7,23 @@
 namespace qorus::kernels {
 namespace {
 
-#define QORUS_ZIP(formula) \
-  walk_vectors<decltype([](F32 u, F32 v, F32, F32) __attribute__((always_inline)) { return formula; })>
+#define QORUS_ZIP(name, formula)                                                    \
+  case Binary::name: {                                                              \
+    struct name##_of {                                                              \
+      QORUS_INLINE F32 operator()(F32 u, F32 v, F32, F32) const { return formula; } \
+    };                                                                              \
+    return walk_vectors<name##_of>;                                                 \
+  }
 
 WalkFunction binary_walk(Binary op) noexcept {
   switch (op) {
-    case Binary::add: return QORUS_ZIP(u + v);
-    case Binary::sub: return QORUS_ZIP(u - v);
-    case Binary::mul: return QORUS_ZIP(u * v);
-    case Binary::div: return QORUS_ZIP(u / v);
-    case Binary::pow: return QORUS_ZIP(pow(u, v));
-    case Binary::max: return QORUS_ZIP(select(is_nan(u), u, max(u, v)));
-    case Binary::min: return QORUS_ZIP(select(is_nan(u), u, min(u, v)));
+    QORUS_ZIP(add, u + v)
+    QORUS_ZIP(sub, u - v)
+    QORUS_ZIP(mul, u * v)
+    QORUS_ZIP(div, u / v)
+    QORUS_ZIP(pow, pow(u, v))
+    QORUS_ZIP(max, select(is_nan(u), u, max(u, v)))
+    QORUS_ZIP(min, select(is_nan(u), u, min(u, v)))
     case Binary::count_: break;
   }
   return nullptr;

@@ -18,7 +18,9 @@ template <class V, class Number, std::size_t count>
 QORUS_INLINE V polynomial(V x, V square, const Number (&c)[count]) {
   constexpr std::size_t odd_top = count - 1 - count % 2, even_top = count - 2 + count % 2;
   V even = set(c[even_top]), odd = set(c[odd_top]);
+#pragma unroll
   for (std::size_t i = even_top; i >= 2; i -= 2) even = fma(even, square, set(c[i - 2]));
+#pragma unroll
   for (std::size_t i = odd_top; i >= 3; i -= 2) odd = fma(odd, square, set(c[i - 2]));
   return fma(odd, x, even);
 }

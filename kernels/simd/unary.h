@@ -11,43 +11,48 @@ QORUS_INLINE F32 sign(F32 x) { return where(set(1.0f), x > set(0.0f)) - where(se
 QORUS_INLINE F32 larger(F32 x, F32 a) { return select(is_nan(x), x, max(x, a)); }  // NaN if either is
 QORUS_INLINE F32 smaller(F32 x, F32 a) { return select(is_nan(x), x, min(x, a)); }
 
-// A loop over vectors of y = formula of x and the parameter a.
-#define QORUS_MAP(formula) \
-  walk_vectors<decltype([](F32 x, F32, [[maybe_unused]] F32 a, F32) __attribute__((always_inline)) { return formula; })>
+// A case of a switch: the loop over vectors of y = formula of x and the parameter a. The type's name is there for tools/asm.
+#define QORUS_MAP(name, formula)                                                                     \
+  case Unary::name: {                                                                                \
+    struct name##_of {                                                                               \
+      QORUS_INLINE F32 operator()(F32 x, F32, [[maybe_unused]] F32 a, F32) const { return formula; } \
+    };                                                                                               \
+    return walk_vectors<name##_of>;                                                                  \
+  }
 
 WalkFunction unary_walk(Unary op) noexcept {
   switch (op) {
-    case Unary::neg: return QORUS_MAP(-x);
-    case Unary::abs: return QORUS_MAP(abs(x));
-    case Unary::sign: return QORUS_MAP(sign(x));
-    case Unary::sqrt: return QORUS_MAP(sqrt(x));
-    case Unary::square: return QORUS_MAP(x * x);
-    case Unary::reciprocal: return QORUS_MAP(set(1.0f) / x);
-    case Unary::exp: return QORUS_MAP(exp(x));
-    case Unary::log: return QORUS_MAP(log(x));
-    case Unary::sin: return QORUS_MAP(sine<0>(x));
-    case Unary::cos: return QORUS_MAP(sine<1>(x));
-    case Unary::erf: return QORUS_MAP(erf(x));
-    case Unary::floor: return QORUS_MAP(floor(x));
-    case Unary::ceil: return QORUS_MAP(ceil(x));
-    case Unary::round: return QORUS_MAP(round(x));
-    case Unary::relu: return QORUS_MAP(max(set(0.0f), x));
-    case Unary::leaky_relu: return QORUS_MAP(select(x > set(0.0f), x, a * x));
-    case Unary::elu: return QORUS_MAP(select(x > set(0.0f), x, a * expm1(min(set(0.0f), x))));
-    case Unary::gelu: return QORUS_MAP(gelu(x));
-    case Unary::gelu_tanh: return QORUS_MAP(gelu_tanh(x));
-    case Unary::silu: return QORUS_MAP(silu(x));
-    case Unary::sigmoid: return QORUS_MAP(sigmoid(x));
-    case Unary::tanh: return QORUS_MAP(tanh(x));
-    case Unary::softplus: return QORUS_MAP(softplus(x));
-    case Unary::pow: return QORUS_MAP(pow(x, a));
-    case Unary::add: return QORUS_MAP(x + a);
-    case Unary::mul: return QORUS_MAP(x * a);
-    case Unary::rsub: return QORUS_MAP(a - x);
-    case Unary::rdiv: return QORUS_MAP(a / x);
-    case Unary::rpow: return QORUS_MAP(pow(a, x));
-    case Unary::max: return QORUS_MAP(larger(x, a));
-    case Unary::min: return QORUS_MAP(smaller(x, a));
+    QORUS_MAP(neg, -x)
+    QORUS_MAP(abs, abs(x))
+    QORUS_MAP(sign, sign(x))
+    QORUS_MAP(sqrt, sqrt(x))
+    QORUS_MAP(square, x * x)
+    QORUS_MAP(reciprocal, set(1.0f) / x)
+    QORUS_MAP(exp, exp(x))
+    QORUS_MAP(log, log(x))
+    QORUS_MAP(sin, sine<0>(x))
+    QORUS_MAP(cos, sine<1>(x))
+    QORUS_MAP(erf, erf(x))
+    QORUS_MAP(floor, floor(x))
+    QORUS_MAP(ceil, ceil(x))
+    QORUS_MAP(round, round(x))
+    QORUS_MAP(relu, max(set(0.0f), x))
+    QORUS_MAP(leaky_relu, select(x > set(0.0f), x, a * x))
+    QORUS_MAP(elu, select(x > set(0.0f), x, a * expm1(min(set(0.0f), x))))
+    QORUS_MAP(gelu, gelu(x))
+    QORUS_MAP(gelu_tanh, gelu_tanh(x))
+    QORUS_MAP(silu, silu(x))
+    QORUS_MAP(sigmoid, sigmoid(x))
+    QORUS_MAP(tanh, tanh(x))
+    QORUS_MAP(softplus, softplus(x))
+    QORUS_MAP(pow, pow(x, a))
+    QORUS_MAP(add, x + a)
+    QORUS_MAP(mul, x * a)
+    QORUS_MAP(rsub, a - x)
+    QORUS_MAP(rdiv, a / x)
+    QORUS_MAP(rpow, pow(a, x))
+    QORUS_MAP(max, larger(x, a))
+    QORUS_MAP(min, smaller(x, a))
     case Unary::count_: break;
   }
   return nullptr;
@@ -58,40 +63,47 @@ void unary(Unary op, const float* x, float* y, std::size_t n, float parameter) n
   walk(unary_walk(op), {x, x, k_lanes, k_lanes, y, n, how_to_write(n, x != y), parameter, 0});
 }
 
-// A loop over vectors of dx (+)= d formula, the slope from x or y, and of two parameters.
-#define QORUS_SLOPE(from, formula)                                                                           \
-  walk_vectors<decltype([](F32 d, [[maybe_unused]] F32 from, [[maybe_unused]] F32 a, [[maybe_unused]] F32 b) \
-                            __attribute__((always_inline)) { return d * (formula); })>
+// The same for dx (+)= d formula, the slope from x or y, the parameter a and a second one.
+#define QORUS_SLOPE(name, from, formula)                                                    \
+  case Unary::name: {                                                                       \
+    struct name##_slope_of {                                                                \
+      QORUS_INLINE F32 operator()(F32 d, [[maybe_unused]] F32 from, [[maybe_unused]] F32 a, \
+                                  [[maybe_unused]] F32 b) const {                           \
+        return d * (formula);                                                               \
+      }                                                                                     \
+    };                                                                                      \
+    return walk_vectors<name##_slope_of>;                                                   \
+  }
 
 WalkFunction slope_walk(Unary op) noexcept {
   switch (op) {
     case Unary::neg:
     case Unary::add:
-    case Unary::mul:
-    case Unary::rsub: return QORUS_SLOPE(x, a);
-    case Unary::abs: return QORUS_SLOPE(x, sign(x));
-    case Unary::sqrt: return QORUS_SLOPE(y, set(0.5f) / y);
-    case Unary::square: return QORUS_SLOPE(x, x + x);
-    case Unary::reciprocal: return QORUS_SLOPE(y, -(y * y));
-    case Unary::exp: return QORUS_SLOPE(y, y);
-    case Unary::log: return QORUS_SLOPE(x, set(1.0f) / x);
-    case Unary::sin: return QORUS_SLOPE(x, sine<1>(x));
-    case Unary::cos: return QORUS_SLOPE(x, -sine<0>(x));
-    case Unary::erf: return QORUS_SLOPE(x, set(1.12837917f) * exp_below(-(x * x)));
-    case Unary::relu: return QORUS_SLOPE(x, where(set(1.0f), x > set(0.0f)));
-    case Unary::leaky_relu: return QORUS_SLOPE(x, select(x > set(0.0f), set(1.0f), a));
-    case Unary::elu: return QORUS_SLOPE(x, select(x > set(0.0f), set(1.0f), a * exp_below(min(set(0.0f), x))));
-    case Unary::gelu: return QORUS_SLOPE(x, gelu_slope(x));
-    case Unary::gelu_tanh: return QORUS_SLOPE(x, gelu_tanh_slope(x));
-    case Unary::silu: return QORUS_SLOPE(x, silu_slope(x));
-    case Unary::sigmoid: return QORUS_SLOPE(y, y * (set(1.0f) - y));
-    case Unary::tanh: return QORUS_SLOPE(y, fnma(y, y, set(1.0f)));
-    case Unary::softplus: return QORUS_SLOPE(x, sigmoid(x));
-    case Unary::pow: return QORUS_SLOPE(x, a * pow(x, b));
-    case Unary::rdiv: return QORUS_SLOPE(x, -a / (x * x));
-    case Unary::rpow: return QORUS_SLOPE(x, where(pow(a, x) * b, !(a == set(0.0f)) | x < set(0.0f)));
-    case Unary::max: return QORUS_SLOPE(x, select(x == a, set(0.5f), where(set(1.0f), x > a)));
-    case Unary::min: return QORUS_SLOPE(x, select(x == a, set(0.5f), where(set(1.0f), x < a)));
+    case Unary::rsub:
+      QORUS_SLOPE(mul, x, a)
+      QORUS_SLOPE(abs, x, sign(x))
+      QORUS_SLOPE(sqrt, y, set(0.5f) / y)
+      QORUS_SLOPE(square, x, x + x)
+      QORUS_SLOPE(reciprocal, y, -(y * y))
+      QORUS_SLOPE(exp, y, y)
+      QORUS_SLOPE(log, x, set(1.0f) / x)
+      QORUS_SLOPE(sin, x, sine<1>(x))
+      QORUS_SLOPE(cos, x, -sine<0>(x))
+      QORUS_SLOPE(erf, x, set(1.12837917f) * exp_below(-(x * x)))
+      QORUS_SLOPE(relu, x, where(set(1.0f), x > set(0.0f)))
+      QORUS_SLOPE(leaky_relu, x, select(x > set(0.0f), set(1.0f), a))
+      QORUS_SLOPE(elu, x, select(x > set(0.0f), set(1.0f), a * exp_below(min(set(0.0f), x))))
+      QORUS_SLOPE(gelu, x, gelu_slope(x))
+      QORUS_SLOPE(gelu_tanh, x, gelu_tanh_slope(x))
+      QORUS_SLOPE(silu, x, silu_slope(x))
+      QORUS_SLOPE(sigmoid, y, y * (set(1.0f) - y))
+      QORUS_SLOPE(tanh, y, fnma(y, y, set(1.0f)))
+      QORUS_SLOPE(softplus, x, sigmoid(x))
+      QORUS_SLOPE(pow, x, a * pow(x, b))
+      QORUS_SLOPE(rdiv, x, -a / (x * x))
+      QORUS_SLOPE(rpow, x, where(pow(a, x) * b, !(a == set(0.0f)) | x < set(0.0f)))
+      QORUS_SLOPE(max, x, select(x == a, set(0.5f), where(set(1.0f), x > a)))
+      QORUS_SLOPE(min, x, select(x == a, set(0.5f), where(set(1.0f), x < a)))
     case Unary::sign:
     case Unary::floor:
     case Unary::ceil:
