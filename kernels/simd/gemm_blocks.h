@@ -32,6 +32,7 @@ constexpr std::size_t k_tiny_work = 64 * 64 * 64;  // m n k up to which a produc
 constexpr std::size_t k_task_work = std::size_t{1}
                                     << 20;  // m n k of a task where tasks read the same part of A or copy B
 constexpr std::size_t k_least_work = std::size_t{1} << 17;  // m n k that repays handing a task to another worker
+constexpr std::size_t k_half_work = std::size_t{3} << 16;  // m n k from which on a product of one task is better halved
 
 constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A, and of B, that phase 0 copies at most
 constexpr std::size_t k_shared_rows = 1024;   // rows from which on B is better copied once, for all tasks
@@ -127,7 +128,9 @@ GemmPlan plan(const Gemm& g) noexcept {
   if (tiny && cut.left == Left::shared) cut.left = Left::packed;
   const std::size_t runs = ceil_div(g.m, k_tile_rows);
   if (tiny) {
-    cut.cols_per_task = round_up(g.n, k_tile_cols), cut.runs_per_task = runs, cut.col_tasks = 1;
+    const std::size_t halves = g.m * g.n * g.k > k_half_work ? 2 : 1;
+    cut.cols_per_task = round_up(ceil_div(g.n, halves), k_tile_cols), cut.runs_per_task = runs;
+    cut.col_tasks = ceil_div(g.n, cut.cols_per_task);
   } else {
     cut_tasks(g, cut);
   }

@@ -1,4 +1,4 @@
-// One row or one column that stands for a vector: dot products along k, eight rows of the matrix at a time. Included by one
+// One row or one column that stands for a vector: dot products along k, six rows of the matrix at a time. Included by one
 // instruction set's gemm.cpp after gemm_blocks.h's tiles; everything has internal linkage.
 //
 // A dot product: lane l of one vector is the chain of fused multiply-adds of the elements k with k mod k_lanes = l, in order;
@@ -9,8 +9,9 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_dots = 8;             // rows at a time
-constexpr std::size_t k_dot_ahead = 64;       // floats that each of them is fetched ahead
+constexpr std::size_t k_dots = 6;  // rows at a time
+// Floats that each of them is fetched ahead, in matrices up to a size: from L2 and L3 it helps, from memory it hinders.
+constexpr std::size_t k_dot_ahead = 64, k_dot_ahead_most = std::size_t{1} << 22;
 constexpr std::size_t k_dot_work = 1u << 17;  // multiply-adds of a task: half a megabyte to read
 
 inline bool is_dots(const Gemm& g) noexcept {
@@ -18,7 +19,8 @@ inline bool is_dots(const Gemm& g) noexcept {
 }
 
 // out[r] = sum over k of x[k] rows[r * step + k], r < k_dots.
-inline void dot_rows(const float* x, const float* const (&rows)[k_dots], std::size_t k, float* out) noexcept {
+inline void dot_rows(const float* x, const float* const (&rows)[k_dots], std::size_t k, std::size_t ahead,
+                     float* out) noexcept {
   F32 acc[k_dots];
 #pragma unroll
   for (std::size_t r = 0; r < k_dots; ++r) acc[r] = set(0.0f);
@@ -27,7 +29,7 @@ inline void dot_rows(const float* x, const float* const (&rows)[k_dots], std::si
     const F32 v = load(x + i);
 #pragma unroll
     for (std::size_t r = 0; r < k_dots; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(rows[r] + i + k_dot_ahead), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(rows[r] + i + ahead), _MM_HINT_T0);
       acc[r] = fma(v, load(rows[r] + i), acc[r]);
     }
   }
@@ -56,13 +58,14 @@ inline void dot_task(const Gemm& g, std::size_t each, std::size_t index) noexcep
   const std::size_t end = smaller(row ? g.n : g.m, (index + 1) * each);
   const float *x = row ? g.a : g.b, *matrix = row ? g.b : g.a;
   const std::ptrdiff_t step = row ? g.b_col : g.a_row;
+  const std::size_t ahead = g.m * g.n * g.k <= k_dot_ahead_most ? k_dot_ahead : 0;
   for (std::size_t j = index * each; j < end; j += k_dots) {
     const std::size_t count = smaller(k_dots, end - j);
     const float* rows[k_dots];
     for (std::size_t r = 0; r < k_dots; ++r)  // past the last one: again the last one
       rows[r] = matrix + static_cast<std::ptrdiff_t>(j + smaller(r, count - 1)) * step;
     float sums[k_dots];
-    dot_rows(x, rows, g.k, sums);
+    dot_rows(x, rows, g.k, ahead, sums);
     alignas(64) float tile[k_dots * k_tile_cols];
     const std::size_t i = row ? 0 : j, rows_of_c = row ? 1 : count, col = row ? j : 0, cols = row ? count : 1;
     read_tile(g, tile, i, rows_of_c, col, cols, g.accumulate, true);
