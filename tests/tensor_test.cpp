@@ -360,10 +360,10 @@ TEST(Fresh, IsRecordedOnlyWhenAnInputIsTrackedAndATapeRecords) {
   static int records = 0, seen = 0;
   static Node node;
   Scene scene(4096);
-  const Owned elsewhere = counting({2});
-  const Tensor constant = elsewhere, tracked = elsewhere.tensor().with_slot(5);
+  const Owned elsewhere = counting({2}), third = counting({2});
+  const Tensor constant = third, tracked = elsewhere.tensor().with_slot(5);
   const auto freeze = [&](const Tensor& input) {
-    return Fresh::make(scene.context, {2}).value().freeze(RuleRef{3}, {&input, &constant}, Saved{42});
+    return Fresh::make(scene.context, {2}).value().freeze(RuleRef{3}, {&input, &constant, &input}, Saved{42});
   };
   EXPECT_FALSE(freeze(tracked).value().tracked());  // no tape
   scene.context.record = [](Context&, const Node& recorded, const void* saved,
@@ -382,7 +382,7 @@ TEST(Fresh, IsRecordedOnlyWhenAnInputIsTrackedAndATapeRecords) {
   EXPECT_EQ(seen, 42);
   EXPECT_EQ(node.rule.builtin, 3);
   EXPECT_EQ(node.out_numel, 2u);
-  ASSERT_EQ(node.read_count, 2);  // both inputs live outside the tape's frame
+  ASSERT_EQ(node.read_count, 2);  // two blocks outside the tape's frame, one of them read twice
   EXPECT_EQ(node.reads[0].block, elsewhere.tensor().lifetime().block);
   EXPECT_FALSE(result.seen_as(result.layout()).tracked());
   EXPECT_FAILS(freeze(tracked), Errc::out_of_memory);

@@ -78,7 +78,10 @@ std::string_view take_word(std::string_view& text) noexcept {
 
 Text hugging_face_name(const Architecture& a, std::string_view name) noexcept {
   Text full;
-  if (name.starts_with("output.")) return (full += "lm_head.") += name.substr(7);
+  if (name.starts_with("output.")) {
+    name.remove_prefix(7);
+    return (full += "lm_head.") += name;
+  }
   const std::string_view model = a.learned_positions ? "" : "model.";
   const std::size_t dot = name.rfind('.');
   if (dot == name.npos) return full;
