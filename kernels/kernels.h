@@ -51,30 +51,30 @@ constexpr QuantBlock k_quant_blocks[] = {{32, 18},   {32, 20},   {32, 22},   {32
                                          {256, 110}, {256, 144}, {256, 176}, {256, 210}, {32, 18}, {256, 136}};
 
 // Weights [n, k] laid out for products, `packed_weights`: panels of 16 rows (the last filled up with zeros), k from end to end in each, so
-// that a vector of 4-byte pieces holds the same 4 elements of k of 16 rows. As many bytes as the rows have in their own format.
+// that a vector of 4-byte pieces holds the same elements of k of 16 rows. As many bytes as the rows have in their own format; but f16 and
+// bf16 become whole numbers of 14 bits with a bf16 scale for every 32 of them, which is a 32nd more.
 enum class Packing : std::uint8_t { q4_0, q8_0, q4_k, q6_k, f16, bf16, count_ };
 struct PackingBlock {  // elements along k that are stored together, their bytes
   std::uint16_t elements = 1, bytes = 0;
 };
-constexpr PackingBlock k_packing_blocks[] = {{32, 18}, {32, 34}, {256, 144}, {256, 210}, {1, 2}, {1, 2}};
+constexpr PackingBlock k_packing_blocks[] = {{32, 18}, {32, 34}, {256, 144}, {256, 210}, {32, 66}, {32, 66}};
 constexpr std::size_t k_panel = 16;
 constexpr std::size_t panels_of(std::size_t n) noexcept { return (n + k_panel - 1) / k_panel; }
 constexpr std::size_t packed_panel_bytes(Packing packing, std::size_t k) noexcept {
   const PackingBlock block = k_packing_blocks[static_cast<int>(packing)];
   return k / block.elements * block.bytes * k_panel;
 }
-// Bytes of a packed row of x: f32 for f16 and bf16, else 32 int8, a scale and two sums for every 32 elements.
+// Bytes of a packed row of x, for every 32 elements: 32 int8, a scale and two sums, or 32 int16 and a scale for f16 and bf16.
 constexpr std::size_t packed_row_bytes(Packing packing, std::size_t k) noexcept {
-  return packing >= Packing::f16 ? k * 4 : k / 32 * 44;
+  return k / 32 * (packing >= Packing::f16 ? 68 : 44);
 }
 
 // c[i,j] = x[i,:] . w[j,:] (+ c[i,j] if accumulate) + bias[j], of rows and weights that are packed. c[i,j] starts from c and the bias and
 // is one chain in the order of k; it does not depend on m, nor on how the panels are cut, nor on the table.
-//   f16, bf16  chain = fma(x, w, chain) for each element
-//   others     per block of 32 elements with x = scale q (see pack_rows) and w = ws qw - wm, q and qw whole numbers:
-//              t = ws (sum q qw), the sum exact; where a half of the block has a ws of its own: t = fma(ws', sum', t); where the format
-//              has a minimum: t = fma(wm, -sum q, t); chain = fma(t, scale, chain). ws and wm are rounded to f32 first (scale times
-//              group's scale).
+// Per block of 32 elements with x = scale q (see pack_rows) and w = ws qw - wm, q and qw whole numbers: t = ws (sum q qw), the sum exact;
+// where a half of the block has a ws of its own: t = fma(ws', sum', t); where the format has a minimum: t = fma(wm, -sum q, t); f16 and
+// bf16: t = ws (sum' + sum'') of the halves, each rounded to f32; chain = fma(t, scale, chain). ws and wm are rounded to f32 first (scale
+// times group's scale).
 struct PackedProduct {
   Packing packing = Packing::q8_0;
   std::size_t m = 0, n = 0, k = 0;  // k a multiple of the packing's elements
@@ -211,12 +211,14 @@ struct Table {
                    std::size_t cols) noexcept;
 
   // --- products with weights of 16 bits and less -------------------------------------------------------------------------
-  // Panels first to last-1 of weights [n, k]. The same bytes in every table.
+  // Panels first to last-1 of weights [n, k]. The same bytes in every table. 32 elements w of f16 or bf16 become qw = w (1 / ws) to the
+  // nearest, halves to even, ws = largest magnitude / 8191 rounded up to bf16: the error is below that of f16 itself for all within a factor
+  // of 4 of the largest. 0 and 0 where the largest lies below 1e-30; 0 and NaN with a NaN or an infinity among them.
   void (*pack_weights)(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
                        std::size_t last) noexcept;
   // Rows first to last-1 of x: [m, k], rows x_row apart; first is a multiple of 16, last too unless it is m. Every 32 elements become whole
   // numbers q from -127 to 127: q = x (127 / largest magnitude) to the nearest, halves to even, scale = largest / 127 rounded to 11 binary
-  // digits, which within f16's range is ggml's q8_0; all 0 where the largest lies below 1e-30; with a NaN or an infinity among them, q =
+  // digits, which within f16's range is ggml's q8_0 (for f16 and bf16: 8191 for 127, and the scale as it is); all 0 where the largest lies below 1e-30; with a NaN or an infinity among them, q =
   // 0 and the scale NaN. The same bytes in every table.
   void (*pack_rows)(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t m, std::size_t k,
                     std::size_t first, std::size_t last) noexcept;

@@ -19,9 +19,18 @@ constexpr Format k_formats[] = {
 };
 PackingBlock block_of(const Format& format) { return k_packing_blocks[int(format.packing)]; }
 
-// Any bytes, but that the f16 and bf16 numbers stay below 2.
+std::vector<float> drawn(std::size_t count, unsigned seed);
+
+// Any bytes, but that f16 numbers stay below 2; of f16 and bf16, numbers around 0.
 Bytes drawn_rows(const Format& format, std::size_t n, std::size_t k) {
   const PackingBlock block = block_of(format);
+  if (format.packing >= Packing::f16) {
+    const auto values = drawn(n * k, 9);
+    Bytes halves(2 * n * k);
+    auto* words = reinterpret_cast<std::uint16_t*>(halves.data());
+    (format.packing == Packing::f16 ? tables()[0]->f32_to_f16 : tables()[0]->f32_to_bf16)(values.data(), words, n * k);
+    return halves;
+  }
   Bytes bytes(n * (k / block.elements) * block.bytes);
   std::mt19937 random(7);
   for (auto& byte : bytes) byte = std::uint8_t(random());
@@ -86,11 +95,18 @@ std::vector<float> drawn(std::size_t count, unsigned seed) {
 // x as pack_rows keeps it, from the scalar table.
 std::vector<double> kept(const Format& format, const float* x, std::size_t k) {
   std::vector<double> values(x, x + k);
-  if (format.packing >= Packing::f16) return values;
   Bytes row(packed_row_bytes(format.packing, k));
   tables()[0]->pack_rows(format.packing, x, 0, row.data(), 1, k, 0, 1);
   for (std::size_t i = 0; i < k; ++i) {
     float scale = 0;
+    if (format.packing >= Packing::f16) {
+      std::int16_t quant = 0;
+      std::memcpy(&quant, row.data() + i / 32 * 68 + i % 32 * 2, 2);
+      std::memcpy(&scale, row.data() + i / 32 * 68 + 64, 4);
+      values[i] = double(scale) * quant;
+      EXPECT_NEAR(values[i], x[i], scale * 0.5001) << format.name;
+      continue;
+    }
     std::memcpy(&scale, row.data() + i / 32 * 44 + 32, 4);
     values[i] = double(scale) * std::int8_t(row[i / 32 * 44 + i % 32]);
     EXPECT_NEAR(values[i], x[i], scale * (0.5001 + 127 * 0x1p-12)) << format.name;
@@ -110,13 +126,18 @@ TEST(Packed, IsTheProductOfWhatIsKept) {
     for (std::size_t i = 0; i < c.m; ++i) {
       const auto row = kept(format, x.data() + i * (c.k + 3), c.k);
       for (std::size_t j = 0; j < c.n; ++j) {
-        double sum = double(bias[j]) + double(start[i * (c.n + 5) + j]), size = std::fabs(sum);
+        double sum = double(bias[j]) + double(start[i * (c.n + 5) + j]), size = std::fabs(sum), steps = 0;
         for (std::size_t k = 0; k < c.k; ++k) {
           sum += row[k] * w[j * c.k + k];
           size += std::fabs(row[k] * w[j * c.k + k]);
+          double largest =
+              0;  // f16 and bf16 are kept in steps of the 8191st part of the largest of 32, or 1/128 wider ones
+          for (std::size_t b = k / 32 * 32; format.packing >= Packing::f16 && b < k / 32 * 32 + 32; ++b)
+            largest = std::max(largest, std::fabs(double(w[j * c.k + b])));
+          steps += std::fabs(row[k]) * largest / 8191 * 1.01 / 2;
         }
         // Each of k steps rounds by at most half a unit; minima and offsets cancel, which the sizes here do not show: hence 8 times.
-        EXPECT_NEAR(y[i * (c.n + 5) + j], sum, 8 * size * 0x1p-24 * std::sqrt(double(c.k))) << format.name;
+        EXPECT_NEAR(y[i * (c.n + 5) + j], sum, steps + 8 * size * 0x1p-24 * std::sqrt(double(c.k))) << format.name;
       }
     }
   }

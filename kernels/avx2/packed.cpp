@@ -4,12 +4,10 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_most_rows = 4;       // 16 registers: 4 chains, and most of the weights in the first-level cache
-constexpr bool k_wide_differs = true;        // pairs of products with bytes above 128 do not fit 16 bits
-constexpr std::size_t k_fetch_ahead = 4096;  // bytes
+constexpr std::size_t k_most_rows = 4;  // 16 registers: 4 chains, and most of the weights in the first-level cache
+constexpr bool k_wide_differs = true;   // pairs of products with bytes above 128 do not fit 16 bits
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
-QORUS_INLINE I32 shift_right_by(I32 x, int count) { return {_mm256_srl_epi32(x.v, _mm_cvtsi32_si128(count))}; }
 
 // sum + the four products of each lane's unsigned bytes with the four signed ones at p. Wide: the lane's bytes count from -128, and are
 // taken for what they stand for.
@@ -26,9 +24,11 @@ QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(y, x), _mm256_set1_epi16(1)))};
 }
 
-QORUS_INLINE void fetch(const std::uint8_t* p, std::size_t bytes) {
-#pragma unroll
-  for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+// The same with two signed 16-bit numbers in each lane and two at p.
+QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
+  std::int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(w.v, _mm256_set1_epi32(quad)))};
 }
 
 QORUS_INLINE std::int32_t largest_of(I32 x) {

@@ -4,12 +4,10 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_most_rows = 16;      // 16 chains, 8 vectors of weights, 3 of scales, sums: 32 registers
-constexpr bool k_wide_differs = false;       // bytes from 0 to 255 are no trouble
-constexpr std::size_t k_fetch_ahead = 4096;  // bytes
+constexpr std::size_t k_most_rows = 16;  // 16 chains, 8 vectors of weights, 3 of scales, sums: 32 registers
+constexpr bool k_wide_differs = false;   // bytes from 0 to 255 are no trouble
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
-QORUS_INLINE I32 shift_right_by(I32 x, int count) { return {_mm512_srl_epi32(x.v, _mm_cvtsi32_si128(count))}; }
 
 // sum + the four products of each lane's unsigned bytes with the four signed ones at p.
 template <bool Wide>
@@ -19,9 +17,11 @@ QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(quad))};
 }
 
-QORUS_INLINE void fetch(const std::uint8_t* p, std::size_t bytes) {
-#pragma unroll
-  for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+// The same with two signed 16-bit numbers in each lane and two at p.
+QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
+  std::int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return {_mm512_dpwssd_epi32(sum.v, w.v, _mm512_set1_epi32(quad))};
 }
 
 QORUS_INLINE std::int32_t largest_of(I32 x) { return _mm512_reduce_max_epi32(x.v); }

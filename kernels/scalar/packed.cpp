@@ -17,27 +17,71 @@ struct Pieces {
   int half_count;
   struct {
     std::uint16_t at, count;  // pieces one after the other
-  } runs[2];
+  } runs[7];
   std::uint32_t flip;  // bits that change: a signed byte becomes one counted from -128
 };
 constexpr Pieces k_pieces[] = {
-    {{0, 0}, 1, {{2, 4}, {0, 0}}, 0},           // q4_0
-    {{0, 0}, 1, {{2, 8}, {0, 0}}, 0x80808080},  // q8_0
-    {{0, 2}, 2, {{4, 35}, {0, 0}}, 0},          // q4_k: scales and leasts, quants
-    {{208, 0}, 1, {{192, 4}, {0, 48}}, 0},      // q6_k: scales; lower bits, upper bits
-    {{0, 0}, 1, {{0, 0}, {0, 0}}, 0},           // f16
-    {{0, 0}, 1, {{0, 0}, {0, 0}}, 0},           // bf16
+    {{0, 0}, 1, {{2, 4}}, 0},           // q4_0
+    {{0, 0}, 1, {{2, 8}}, 0x80808080},  // q8_0
+    {{0, 2}, 2, {{4, 35}}, 0},          // q4_k: scales and leasts, quants
+    {{208, 0},
+     1,
+     {{192, 4}, {0, 8}, {128, 8}, {32, 8}, {64, 8}, {160, 8}, {96, 8}},
+     0},  // q6_k: scales; for each half the lower bits of two quarters, all upper bits, the other lower bits
 };
+
+float half_at(Bytes p) { return half_value(std::uint16_t(p[0] | p[1] << 8)); }
+float brain_at(Bytes p) { return std::bit_cast<float>(std::uint32_t(p[0] | p[1] << 8) << 16); }
+
+// The largest magnitude of 32 numbers; NaN if one is not finite, 0 if all are next to nothing.
+float largest_of(const float* x) {
+  float largest = 0;
+  for (int i = 0; i < 32; ++i) {
+    if (!std::isfinite(x[i])) return std::bit_cast<float>(0x7fc00000u);
+    if (std::fabs(x[i]) > largest) largest = std::fabs(x[i]);
+  }
+  return largest < 1e-30f ? 0 : largest;
+}
+
+constexpr float k_most = 8191;  // of 16-bit quants, so that 16 products fit 32 bits
+
+// Rows of f16 or bf16: scales first, 16 rows of each, then pairs of quants, 16 rows of each.
+void pack_wide(Packing packing, Bytes from, std::size_t row_bytes, std::size_t count, std::size_t blocks,
+               std::uint8_t* to) {
+  std::memset(to, 0, blocks * 66 * k_panel);
+  for (std::size_t b = 0; b < blocks; ++b, from += 64, to += 66 * k_panel)
+    for (std::size_t r = 0; r < count; ++r) {
+      float w[32];
+      for (std::size_t i = 0; i < 32; ++i)
+        w[i] = (packing == Packing::f16 ? half_at : brain_at)(from + r * row_bytes + 2 * i);
+      const float largest = largest_of(w);
+      const auto bits = std::bit_cast<std::uint32_t>(largest / k_most);
+      const std::uint32_t scale = std::isnan(largest) ? 0x7fc0 : (bits + 0xffff) >> 16;
+      const float inverse = largest > 0 ? 1 / std::bit_cast<float>(scale << 16) : 0;
+      const auto word = std::uint16_t(scale);
+      std::memcpy(to + 2 * r, &word, 2);
+      for (std::size_t i = 0; inverse != 0 && i < 32; ++i) {
+        const auto quant = std::int16_t(std::nearbyint(w[i] * inverse));
+        std::memcpy(to + 2 * k_panel + i / 2 * 4 * k_panel + 4 * r + i % 2 * 2, &quant, 2);
+      }
+    }
+}
 
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
                   std::size_t last) noexcept {
   const PackingBlock block = k_packing_blocks[int(packing)];
-  const Pieces pieces = k_pieces[int(packing)];
-  const std::size_t blocks = k / block.elements, row_bytes = blocks * block.bytes;
+  const bool wide = packing >= Packing::f16;
+  const Pieces pieces = k_pieces[wide ? 0 : int(packing)];
+  const std::size_t blocks = k / block.elements, row_bytes = wide ? 2 * k : blocks * block.bytes;
   auto* to = static_cast<std::uint8_t*>(packed) + first * packed_panel_bytes(packing, k);
   for (std::size_t panel = first; panel < last; ++panel) {
     const std::size_t count = n - panel * k_panel < k_panel ? n - panel * k_panel : k_panel;
     Bytes from = static_cast<Bytes>(rows) + panel * k_panel * row_bytes;
+    if (wide) {
+      pack_wide(packing, from, row_bytes, count, blocks, to);
+      to += blocks * block.bytes * k_panel;
+      continue;
+    }
     for (std::size_t b = 0; b < blocks; ++b, from += block.bytes) {
       for (int i = 0; i < pieces.half_count; ++i, to += 2 * k_panel) {
         std::memset(to, 0, 2 * k_panel);
@@ -69,30 +113,30 @@ struct RowBlock {
   float scale;
   int sums[2];  // of the halves
 };
-// To nearest, halves to even: what f16 makes of it, without its limits.
+// To nearest, halves to even, a NaN as it is: what f16 makes of it, without its limits.
 float eleven_digits(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
-  return std::bit_cast<float>((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
+  return std::isnan(x) ? x : std::bit_cast<float>((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
 }
 RowBlock quantised(const float* x) {
   RowBlock block{};
-  float largest = 0;
-  for (int i = 0; i < 32; ++i) {
-    if (!std::isfinite(x[i])) {
-      block.scale = std::bit_cast<float>(0x7fc00000u);
-      return block;
-    }
-    if (std::fabs(x[i]) > largest) largest = std::fabs(x[i]);
-  }
-  if (largest < 1e-30f) return block;
+  const float largest = largest_of(x);
+  block.scale = eleven_digits(largest / 127.0f);
+  if (!(largest > 0)) return block;
   const float inverse = 127.0f / largest;
   for (int i = 0; i < 32; ++i) {
     const float level = std::nearbyint(x[i] * inverse);
     block.quants[i] = std::int8_t(level);
     block.sums[i / 16] += int(level);
   }
-  block.scale = eleven_digits(largest / 127.0f);
   return block;
+}
+
+// The same with 16-bit quants; gives the scale.
+float quantised_wide(const float* x, std::int16_t* quants) {
+  const float largest = largest_of(x), inverse = largest > 0 ? k_most / largest : 0;
+  for (int i = 0; i < 32; ++i) quants[i] = std::int16_t(inverse > 0 ? int(std::nearbyint(x[i] * inverse)) : 0);
+  return largest / k_most;
 }
 
 void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t, std::size_t k,
@@ -103,10 +147,14 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
     auto* to = static_cast<std::uint8_t*>(packed) + i * bytes;
     for (std::size_t r = 0; r < rows; ++r) {
       const float* from = x + std::ptrdiff_t(i + r) * x_row;
-      if (packing >= Packing::f16) {
-        for (std::size_t j = 0; j < k; ++j) std::memcpy(to + (j * rows + r) * 4, from + j, 4);
-        continue;
+      for (std::size_t b = 0; packing >= Packing::f16 && b < k / 32; ++b) {
+        std::int16_t quants[32];
+        const float scale = quantised_wide(from + 32 * b, quants);
+        std::uint8_t* place = to + b * rows * 68;
+        std::memcpy(place + 64 * r, quants, 64);
+        std::memcpy(place + 64 * rows + 4 * r, &scale, 4);
       }
+      if (packing >= Packing::f16) continue;
       for (std::size_t b = 0; b < k / 32; ++b) {
         const RowBlock block = quantised(from + 32 * b);
         std::uint8_t* place = to + b * rows * 44;
@@ -131,8 +179,6 @@ struct WeightBlock {
   int quants[32];
   float scales[2], least;
 };
-
-float half_at(Bytes p) { return half_value(std::uint16_t(p[0] | p[1] << 8)); }
 
 WeightBlock weights_at(Packing packing, Bytes panel, std::size_t r, std::size_t index) {
   WeightBlock w{};
@@ -160,41 +206,36 @@ WeightBlock weights_at(Packing packing, Bytes panel, std::size_t r, std::size_t 
       for (std::size_t t = 0; t < 32; ++t) w.quants[t] = byte(64 + 192, b / 2 * 32 + t) >> b % 2 * 4 & 15;
       break;
     }
+    case Packing::f16:
+    case Packing::bf16:
+      w.scales[0] = brain_at(p + 2 * r);
+      for (std::size_t t = 0; t < 32; ++t) w.quants[t] = std::int16_t(byte(32, 2 * t) | byte(32, 2 * t + 1) << 8);
+      break;
     default:
       for (std::size_t i = 0; i < 2; ++i) w.scales[i] = scale * float(std::int8_t(byte(32, 2 * b + i)));
+      const std::size_t half = 32 + 256 + b / 4 * 1536;
       for (std::size_t t = 0; t < 32; ++t) {
-        const int lower = byte(32 + 256, b / 4 * 64 + b % 2 * 32 + t) >> b % 4 / 2 * 4 & 15;
-        w.quants[t] = (lower | (byte(32 + 256 + 2048, b / 4 * 32 + t) >> 2 * (b % 4) & 3) << 4) - 32;
+        const int lower = byte(half + b % 2 * 1024, t) >> b % 4 / 2 * 4 & 15;
+        w.quants[t] = (lower | (byte(half + 512, t) >> 2 * (b % 4) & 3) << 4) - 32;
       }
   }
   return w;
 }
 
-float element_at(Packing packing, Bytes panel, std::size_t r, std::size_t k) {
-  const std::size_t at = k * 2 * k_panel + 2 * r;
-  const auto bits = std::uint16_t(panel[at] | panel[at + 1] << 8);
-  return packing == Packing::f16 ? half_value(bits) : std::bit_cast<float>(std::uint32_t(bits) << 16);
-}
-
 // Row `r` of a run of `rows` rows, column `lane` of the panel.
 float chain_of(const PackedProduct& p, Bytes run, std::size_t rows, std::size_t r, Bytes panel, std::size_t lane,
                float chain) {
-  if (p.packing >= Packing::f16) {
-    for (std::size_t k = 0; k < p.k; ++k) {
-      float x = 0;
-      std::memcpy(&x, run + (k * rows + r) * 4, 4);
-      chain = std::fma(x, element_at(p.packing, panel, lane, k), chain);
-    }
-    return chain;
-  }
+  const bool wide = p.packing >= Packing::f16;
+  const std::size_t quant_bytes = wide ? 64 : 32, block_bytes = wide ? 68 : 44;
   for (std::size_t b = 0; b < p.k / 32; ++b) {
     const WeightBlock w = weights_at(p.packing, panel, lane, b);
-    Bytes block = run + b * rows * 44;
+    Bytes block = run + b * rows * block_bytes;
     float scale = 0;
-    std::memcpy(&scale, block + 32 * rows + 4 * r, 4);
+    std::memcpy(&scale, block + quant_bytes * rows + 4 * r, 4);
     int sums[2] = {0, 0}, all = 0;
     for (std::size_t t = 0; t < 32; ++t) {
-      const int q = std::int8_t(block[32 * r + t]);
+      Bytes at = block + quant_bytes * r + quant_bytes / 32 * t;
+      const int q = wide ? int(std::int16_t(at[0] | at[1] << 8)) : int(std::int8_t(at[0]));
       sums[t / 16] += q * w.quants[t];
       all += q;
     }
@@ -202,6 +243,8 @@ float chain_of(const PackedProduct& p, Bytes run, std::size_t rows, std::size_t 
     if (p.packing == Packing::q6_k) {
       t = w.scales[0] * float(sums[0]);
       t = std::fma(w.scales[1], float(sums[1]), t);
+    } else if (wide) {
+      t = w.scales[0] * (float(sums[0]) + float(sums[1]));
     } else {
       t = w.scales[0] * float(sums[0] + sums[1]);
     }

@@ -35,15 +35,18 @@ QORUS_INLINE F32 halves_at(Bytes p, std::size_t lane) {
 // --- formats: superblocks of a panel, of which k_blocks blocks of 32 elements ---
 //   scales   writes, for each block, k_groups vectors of scales and, if k_least, one of minima; gives where they are
 //   quants   block b: w[i] holds elements 4 i to 4 i + 3 of k, counted from the format's offset
+//   k_size   bytes of a quant
+//   k_forms  how many kinds of blocks take turns, their bits lying differently: quants<0>, quants<1>, …
 
 struct Q40 {
-  static constexpr std::size_t k_bytes = 18 * k_panel, k_blocks = 1;
-  static constexpr int k_groups = 1;
+  static constexpr std::size_t k_bytes = 18 * k_panel, k_blocks = 1, k_forms = 1;
+  static constexpr int k_groups = 1, k_size = 1;
   static constexpr bool k_least = false, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     store(out, halves_at(p, lane));
     return out;
   }
+  template <int Form>
   QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t, I32 (&w)[8]) {
 #pragma unroll
     for (std::size_t i = 0; i < 4; ++i) {
@@ -55,10 +58,11 @@ struct Q40 {
 };
 
 struct Q80 {
-  static constexpr std::size_t k_bytes = 34 * k_panel, k_blocks = 1;
-  static constexpr int k_groups = 1;
+  static constexpr std::size_t k_bytes = 34 * k_panel, k_blocks = 1, k_forms = 1;
+  static constexpr int k_groups = 1, k_size = 1;
   static constexpr bool k_least = false, k_wide = true;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) { return Q40::scales(p, lane, out); }
+  template <int Form>
   QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t, I32 (&w)[8]) {
 #pragma unroll
     for (std::size_t i = 0; i < 8; ++i) w[i] = load_quads(p + 32 + 64 * i + 4 * lane);
@@ -66,8 +70,8 @@ struct Q80 {
 };
 
 struct Q4K {
-  static constexpr std::size_t k_bytes = 144 * k_panel, k_blocks = 8;
-  static constexpr int k_groups = 1;
+  static constexpr std::size_t k_bytes = 144 * k_panel, k_blocks = 8, k_forms = 2;
+  static constexpr int k_groups = 1, k_size = 1;
   static constexpr bool k_least = true, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit[2] = {halves_at(p, lane), halves_at(p + 32, lane)};
@@ -87,16 +91,17 @@ struct Q4K {
     }
     return out;
   }
+  template <int Form>
   QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t b, I32 (&w)[8]) {
 #pragma unroll
     for (std::size_t i = 0; i < 8; ++i)
-      w[i] = bytes_and(shift_right_by(load_quads(p + 256 + 512 * (b / 2) + 64 * i + 4 * lane), int(b % 2 * 4)), 15);
+      w[i] = bytes_and(shift_right<4 * Form>(load_quads(p + 256 + 512 * (b / 2) + 64 * i + 4 * lane)), 15);
   }
 };
 
 struct Q6K {
-  static constexpr std::size_t k_bytes = 210 * k_panel, k_blocks = 8;
-  static constexpr int k_groups = 2;
+  static constexpr std::size_t k_bytes = 210 * k_panel, k_blocks = 8, k_forms = 4;
+  static constexpr int k_groups = 2, k_size = 1;
   static constexpr bool k_least = false, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit = halves_at(p, lane);
@@ -111,26 +116,58 @@ struct Q6K {
     }
     return out;
   }
+  template <int Form>
   QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t b, I32 (&w)[8]) {
-    Bytes lower = p + 288 + 1024 * (b / 4) + 512 * (b % 2) + 4 * lane,
-          upper = p + 288 + 2048 + 512 * (b / 4) + 4 * lane;
+    Bytes half = p + 288 + 1536 * (b / 4) + 4 * lane, lower = half + 1024 * (Form % 2), upper = half + 512;
 #pragma unroll
-    for (std::size_t i = 0; i < 8; ++i) {
-      const I32 high = bytes_and(shift_right_by(load_quads(upper + 64 * i), int(b % 4 * 2)), 3);
-      w[i] = bytes_and(shift_right_by(load_quads(lower + 64 * i), int(b % 4 / 2 * 4)), 15) ^ shift_left<4>(high);
+    for (std::size_t i = 0; i < 8; ++i) {  // bits 2 Form and 2 Form + 1 of the upper part become bits 4 and 5
+      const I32 both = load_quads(upper + 64 * i), low = load_quads(lower + 64 * i);
+      const I32 high = Form < 2 ? shift_left<4 - 2 * (Form % 2)>(both) : Form == 2 ? both : shift_right<2>(both);
+      w[i] = bytes_and(Form < 2 ? low : shift_right<4>(low), 15) ^ bytes_and(high, 48);
     }
   }
 };
 
+// f16 and bf16, as numbers of 16 bits: w[i] holds elements 2 i and 2 i + 1.
+struct WholeNumbers {
+  static constexpr std::size_t k_bytes = 66 * k_panel, k_blocks = 1, k_forms = 1;
+  static constexpr int k_groups = 1, k_size = 2;
+  static constexpr bool k_least = false, k_wide = false;
+  QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
+    store(out, from_bits(shift_left<16>(load_u16(reinterpret_cast<const std::uint16_t*>(p) + lane, All{}))));
+    return out;
+  }
+  template <int Form>
+  QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t, I32 (&w)[16]) {
+#pragma unroll
+    for (std::size_t i = 0; i < 16; ++i) w[i] = load_quads(p + 32 + 64 * i + 4 * lane);
+  }
+};
+
+template <int N>
+struct Form {
+  static constexpr int value = N;
+};
+// Calls use(block, Form) for all blocks of a superblock of S.
+template <class S, class Use>
+QORUS_INLINE void each_block(const Use& use) {
+  for (std::size_t b = 0; b < S::k_blocks; b += S::k_forms) {
+    use(b, Form<0>{});
+    if constexpr (S::k_forms > 1) use(b + 1, Form<1>{});
+    if constexpr (S::k_forms > 2) use(b + 2, Form<2>{}), use(b + 3, Form<3>{});
+  }
+}
+
 // A block as `unpack` leaves it: 8 vectors of quants, then those of scales and minima.
 template <int Groups, bool Least, bool Wide>
 struct Unpacked {
-  static constexpr std::size_t k_bytes = (8 + Groups + Least) * k_quad_bytes, k_blocks = 1;
-  static constexpr int k_groups = Groups;
+  static constexpr std::size_t k_bytes = (8 + Groups + Least) * k_quad_bytes, k_blocks = 1, k_forms = 1;
+  static constexpr int k_groups = Groups, k_size = 1;
   static constexpr bool k_least = Least, k_wide = Wide;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t, float*) {
     return reinterpret_cast<const float*>(p + 8 * k_quad_bytes);
   }
+  template <int Form>
   QORUS_INLINE static void quants(Bytes p, std::size_t, std::size_t, I32 (&w)[8]) {
 #pragma unroll
     for (std::size_t i = 0; i < 8; ++i) w[i] = load_quads(p + k_quad_bytes * i);
@@ -146,9 +183,9 @@ void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out
   for (; blocks > 0; blocks -= F::k_blocks, panel += F::k_bytes) {
     alignas(64) float room[F::k_blocks * vectors * k_lanes];
     const float* scales = F::scales(panel, lane, room);
-    for (std::size_t b = 0; b < F::k_blocks; ++b, scales += vectors * k_lanes) {
+    each_block<F>([&](std::size_t b, auto form) __attribute__((always_inline)) {
       I32 w[8];
-      F::quants(panel, lane, b, w);
+      F::template quants<form.value>(panel, lane, b, w);
 #pragma unroll
       for (const I32& quads : w) {
         store(reinterpret_cast<std::int32_t*>(out), quads, All{});
@@ -159,7 +196,8 @@ void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out
         store(reinterpret_cast<float*>(out), load(scales + v * k_lanes));
         out += k_quad_bytes;
       }
-    }
+      scales += vectors * k_lanes;
+    });
   }
 }
 
@@ -181,7 +219,8 @@ struct PackedTile {
 template <class S, int R>
 void tile(const PackedTile& t) noexcept {
   constexpr std::size_t vectors = S::k_groups + S::k_least;
-  constexpr bool wide = S::k_wide && k_wide_differs, corrected = !S::k_least && !wide;
+  constexpr bool wide = S::k_wide && k_wide_differs, corrected = S::k_size == 1 && !S::k_least && !wide;
+  constexpr int quads = 8 * S::k_size, row_bytes = 32 * S::k_size;
   const Some some = first_lanes(t.cols);
   F32 chain[R];
 #pragma unroll
@@ -193,10 +232,9 @@ void tile(const PackedTile& t) noexcept {
   for (std::size_t left = t.blocks; left > 0; left -= S::k_blocks, weights += S::k_bytes) {
     alignas(64) float room[S::k_blocks * vectors * k_lanes];
     const float* scales = S::scales(weights, t.lane, room);
-    for (std::size_t b = 0; b < S::k_blocks; ++b, scales += vectors * k_lanes) {
-      if constexpr (R == 1) fetch(weights + (b * S::k_bytes) / S::k_blocks + k_fetch_ahead, S::k_bytes / S::k_blocks);
-      I32 w[8];
-      S::quants(weights, t.lane, b, w);
+    each_block<S>([&](std::size_t b, auto form) __attribute__((always_inline)) {
+      I32 w[quads];
+      S::template quants<form.value>(weights, t.lane, b, w);
       const F32 scale = load(scales), second = load(scales + (S::k_groups - 1) * k_lanes),
                 least = load(scales + (vectors - 1) * k_lanes);
 #pragma unroll
@@ -204,19 +242,29 @@ void tile(const PackedTile& t) noexcept {
         I32 sum[2] = {corrected ? set(word_at(sums + 8 * r)) : set(0),
                       corrected && S::k_groups == 2 ? set(word_at(sums + 8 * r + 4)) : set(0)};
         // Where the scale is one, the whole block is one sum: in two chains if there is no other row to wait for.
-        constexpr int half = S::k_groups == 2 || R == 1;
+        constexpr int half = S::k_groups == 2 || S::k_size == 2 || R == 1;
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[i / 4 * half] = dot<wide>(sum[i / 4 * half], w[i], quants + 32 * r + 4 * i);
-        if constexpr (half && S::k_groups == 1) sum[0] = sum[0] + sum[1];
-        F32 value = to_float(sum[0]) * scale;
+        for (int i = 0; i < quads; ++i) {
+          I32& part = sum[i / (quads / 2) * half];
+          Bytes x = quants + row_bytes * r + 4 * i;
+          if constexpr (S::k_size == 2)
+            part = dot_pairs(part, w[i], x);
+          else
+            part = dot<wide>(part, w[i], x);
+        }
+        if constexpr (half && S::k_groups == 1 && S::k_size == 1) sum[0] = sum[0] + sum[1];
+        F32 value = to_float(sum[0]);
+        if constexpr (S::k_size == 2) value = value + to_float(sum[1]);
+        value = value * scale;
         if constexpr (S::k_groups == 2) value = fma(second, to_float(sum[1]), value);
         if constexpr (S::k_least) value = fma(least, set(float_at(sums + 8 * r)), value);
         chain[r] = fma(value, set(float_at(row_scales + 4 * r)), chain[r]);
       }
+      scales += vectors * k_lanes;
       quants += t.step;
       row_scales += t.step;
       sums += t.step;
-    }
+    });
   }
 #pragma unroll
   for (int r = 0; r < R; ++r) store(t.c + r * t.c_row, chain[r], some);
@@ -226,13 +274,18 @@ constexpr std::size_t run_of(std::size_t left) {
   return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
+// Rows of a tile at most: 16-bit quants take twice the registers.
+template <class S>
+constexpr std::size_t k_rows_of = k_most_rows / S::k_size;
+
 template <class S>
 void tile_rows(const PackedTile& t, std::size_t rows) noexcept {
-  if constexpr (k_most_rows >= 16)
+  if constexpr (k_rows_of<S> >= 16)
     if (rows == 16) return tile<S, 16>(t);
-  if constexpr (k_most_rows >= 8)
+  if constexpr (k_rows_of<S> >= 8)
     if (rows == 8) return tile<S, 8>(t);
-  if (rows == 4) return tile<S, 4>(t);
+  if constexpr (k_rows_of<S> >= 4)
+    if (rows == 4) return tile<S, 4>(t);
   if (rows == 2) return tile<S, 2>(t);
   tile<S, 1>(t);
 }
@@ -240,16 +293,16 @@ void tile_rows(const PackedTile& t, std::size_t rows) noexcept {
 // All rows over `blocks` blocks of k from block `begin` on, of one vector of columns.
 template <class S>
 void all_rows(const PackedProduct& p, PackedTile t, std::size_t begin) noexcept {
-  const std::size_t row_bytes = packed_row_bytes(p.packing, p.k);
+  constexpr std::size_t quants = 32 * S::k_size, block = quants + (S::k_size == 1 ? 12 : 4);
   float* const c = t.c;
   for (std::size_t i = 0; i < p.m;) {
-    const std::size_t rows = run_of(p.m - i), part = rows < k_most_rows ? rows : k_most_rows;
-    Bytes run = static_cast<Bytes>(p.rows) + i * row_bytes + begin * rows * 44;
-    t.step = rows * 44;
+    const std::size_t rows = run_of(p.m - i), part = rows < k_rows_of<S> ? rows : k_rows_of<S>;
+    Bytes run = static_cast<Bytes>(p.rows) + i * (p.k / 32) * block + begin * rows * block;
+    t.step = rows * block;
     for (std::size_t r = 0; r < rows; r += part, i += part) {
-      t.quants = run + 32 * r;
-      t.scales = run + 32 * rows + 4 * r;
-      t.sums = run + 36 * rows + 8 * r;
+      t.quants = run + quants * r;
+      t.scales = run + quants * rows + 4 * r;
+      t.sums = run + (quants + 4) * rows + 8 * r;
       t.c = c + static_cast<std::ptrdiff_t>(i) * p.c_row;
       tile_rows<S>(t, part);
     }
@@ -273,117 +326,19 @@ void product_of(const PackedProduct& p, std::size_t first, std::size_t last) noe
       t.cols = p.n - j < k_lanes ? p.n - j : k_lanes;
       t.from_c = p.accumulate || begin > 0;
       t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
-      if (p.m == 1) {
+      if constexpr (F::k_size == 2) {
+        all_rows<F>(p, t, begin);
+      } else if (p.m == 1) {
         t.step = 44;
         t.quants = static_cast<Bytes>(p.rows);
         t.scales = t.quants + 32;
         t.sums = t.quants + 36;
         tile<F, 1>(t);
-        continue;
-      }
-      alignas(64) std::uint8_t room[depth * UnpackedOf<F>::k_bytes];
-      unpack<F>(t.weights, t.lane, t.blocks, room);
-      t.weights = room;
-      all_rows<UnpackedOf<F>>(p, t, begin);
-    }
-}
-
-// --- f16 and bf16: R rows by P panels of one vector each ---
-
-template <bool Brain>
-QORUS_INLINE F32 weights_at(Bytes p) {
-  const auto* words = reinterpret_cast<const std::uint16_t*>(p);
-  if constexpr (Brain) return from_bits(shift_left<16>(load_u16(words, All{})));
-  return load_f16(words, All{});
-}
-
-struct HalfTile {
-  Bytes weights;
-  std::size_t panel;  // bytes from panel to panel
-  const float* rows;
-  std::size_t step, k;  // floats from element to element of k; elements
-  float* c;
-  std::ptrdiff_t c_row;
-  std::size_t cols;  // of the last vector
-  const float* bias;
-  bool from_c;
-};
-
-template <bool Brain, int R, int P>
-void half_tile(const HalfTile& t) noexcept {
-  F32 chain[R][P];
-  const Some some = first_lanes(t.cols), full = first_lanes(k_lanes);
-#pragma unroll
-  for (int v = 0; v < P; ++v) {
-    const Some part = v + 1 < P ? full : some;
-    const float* bias = t.bias ? t.bias + v * k_panel : nullptr;
-#pragma unroll
-    for (int r = 0; r < R; ++r) {
-      F32& x = chain[r][v];
-      x = t.from_c ? load(t.c + r * t.c_row + v * k_panel, part) : set(0.0f);
-      if (bias) x = t.from_c ? x + load(bias, part) : load(bias, part);
-    }
-  }
-  Bytes weights = t.weights;
-  const float* x = t.rows;
-  for (std::size_t k = 0; k < t.k; ++k, weights += 2 * k_panel, x += t.step) {
-    F32 w[P];
-#pragma unroll
-    for (int v = 0; v < P; ++v) w[v] = weights_at<Brain>(weights + v * t.panel);
-#pragma unroll
-    for (int r = 0; r < R; ++r)
-#pragma unroll
-      for (int v = 0; v < P; ++v) chain[r][v] = fma(set(x[r]), w[v], chain[r][v]);
-  }
-#pragma unroll
-  for (int v = 0; v < P; ++v)
-#pragma unroll
-    for (int r = 0; r < R; ++r) store(t.c + r * t.c_row + v * k_panel, chain[r][v], v + 1 < P ? full : some);
-}
-
-template <bool Brain>
-void half_rows(const HalfTile& t, std::size_t rows) noexcept {
-  if constexpr (k_most_rows >= 16)
-    if (rows == 16) return half_tile<Brain, 16, 1>(t);
-  if (rows == 8) return half_tile<Brain, 8, 1>(t);
-  if (rows == 4) return half_tile<Brain, 4, 1>(t);
-  if (rows == 2) return half_tile<Brain, 2, 1>(t);
-  half_tile<Brain, 1, 1>(t);
-}
-
-template <bool Brain>
-void half_product(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
-  const std::size_t panel_bytes = packed_panel_bytes(p.packing, p.k), step = p.m == 1 ? p.k : k_depth;
-  constexpr std::size_t most = k_most_rows >= 16 ? 16 : 8;
-  for (std::size_t begin = 0; begin < p.k; begin += step)
-    for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
-      const std::size_t j = v * k_lanes;
-      HalfTile t{};
-      t.panel = panel_bytes;
-      t.weights = static_cast<Bytes>(p.weights) + v / k_vectors * panel_bytes + begin * 2 * k_panel + j % k_panel * 2;
-      t.k = p.k - begin < step ? p.k - begin : step;
-      t.c_row = p.c_row;
-      t.from_c = p.accumulate || begin > 0;
-      t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
-      t.cols = p.n - j < k_lanes ? p.n - j : k_lanes;
-      const auto* rows = static_cast<const float*>(p.rows);
-      if (p.m == 1 && k_vectors == 1 && v + 4 <= last && j + 3 * k_panel < p.n) {  // four panels side by side
-        t.cols = p.n - j - 3 * k_panel < k_lanes ? p.n - j - 3 * k_panel : k_lanes;
-        t.rows = rows;
-        t.step = 1;
-        t.c = p.c + j;
-        half_tile<Brain, 1, 4>(t);
-        v += 3;
-        continue;
-      }
-      for (std::size_t i = 0; i < p.m;) {
-        const std::size_t run = run_of(p.m - i), part = run < most ? run : most;
-        t.step = run;
-        for (std::size_t r = 0; r < run; r += part, i += part) {
-          t.rows = rows + (i - r) * p.k + begin * run + r;
-          t.c = p.c + static_cast<std::ptrdiff_t>(i) * p.c_row + j;
-          half_rows<Brain>(t, part);
-        }
+      } else {
+        alignas(64) std::uint8_t room[depth * UnpackedOf<F>::k_bytes];
+        unpack<F>(t.weights, t.lane, t.blocks, room);
+        t.weights = room;
+        all_rows<UnpackedOf<F>>(p, t, begin);
       }
     }
 }
@@ -394,28 +349,35 @@ void packed_product(const PackedProduct& p, std::size_t first, std::size_t last)
     case Packing::q8_0: return product_of<Q80>(p, first, last);
     case Packing::q4_k: return product_of<Q4K>(p, first, last);
     case Packing::q6_k: return product_of<Q6K>(p, first, last);
-    case Packing::f16: return half_product<false>(p, first, last);
-    default: return half_product<true>(p, first, last);
+    default: return product_of<WholeNumbers>(p, first, last);
   }
 }
 
 // --- rows ---
 
-// 32 elements: quants, the scale, and the sums of the quants of both halves.
-QORUS_INLINE void quantise(const float* x, std::uint8_t* quants, float& scale, std::int32_t (&sums)[2]) {
-  constexpr int n = 32 / int(k_lanes);
-  F32 v[n];
+constexpr int k_block_vectors = 32 / int(k_lanes);
+
+// 32 elements; their largest magnitude: NaN if one is not finite, 0 if all are next to nothing.
+QORUS_INLINE float magnitude_of(const F32 (&v)[k_block_vectors]) {
   I32 largest = set(0);
 #pragma unroll
-  for (int i = 0; i < n; ++i) {
-    v[i] = load(x + std::size_t(i) * k_lanes);
-    largest = max(largest, bits(abs(v[i])));  // as whole numbers, a NaN is larger than infinity, that than the rest
-  }
+  for (const F32& x : v)
+    largest = max(largest, bits(abs(x)));  // as whole numbers, a NaN is above infinity, that above the rest
   const float most = float_of(largest_of(largest));
-  if (!(most >= 1e-30f && most <= 3.4028235e38f)) {
+  if (most < 1e-30f) return 0;
+  return most <= 3.4028235e38f ? most : float_of(0x7fc00000);
+}
+
+// Quants of a byte, the scale, and the sums of the quants of both halves.
+QORUS_INLINE void quantise(const float* x, std::uint8_t* quants, float& scale, std::int32_t (&sums)[2]) {
+  F32 v[k_block_vectors];
+#pragma unroll
+  for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load(x + i * k_lanes);
+  const float most = magnitude_of(v);
+  if (!(most > 0)) {
     std::memset(quants, 0, 32);
     sums[0] = sums[1] = 0;
-    scale = most < 1e-30f ? 0 : float_of(0x7fc00000);
+    scale = most;
     return;
   }
   const F32 inverse = set(127.0f / most);
@@ -425,7 +387,7 @@ QORUS_INLINE void quantise(const float* x, std::uint8_t* quants, float& scale, s
   for (int h = 0; h < 2; ++h) {
     I32 sum = set(0);
 #pragma unroll
-    for (int i = h * n / 2; i < (h + 1) * n / 2; ++i) {
+    for (int i = h * k_block_vectors / 2; i < (h + 1) * k_block_vectors / 2; ++i) {
       const I32 q = to_whole(v[i] * inverse);
       store_narrow(quants + std::size_t(i) * k_lanes, q);
       sum = sum + q;
@@ -434,25 +396,26 @@ QORUS_INLINE void quantise(const float* x, std::uint8_t* quants, float& scale, s
   }
 }
 
-// x: rows of k floats, x_row apart, as to[k][rows].
-void interleave(const float* x, std::ptrdiff_t x_row, std::size_t rows, std::size_t k, float* to) noexcept {
-  if (rows == 1) {
-    std::memcpy(to, x, k * sizeof(float));
-    return;
+constexpr float k_whole_most = 8191;
+
+// Quants of two bytes.
+QORUS_INLINE void quantise_pairs(const F32 (&v)[k_block_vectors], float inverse, std::uint8_t* quants) {
+#pragma unroll
+  for (std::size_t i = 0; i < k_block_vectors; ++i) {
+    const I32 q = to_whole(v[i] * set(inverse)) & set(0xffff);
+    store_u16(reinterpret_cast<std::uint16_t*>(quants) + i * k_lanes, q, All{});
   }
-  std::size_t done = 0;
-  if (rows == k_lanes || rows == 2 * k_lanes)
-    for (; done + k_lanes <= k; done += k_lanes)
-      for (std::size_t r = 0; r < rows; r += k_lanes) {
-        F32 square[k_lanes];
+}
+void quantise_row_pairs(const float* x, std::uint8_t* quants, std::uint8_t* scale) noexcept {
+  F32 v[k_block_vectors];
 #pragma unroll
-        for (std::size_t i = 0; i < k_lanes; ++i) square[i] = load(x + std::ptrdiff_t(r + i) * x_row + done);
-        transpose_square(square);
-#pragma unroll
-        for (std::size_t i = 0; i < k_lanes; ++i) store(to + (done + i) * rows + r, square[i]);
-      }
-  for (; done < k; ++done)
-    for (std::size_t r = 0; r < rows; ++r) to[done * rows + r] = x[std::ptrdiff_t(r) * x_row + std::ptrdiff_t(done)];
+  for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load(x + i * k_lanes);
+  const float most = magnitude_of(v), own = most / k_whole_most;
+  std::memcpy(scale, &own, 4);
+  if (most > 0)
+    quantise_pairs(v, k_whole_most / most, quants);
+  else
+    std::memset(quants, 0, 64);
 }
 
 void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t, std::size_t k,
@@ -464,12 +427,13 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
     auto* to = static_cast<std::uint8_t*>(packed) + i * bytes;
     const float* from = x + static_cast<std::ptrdiff_t>(i) * x_row;
     i += rows;
-    if (packing >= Packing::f16) {
-      interleave(from, x_row, rows, k, reinterpret_cast<float*>(to));
-      continue;
-    }
     for (std::size_t r = 0; r < rows; ++r, from += x_row)
       for (std::size_t b = 0; b < k / 32; ++b) {
+        if (packing >= Packing::f16) {
+          std::uint8_t* place = to + b * rows * 68;
+          quantise_row_pairs(from + 32 * b, place + 64 * r, place + 64 * rows + 4 * r);
+          continue;
+        }
         std::uint8_t* block = to + b * rows * 44;
         float scale = 0;
         std::int32_t sums[2];
@@ -484,9 +448,42 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
   }
 }
 
+// A panel of `count` rows of f16 or bf16.
+template <class Load>
+void pack_whole_numbers(const std::uint16_t* from, std::size_t k, std::size_t count, std::uint8_t* to,
+                        Load load_part) noexcept {
+  for (std::size_t b = 0; b < k / 32; ++b, to += 66 * k_panel) {
+    alignas(64) std::uint8_t quants[k_panel][64] = {};
+    std::uint16_t scales[k_panel] = {};
+    for (std::size_t r = 0; r < count; ++r) {
+      F32 v[k_block_vectors];
+#pragma unroll
+      for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load_part(from + r * k + 32 * b + i * k_lanes);
+      const float most = magnitude_of(v);
+      if (!(most >= 0)) scales[r] = 0x7fc0;
+      if (!(most > 0)) continue;
+      scales[r] = std::uint16_t((std::uint32_t(bits_of(most / k_whole_most)) + 0xffff) >> 16);
+      quantise_pairs(v, 1 / float_of(std::int32_t(std::uint32_t(scales[r]) << 16)), quants[r]);
+    }
+    std::memcpy(to, scales, sizeof scales);
+    for (std::size_t i = 0; i < 16; ++i)
+      for (std::size_t r = 0; r < k_panel; ++r) std::memcpy(to + 32 + 64 * i + 4 * r, quants[r] + 4 * i, 4);
+  }
+}
+
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
                   std::size_t last) noexcept {
-  packed_scalar.pack_weights(packing, rows, packed, n, k, first, last);
+  if (packing < Packing::f16) return packed_scalar.pack_weights(packing, rows, packed, n, k, first, last);
+  auto* to = static_cast<std::uint8_t*>(packed) + first * packed_panel_bytes(packing, k);
+  for (std::size_t panel = first; panel < last; ++panel, to += packed_panel_bytes(packing, k)) {
+    const std::size_t count = n - panel * k_panel < k_panel ? n - panel * k_panel : k_panel;
+    const auto* from = static_cast<const std::uint16_t*>(rows) + panel * k_panel * k;
+    if (packing == Packing::f16)
+      pack_whole_numbers(from, k, count, to, [](const std::uint16_t* p) { return load_f16(p, All{}); });
+    else
+      pack_whole_numbers(from, k, count, to,
+                         [](const std::uint16_t* p) { return from_bits(shift_left<16>(load_u16(p, All{}))); });
+  }
 }
 
 }  // namespace
