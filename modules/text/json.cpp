@@ -72,6 +72,10 @@ double JsonValue::number(double otherwise) const noexcept {
   return parsed.ec == std::errc() ? value : otherwise;
 }
 
+bool JsonValue::fraction() const noexcept {
+  return is(JsonType::number) && tree_->node(index_).text.find_first_of(".eE") != std::string_view::npos;
+}
+
 JsonValue JsonValue::operator[](std::string_view key) const noexcept {
   if (!is(JsonType::object)) return {};
   const std::uint32_t end = tree_->node(index_).next;

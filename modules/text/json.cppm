@@ -33,6 +33,7 @@ class JsonValue {
   [[nodiscard]] std::int64_t integer(
       std::int64_t otherwise) const noexcept;  // also if it has a fraction or does not fit
   [[nodiscard]] double number(double otherwise) const noexcept;
+  [[nodiscard]] bool fraction() const noexcept;  // a number with a fraction or an exponent: 1.0 and 1e3 are such
   [[nodiscard]] bool flag(bool otherwise) const noexcept;
   [[nodiscard]] JsonValue operator[](std::string_view key) const noexcept;  // the first member of this name
   // Calls visit(element) -> Status for each of an array; stops at an error.

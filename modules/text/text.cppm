@@ -5,3 +5,4 @@ export import :tokenizer;
 export import :load;
 export import :gguf;
 export import :json;
+export import :chat;

@@ -135,6 +135,11 @@ std::uint32_t lower(std::uint32_t code) noexcept {
   return static_cast<std::uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code)));
 }
 
+std::uint32_t upper(std::uint32_t code) noexcept {
+  if (code < 128) return code >= 'a' && code <= 'z' ? code - 32 : code;
+  return static_cast<std::uint32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(code)));
+}
+
 Status lower(std::string_view text, List<char>& out) noexcept {
   const char *at = text.data(), *const end = at + text.size();
   while (at != end) {

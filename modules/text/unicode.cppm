@@ -68,5 +68,6 @@ enum class Form : std::uint8_t { nfc, nfd, nfkc, nfkd };
 // Appends the text in lower case, character by character.
 [[nodiscard]] Status lower(std::string_view text, List<char>& out) noexcept;
 [[nodiscard]] std::uint32_t lower(std::uint32_t code) noexcept;
+[[nodiscard]] std::uint32_t upper(std::uint32_t code) noexcept;
 
 }  // namespace qorus::text
