@@ -1,7 +1,7 @@
 // Times whole steps of the networks that bench/peers/torch_bench.py times: MODEL_train (forward, loss, backward, AdamW), MODEL_infer
 // (forward alone, the same batch) and MODEL_infer1 (one example), each in a process of its own so that its peak memory is its own.
 //
-//   bench_steps [--threads N] [--seconds S] [MODEL ...]        models: mlp lenet resnet20
+//   bench_steps [--threads N] [--seconds S] [MODEL ...]   models: mlp lenet resnet20 gpt_nano gpt_micro llama_block lstm
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,20 +39,29 @@ std::vector<float> noise(std::size_t n) {
   _exit(1);
 }
 
-// One phase of one model on random data. A step that fails ends the program.
+std::vector<std::int32_t> numbers(std::size_t n, int below) {
+  std::vector<std::int32_t> values(n);
+  std::uint32_t state = 7;
+  for (auto& value : values)
+    value = static_cast<std::int32_t>((state = state * 1664525u + 1013904223u) >> 8) % below;
+  return values;
+}
+
+// One phase of one model on random data: floats to one class of each example, or (`ids`) numbers below `classes` to as many. A step that fails ends the program.
 template <class Build>
 void run_phase(const std::string& name, const std::string& phase, std::size_t batch, const Shape& example, int classes,
-               const Settings& settings, const Build& build) {
+               const Settings& settings, const Build& build, bool ids = false) {
   auto model = build();
   if (!model) give_up(model.error());
   if (phase == "infer1") batch = 1;
   const bool train = phase == "train";
   const Shape input = example.inserted(0, static_cast<std::int64_t>(batch));
-  const std::vector<float> x = noise(input.numel());
-  std::vector<std::int32_t> y(batch);
-  for (std::size_t i = 0; i < batch; ++i) y[i] = static_cast<std::int32_t>(i) % classes;
-  const Tensor xs = Tensor::borrow(std::span<const float>(x), input);
-  const Tensor ys = Tensor::borrow(std::span<const std::int32_t>(y), {static_cast<std::int64_t>(batch)});
+  const std::vector<float> x = noise(ids ? 0 : input.numel());
+  const std::vector<std::int32_t> tokens = numbers(ids ? input.numel() : 0, classes),
+                                  y = numbers(ids ? input.numel() : batch, classes);
+  const Tensor xs = ids ? Tensor::borrow(std::span<const std::int32_t>(tokens), input)
+                        : Tensor::borrow(std::span<const float>(x), input);
+  const Tensor ys = Tensor::borrow(std::span<const std::int32_t>(y), ids ? input : Shape{static_cast<std::int64_t>(batch)});
   if (auto packed = train ? Status() : model->pack(); !packed) give_up(packed.error());
   Optimizer optimizer = optim::adamw(*model);
   Workspace ws{{.scratch = 1_GiB, .threads = settings.threads}};
@@ -77,6 +86,14 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
   bench::report((name + "_" + phase).c_str(), "0.1.0", config, settings.threads, samples, 1, "steps/s");
 }
 
+// A model of sequences of `context` ids below `vocab`.
+template <class L>
+void run_sequences(const std::string& name, const std::string& phase, std::size_t batch, std::int64_t context, int vocab,
+                   const Settings& settings, const L& layers) {
+  const auto build = [&] { return nn::build(layers, {context}, init::normal(1), {.input = DType::i32}); };
+  run_phase(name, phase, batch, {context}, vocab, settings, build, true);
+}
+
 void run(const std::string& name, const std::string& phase, const Settings& settings) {
   if (name == "mlp") {
     run_phase(name, phase, 64, {784}, 10, settings, [] {
@@ -89,6 +106,23 @@ void run(const std::string& name, const std::string& phase, const Settings& sett
   } else if (name == "resnet20") {
     run_phase(name, phase, 32, {3, 32, 32}, 10, settings,
               [] { return nn::build(nn::resnet20(10), {3, 32, 32}, init::kaiming(1)); });
+  } else if (name == "gpt_nano") {
+    run_sequences(name, phase, 12, 256, 65, settings,
+                  nn::gpt({.vocab = 65, .context = 256, .d_model = 384, .heads = 6, .layers = 6}));
+  } else if (name == "gpt_micro") {
+    run_sequences(name, phase, 12, 64, 65, settings,
+                  nn::gpt({.vocab = 65, .context = 64, .d_model = 128, .heads = 4, .layers = 4}));
+  } else if (name == "llama_block") {
+    run_sequences(name, phase, 8, 256, 4096, settings,
+                  nn::llama({.vocab = 4096,
+                             .context = 256,
+                             .d_model = 256,
+                             .heads = 8,
+                             .layers = 4,
+                             .block = {.attention = {.kv_heads = 4}, .d_ff = 704}}));
+  } else if (name == "lstm") {
+    run_sequences(name, phase, 32, 64, 65, settings,
+                  nn::embedding(65, 256) | nn::lstm(256, {.layers = 2}) | nn::linear(65));
   } else {
     std::fprintf(stderr, "bench_steps: no model %s\n", name.c_str());
     _exit(2);

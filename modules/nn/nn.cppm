@@ -9,6 +9,8 @@ export import :any;
 export import :compose;
 export import :chain;
 export import :transformer;
+export import :experts;
+export import :language;
 export import :init;
 export import :model;
 export import :loss;

@@ -28,7 +28,7 @@ constexpr LayerKind k_kinds[] = {
     layer_kind<Lstm>(),
     layer_kind<Gru>(),
     layer_kind<Rnn>(),
-    layer_kind<LastStep>(),
+    layer_kind<Experts>(),     layer_kind<LastStep>(),
     layer_kind<Softmax>(),
     layer_kind<LogSoftmax>(),
     layer_kind<Dropout>(),

@@ -124,8 +124,10 @@ TransformerBlock transformer_block(std::int64_t d_model, std::int64_t heads,
           .cross = attention(d_model, heads, cross),
           .ffn_norm = norm,
           .ffn = feed_forward(options.d_ff ? options.d_ff : 4 * d_model, {.kind = options.kind, .bias = options.bias}),
+          .experts = nn::experts(options.experts, options.d_ff ? options.d_ff : 4 * d_model, options.mixture),
           .pre_norm = options.pre_norm,
           .decodes = options.cross,
+          .sparse = options.experts > 0,
           .dropout = options.dropout};
 }
 
@@ -153,7 +155,7 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
     if (!given(from.memory)) from.memory = x;
     y = part(y, cross_norm, attend(cross, from));
   }
-  return part(y, ffn_norm, ffn);
+  return sparse ? part(y, ffn_norm, experts) : part(y, ffn_norm, ffn);
 }
 
 Result<Tensor> Transformer::run(const Tensor& x, const AttentionInputs& self,

@@ -8,6 +8,7 @@ import qorus.ops;
 import :param;
 import :layers;
 import :chain;
+import :experts;
 
 export namespace qorus::nn {
 
@@ -122,6 +123,8 @@ struct TransformerOptions {
   bool bias = false;  // of norms and feed-forward
   float dropout = 0;  // of each part's result
   float eps = 1e-5f;
+  std::int64_t experts = 0;  // above 0: a sparse mixture of so many in place of the feed-forward layer
+  ExpertsOptions mixture = {};
   bool cross = false;  // a decoder's block: attention over a memory between the two parts
 };
 
@@ -134,18 +137,20 @@ struct TransformerBlock {
   Attention cross;
   Norm ffn_norm;
   FeedForward ffn;
-  bool pre_norm = true, decodes = false;
+  Experts experts;
+  bool pre_norm = true, decodes = false, sparse = false;
   float dropout = 0;
 
   static constexpr auto fields() {
     return nn::fields("attn_norm", &TransformerBlock::attn_norm, "attn", &TransformerBlock::attn, "cross_norm",
                       &TransformerBlock::cross_norm, "cross", &TransformerBlock::cross, "ffn_norm",
-                      &TransformerBlock::ffn_norm, "ffn", &TransformerBlock::ffn);
+                      &TransformerBlock::ffn_norm, "ffn", &TransformerBlock::ffn, "experts", &TransformerBlock::experts);
   }
   template <class Self, class F>
   static void settings(Self& self, F&& f) {
     f("pre_norm", self.pre_norm);
     f("decodes", self.decodes);
+    f("sparse", self.sparse);
     f("dropout", self.dropout);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return run(x); }

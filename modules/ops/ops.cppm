@@ -23,3 +23,4 @@ export import :resize;
 export import :channel_norm;
 export import :recurrent;
 export import :positions;
+export import :experts;

@@ -41,6 +41,8 @@ constexpr Rule k_rules[] = {
     {"max_pool", rules::max_pool},
     {"avg_pool", rules::avg_pool},
     {"channel_norm", rules::channel_norm},
+    {"expert_linear", rules::expert_linear},
+    {"penalty", rules::penalty},
 };
 static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(RuleId::count_));
 

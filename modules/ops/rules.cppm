@@ -42,6 +42,8 @@ enum class RuleId : std::uint16_t {
   max_pool,
   avg_pool,
   channel_norm,
+  expert_linear,
+  penalty,
   count_
 };
 
@@ -84,6 +86,8 @@ void max_pool(const void* saved, Grads& grads) noexcept;
 void avg_pool(const void* saved, Grads& grads) noexcept;
 void channel_norm(const void* saved, Grads& grads) noexcept;
 void recurrent(const void* saved, Grads& grads) noexcept;
+void expert_linear(const void* saved, Grads& grads) noexcept;
+void penalty(const void* saved, Grads& grads) noexcept;
 }  // namespace rules
 
 }  // namespace qorus

@@ -1,0 +1,68 @@
+// Language models ready to build: ids [batch, seq] i32 to logits [batch, seq, vocab].
+module;
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+export module qorus.nn:language;
+import qorus.ops;
+import :param;
+import :layers;
+import :chain;
+import :transformer;
+
+export namespace qorus::nn {
+
+struct LanguageOptions {
+  std::int64_t vocab = 0, context = 0, d_model = 0, heads = 1;
+  std::size_t layers = 1;
+  TransformerOptions block = {};
+  bool positions = true;  // learned ones are added to the embeddings
+  bool tied = true;       // the head's weight is the embedding's
+};
+
+// Embeddings (and learned positions), a causal transformer, logits.
+struct LanguageModel {
+  static constexpr std::string_view k_name = "language_model";
+  Embedding tokens;
+  Positions positions;
+  Transformer decoder;
+  Linear head;
+  bool placed = true, tied = true;
+  float dropout = 0;
+
+  static constexpr auto fields() {
+    return nn::fields("tokens", &LanguageModel::tokens, "positions", &LanguageModel::positions, "decoder",
+                      &LanguageModel::decoder, "head", &LanguageModel::head);
+  }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
+    Result<Tensor> x = tokens(ids);
+    if (placed && x) x = positions(*x);
+    if (dropout > 0) x = ops::dropout(x, dropout);
+    if (x) x = decoder(*x);
+    if (!x) return x;
+    return tied ? tokens.logits(*x) : head(*x);
+  }
+};
+[[nodiscard]] inline LanguageModel language_model(const LanguageOptions& o) noexcept {
+  return {.tokens = embedding(o.vocab, o.d_model),
+          .positions = nn::positions(o.context),
+          .decoder = nn::decoder(o.layers, o.d_model, o.heads, o.block),
+          .head = linear(o.vocab, {.bias = false}),
+          .placed = o.positions,
+          .tied = o.tied,
+          .dropout = o.block.dropout};
+}
+// As GPT-2: learned positions, layer norm before each part, gelu, the head tied. Radford et al. 2019.
+[[nodiscard]] inline LanguageModel gpt(const LanguageOptions& options) noexcept { return language_model(options); }
+// As Llama: rotary positions, RMS norm, SwiGLU, no biases, a head of its own; options.block.attention.kv_heads groups the queries.
+// Touvron et al. 2023.
+[[nodiscard]] inline LanguageModel llama(LanguageOptions options) noexcept {
+  options.block.rms = true;
+  options.block.kind = FeedForwardKind::swiglu;
+  if (options.block.attention.rope <= 0) options.block.attention.rope = 10000;
+  options.positions = false;
+  options.tied = false;
+  return language_model(options);
+}
+
+}  // namespace qorus::nn
