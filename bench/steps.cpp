@@ -42,8 +42,7 @@ std::vector<float> noise(std::size_t n) {
 std::vector<std::int32_t> numbers(std::size_t n, int below) {
   std::vector<std::int32_t> values(n);
   std::uint32_t state = 7;
-  for (auto& value : values)
-    value = static_cast<std::int32_t>((state = state * 1664525u + 1013904223u) >> 8) % below;
+  for (auto& value : values) value = static_cast<std::int32_t>((state = state * 1664525u + 1013904223u) >> 8) % below;
   return values;
 }
 
@@ -61,7 +60,8 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
                                   y = numbers(ids ? input.numel() : batch, classes);
   const Tensor xs = ids ? Tensor::borrow(std::span<const std::int32_t>(tokens), input)
                         : Tensor::borrow(std::span<const float>(x), input);
-  const Tensor ys = Tensor::borrow(std::span<const std::int32_t>(y), ids ? input : Shape{static_cast<std::int64_t>(batch)});
+  const Tensor ys =
+      Tensor::borrow(std::span<const std::int32_t>(y), ids ? input : Shape{static_cast<std::int64_t>(batch)});
   if (auto packed = train ? Status() : model->pack(); !packed) give_up(packed.error());
   Optimizer optimizer = optim::adamw(*model);
   Workspace ws{{.scratch = 1_GiB, .threads = settings.threads}};
@@ -88,8 +88,8 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
 
 // A model of sequences of `context` ids below `vocab`.
 template <class L>
-void run_sequences(const std::string& name, const std::string& phase, std::size_t batch, std::int64_t context, int vocab,
-                   const Settings& settings, const L& layers) {
+void run_sequences(const std::string& name, const std::string& phase, std::size_t batch, std::int64_t context,
+                   int vocab, const Settings& settings, const L& layers) {
   const auto build = [&] { return nn::build(layers, {context}, init::normal(1), {.input = DType::i32}); };
   run_phase(name, phase, batch, {context}, vocab, settings, build, true);
 }

@@ -92,7 +92,9 @@ TEST(Layers, GradientsOfWholeLayers) {
   expect_gradient("bilinear", nn::any(nn::bilinear(3)), {5}, 4);
   expect_gradient("bilinear of one", nn::any(nn::bilinear(1)), {1}, 1);
   expect_gradient("experts", nn::any(nn::experts(4, 5, {.balance = 0})), {7, 6}, 2);
-  expect_gradient("experts, capacity", nn::any(nn::experts(3, 5, {.top_k = 1, .capacity = 0.5f, .balance = 0, .normalize = false})), {7, 6}, 2);
+  expect_gradient("experts, capacity",
+                  nn::any(nn::experts(3, 5, {.top_k = 1, .capacity = 0.5f, .balance = 0, .normalize = false})), {7, 6},
+                  2);
   expect_gradient("lstm", nn::any(nn::lstm(3, {.layers = 2, .bidirectional = true}) | nn::last_step()), {5, 2}, 3);
   expect_gradient("concat", nn::any(nn::concat(nn::linear(3) | nn::tanh(), nn::linear(2)) | nn::linear(2)), {4}, 3);
   expect_gradient("branch, gate",
@@ -107,8 +109,9 @@ TEST(Layers, WarmStepsAllocateNothing) {
   const auto in = g.input();
   g.add(nn::join_sum(), {in, g.add(nn::lstm(8, {.layers = 2}), {in})});
   for (const nn::Any& layer :
-       {nn::any(nn::transformer_block(8, 2, {.kind = nn::FeedForwardKind::swiglu, .dropout = 0.1f})), nn::any(nn::experts(4, 16)),
-        nn::any(nn::experts(4, 16, {.capacity = 1.25f})), nn::any(g), nn::any(nn::decoder(2, 8, 4, {.attention = {.rope = 100}, .cross = true}))}) {
+       {nn::any(nn::transformer_block(8, 2, {.kind = nn::FeedForwardKind::swiglu, .dropout = 0.1f})),
+        nn::any(nn::experts(4, 16)), nn::any(nn::experts(4, 16, {.capacity = 1.25f})), nn::any(g),
+        nn::any(nn::decoder(2, 8, 4, {.attention = {.rope = 100}, .cross = true}))}) {
     auto model = nn::build(layer, {6, 8}, init::xavier(1));
     ASSERT_OK(model);
     const auto values = waves(3 * 6 * 8);

@@ -11,7 +11,8 @@ export namespace qorus::nn {
 
 struct ExpertsOptions {
   std::int64_t top_k = 2;
-  float capacity = 0;     // above 0: an expert takes at most ceil(capacity tokens top_k / experts) choices; 0: none is dropped
+  float capacity =
+      0;  // above 0: an expert takes at most ceil(capacity tokens top_k / experts) choices; 0: none is dropped
   float balance = 0.01f;  // times experts sum_e load_e mean p_e is added to the loss: Fedus et al. 2022
   bool normalize = true;  // the chosen experts' weights add up to 1 (Mixtral); otherwise they are the softmax's
 };

@@ -144,7 +144,8 @@ struct TransformerBlock {
   static constexpr auto fields() {
     return nn::fields("attn_norm", &TransformerBlock::attn_norm, "attn", &TransformerBlock::attn, "cross_norm",
                       &TransformerBlock::cross_norm, "cross", &TransformerBlock::cross, "ffn_norm",
-                      &TransformerBlock::ffn_norm, "ffn", &TransformerBlock::ffn, "experts", &TransformerBlock::experts);
+                      &TransformerBlock::ffn_norm, "ffn", &TransformerBlock::ffn, "experts",
+                      &TransformerBlock::experts);
   }
   template <class Self, class F>
   static void settings(Self& self, F&& f) {

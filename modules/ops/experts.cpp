@@ -122,14 +122,16 @@ Result<Routing> route(const Operand& operand, const RoutingOptions& options) noe
   if (operand->rank() != 2)
     return fail(Errc::invalid_size, "route", "needs scores: [tokens, experts]", operand->shape().dims());
   if (options.top_k < 1 || options.top_k > operand->dim(1) || !(options.capacity >= 0))
-    return fail(Errc::invalid_argument, "route", "needs 1 to as many choices as there are experts, and no negative capacity",
-                operand->shape().dims());
+    return fail(Errc::invalid_argument, "route",
+                "needs 1 to as many choices as there are experts, and no negative capacity", operand->shape().dims());
   auto scores = contiguous(operand);
   if (!scores) return fail(scores.error());
   const std::int64_t tokens = scores->dim(0), experts = scores->dim(1), k = options.top_k;
-  auto choice = Fresh::make(**context, Shape{tokens, k}, DType::i32), token = Fresh::make(**context, Shape{tokens * k}, DType::i32),
-       place = Fresh::make(**context, Shape{tokens, k}, DType::i32), ends = Fresh::make(**context, Shape{experts}, DType::i32),
-       kept = Fresh::make(**context, Shape{tokens, k}), load = Fresh::make(**context, Shape{experts});
+  auto choice = Fresh::make(**context, Shape{tokens, k}, DType::i32),
+       token = Fresh::make(**context, Shape{tokens * k}, DType::i32),
+       place = Fresh::make(**context, Shape{tokens, k}, DType::i32),
+       ends = Fresh::make(**context, Shape{experts}, DType::i32), kept = Fresh::make(**context, Shape{tokens, k}),
+       load = Fresh::make(**context, Shape{experts});
   for (const auto* made : {&choice, &token, &place, &ends, &kept, &load}) {
     if (!*made) return fail(made->error());
   }
@@ -144,11 +146,14 @@ Result<Routing> route(const Operand& operand, const RoutingOptions& options) noe
     for (std::size_t t = begin; t < end; ++t)
       choose(scores->f32() + t * kinds, kinds, {choice->i32() + t * width, width});
   });
-  const double most = std::ceil(static_cast<double>(options.capacity) * static_cast<double>(choices) / static_cast<double>(kinds));
-  const std::size_t limit = options.capacity > 0 && most < static_cast<double>(choices) ? static_cast<std::size_t>(most) : choices;
+  const double most =
+      std::ceil(static_cast<double>(options.capacity) * static_cast<double>(choices) / static_cast<double>(kinds));
+  const std::size_t limit =
+      options.capacity > 0 && most < static_cast<double>(choices) ? static_cast<std::size_t>(most) : choices;
   std::int32_t* end = ends->i32();
   std::fill_n(end, kinds, 0);
-  for (std::size_t i = 0; i < choices; ++i) place->i32()[i] = end[choice->i32()[i]]++;  // how many took this expert before
+  for (std::size_t i = 0; i < choices; ++i)
+    place->i32()[i] = end[choice->i32()[i]]++;  // how many took this expert before
   std::int32_t total = 0;
   for (std::size_t e = 0; e < kinds; ++e) {
     const std::size_t taken = static_cast<std::size_t>(end[e]);
@@ -191,7 +196,8 @@ Result<Tensor> expert_linear(const Operand& operand, const Operand& weight, cons
   for (std::size_t e = 0; e < s.experts && !(*context)->planning; ++e) {
     const std::int64_t before = e ? s.ends[e - 1] : 0;
     if (s.ends[e] < before || s.ends[e] > x->dim(0))
-      return fail(Errc::invalid_argument, "expert_linear", "the ends must rise to at most the rows", ends->shape().dims());
+      return fail(Errc::invalid_argument, "expert_linear", "the ends must rise to at most the rows",
+                  ends->shape().dims());
   }
   auto y = Fresh::make(**context, Shape{x->dim(0), static_cast<std::int64_t>(s.out)});
   if (!y) return fail(y.error());
