@@ -102,30 +102,76 @@ TEST(Layers, GradientsOfWholeLayers) {
   expect_gradient("parallel", nn::any(nn::parallel(nn::linear(3), nn::linear(1))), {6}, 2);
 }
 
+// One of everything and primes; and no examples at all: a result of none, and gradients of zero.
+TEST(Layers, OddShapes) {
+  const auto odd = [](const char* name, const nn::Any& layer, const Shape& example) {
+    expect_gradient(name, layer, example, 1);
+    expect_gradient(name, layer, example, 5);
+    auto model = nn::build(layer, example, init::xavier(5));
+    ASSERT_OK(model);
+    Workspace ws{{.scratch = 16_MiB, .threads = 2}};
+    auto tape = ws.record();
+    auto y = tape.input(view({}, example.inserted(0, 0))) | *model;
+    ASSERT_OK(y) << name;
+    EXPECT_EQ(y->dim(0), 0) << name;
+    auto g = ops::sum(y).and_then(backward);
+    ASSERT_OK(g) << name;
+    const auto slab = *g->slab(model->block());
+    EXPECT_TRUE(std::all_of(slab.begin(), slab.end(), [](float v) { return v == 0; })) << name;
+  };
+  odd("lstm of one", nn::any(nn::lstm(1)), {1, 1});
+  odd("lstm of primes", nn::any(nn::lstm(17)), {7, 3});
+  odd("gru of one", nn::any(nn::gru(1)), {1, 1});
+  odd("gru of primes", nn::any(nn::gru(13, {.bidirectional = true})), {5, 11});
+  odd("rnn of primes", nn::any(nn::rnn(19, {.layers = 2})), {3, 2});
+  odd("attention of one", nn::any(nn::attention(1, 1)), {1, 1});
+  odd("attention of primes", nn::any(nn::attention(21, 7, {.kv_heads = 1})), {11, 21});
+  odd("block of one", nn::any(nn::transformer_block(2, 1)), {1, 2});
+  odd("block of primes", nn::any(nn::transformer_block(13, 1, {.kind = nn::FeedForwardKind::swiglu, .rms = true})),
+      {17, 13});
+  odd("experts of one", nn::any(nn::experts(1, 1, {.top_k = 1, .balance = 0})), {1, 1});
+  odd("experts of primes", nn::any(nn::experts(5, 7, {.top_k = 3, .balance = 0})), {3, 11});
+  odd("bilinear", nn::any(nn::bilinear(7)), {13});
+}
+
 // A warm training step of each, by two workers, allocates nothing.
 TEST(Layers, WarmStepsAllocateNothing) {
   if (!qorus_test::k_counts_allocations) GTEST_SKIP();
   nn::Graph g;
   const auto in = g.input();
   g.add(nn::join_sum(), {in, g.add(nn::lstm(8, {.layers = 2}), {in})});
-  for (const nn::Any& layer :
-       {nn::any(nn::transformer_block(8, 2, {.kind = nn::FeedForwardKind::swiglu, .dropout = 0.1f})),
-        nn::any(nn::experts(4, 16)), nn::any(nn::experts(4, 16, {.capacity = 1.25f})), nn::any(g),
-        nn::any(nn::decoder(2, 8, 4, {.attention = {.rope = 100}, .cross = true}))}) {
-    auto model = nn::build(layer, {6, 8}, init::xavier(1));
+  const nn::LanguageOptions small{.vocab = 11, .context = 6, .d_model = 8, .heads = 4, .layers = 2};
+  nn::LanguageOptions grouped = small, mixed = small;
+  grouped.block.attention.kv_heads = 2;
+  mixed.block.experts = 4;
+  const auto values = waves(3 * 6 * 8);
+  std::vector<std::int32_t> ids(3 * 6);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * 7 % 11);
+  const Tensor numbers = view(values, {3, 6, 8}), tokens = Tensor::borrow(std::span<const std::int32_t>(ids), {3, 6});
+  const auto check = [&](const nn::Any& layer, const Tensor& x) {
+    auto model = nn::build(layer, x.shape().without(0), init::xavier(1), {.input = x.dtype()});
     ASSERT_OK(model);
-    const auto values = waves(3 * 6 * 8);
     Workspace ws{{.scratch = 64_MiB, .threads = 2}};
     std::uint64_t allocated = 0;
     for (int i = 0; i < 4; ++i) {
       const std::uint64_t before = qorus_test::allocations();
       auto tape = ws.record();
-      auto done = ops::sum(tape.input(view(values, {3, 6, 8})) | *model).and_then(backward);
+      auto y = tape.input(x) | *model;
+      auto done = (x.dtype() == DType::i32 ? y | loss::cross_entropy(x) : ops::sum(y)).and_then(backward);
       ASSERT_OK(done);
       if (i > 1) allocated += qorus_test::allocations() - before;
     }
     EXPECT_EQ(allocated, 0u) << layer.kind();
-  }
+  };
+  for (const nn::Any& layer :
+       {nn::any(nn::transformer_block(8, 2, {.kind = nn::FeedForwardKind::swiglu, .dropout = 0.1f})),
+        nn::any(nn::experts(4, 16)), nn::any(nn::experts(4, 16, {.capacity = 1.25f})), nn::any(g),
+        nn::any(nn::decoder(2, 8, 4, {.attention = {.rope = 100}, .cross = true}))})
+    check(layer, numbers);
+  for (const nn::Any& layer : {nn::any(nn::gpt(small)), nn::any(nn::llama(grouped)), nn::any(nn::gpt(mixed)),
+                               nn::any(nn::embedding(11, 5) | nn::lstm(8, {.layers = 2}) | nn::linear(11)),
+                               nn::any(nn::embedding(11, 5) | nn::gru(8, {.layers = 2}) | nn::linear(11))})
+    check(layer, tokens);
 }
 
 TEST(Transformer, ADecoderWithAMemoryAndAPast) {
