@@ -5,6 +5,7 @@
 #include <fstream>
 #include <regex>
 #include <string>
+#include <utility>
 
 #include "tests/program.h"
 #include "tests/test_data.h"
@@ -193,6 +194,19 @@ TEST_F(Program, ExamplesRun) {
     EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
     EXPECT_GE(accuracy_in(outcome.out), 97) << name << "\n" << outcome.out;
   }
+}
+
+TEST_F(Program, ExamplesOfPicturesRun) {
+  for (const auto& [name, least] : {std::pair{"lenet", 96}, {"conv_net", 90}, {"resnet", 95}}) {
+    const Outcome outcome = run(std::string("example_") + name, "cd " + folder / "." + " &&");
+    EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
+    EXPECT_GE(accuracy_in(outcome.out), least) << name << "\n" << outcome.out;
+  }
+  const Outcome outcome = run("example_autoencoder");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  std::smatch found;
+  ASSERT_TRUE(std::regex_search(outcome.out, found, std::regex(R"(error (\d\.\d+) after the first epoch, (\d\.\d+))")));
+  EXPECT_LT(std::stod(found[2]), 0.6 * std::stod(found[1])) << outcome.out;
 }
 
 TEST_F(Program, ALongRunGoesOn) {

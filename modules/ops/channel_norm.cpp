@@ -108,7 +108,9 @@ Result<Statistics> make_statistics(Context& context, std::size_t populations) no
   const auto count = static_cast<std::int64_t>(populations);
   auto all = Fresh::make(context, Shape{3, count});
   if (!all) return fail(all.error());
-  return Statistics{all->f32(), all->f32() + count, all->f32() + 2 * count};
+  float* first = all->f32();
+  if (!first) return Statistics{};  // a run over shapes only
+  return Statistics{first, first + count, first + 2 * count};
 }
 
 // The sums that every gradient here is made of, by example and channel (by channel where that is the population): sum of d, and of

@@ -148,8 +148,8 @@ Status run_backward(Context& context, const Geometry& g, const float* y, const f
     for (std::size_t d = 0; d < 3; ++d) {
       const PhaseAxis p = phase_axis(g.axis[d], at[d], w_step[d], x_step[d]);
       conv.axis[d] = p.axis;
-      conv.w += p.w_first;
-      conv.y += p.x_first;
+      if (w) conv.w += p.w_first;  // null in a run over shapes only
+      if (x) conv.y += p.x_first;
       empty = empty || p.axis.taps == 0;
     }
     if (empty) {  // sums of nothing
