@@ -150,7 +150,8 @@ TEST(Packed, EveryTableGivesTheSameBits) {
                           {2, 16, 256, false, true},
                           {7, 9, 512},
                           {17, 40, 256, true},
-                          {36, 35, 1280, true, true}}) {
+                          {36, 35, 1280, true, true},
+                          {3, 5, 4608, true, true}}) {  // in two parts
       const Bytes rows = drawn_rows(format, c.n, c.k);
       const auto x = drawn(c.m * (c.k + 3), 3);
       const auto wanted = product(tables()[0], format, rows, x.data(), c);

@@ -2,7 +2,8 @@
 // vec.h and what that file says of sums of byte products; everything has internal linkage.
 //
 //   one row        weights go from memory to the sums by way of registers alone, panel by panel
-//   more rows      a panel's next k_depth elements are unpacked to bytes and f32 scales, then all runs of rows go over them
+//   more rows      a panel's next k_depth elements are unpacked to bytes and f32 scales, then all runs of rows go over them. Both are read
+//                  from the second-level cache, from end to end; c, whose rows may share a few sets of the caches, once in k_depth
 #pragma once
 #include <cstring>
 
@@ -15,7 +16,7 @@ using Bytes = const std::uint8_t*;
 
 constexpr std::size_t k_vectors = k_panel / k_lanes;  // of f32 in a panel's row
 constexpr std::size_t k_quad_bytes = 4 * k_lanes;     // of 4-byte pieces for as many rows
-constexpr std::size_t k_depth = 512;                  // elements of k that are unpacked at a time
+constexpr std::size_t k_depth = 4096;                 // elements of k that are unpacked at a time, at most
 
 QORUS_INLINE I32 bytes_and(I32 x, int mask) { return x & set(mask * 0x01010101); }
 QORUS_INLINE std::int32_t word_at(Bytes p) {
@@ -312,8 +313,9 @@ void all_rows(const PackedProduct& p, PackedTile t, std::size_t begin) noexcept 
 template <class F>
 void product_of(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
   const std::size_t panel_bytes = packed_panel_bytes(p.packing, p.k), blocks = p.k / 32;
-  constexpr std::size_t depth = k_depth / 32;
-  const std::size_t step = p.m == 1 ? blocks : depth;
+  constexpr std::size_t depth = k_depth / 32, most = 8;  // blocks in a superblock
+  const std::size_t parts = p.m == 1 || F::k_size == 2 ? 1 : (blocks + depth - 1) / depth;
+  const std::size_t step = parts == 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
   for (std::size_t begin = 0; begin < blocks; begin += step)
     for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
       const std::size_t j = v * k_lanes;
