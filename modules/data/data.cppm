@@ -7,3 +7,5 @@ export import :idx;
 export import :digits;
 export import :transform;
 export import :picture;
+export import :characters;
+export import :csv;

@@ -1,0 +1,196 @@
+// Texts and tables as data: alphabets, windows, lines, series; CSV with its quotes and gaps, and what makes numbers of it.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/test_data.h"
+#include "tests/testing.h"
+
+import qorus.data;
+
+using namespace qorus;
+
+namespace {
+
+std::vector<std::int32_t> ids_of(const Tensor& t) { return {t.i32(), t.i32() + t.numel()}; }
+
+}  // namespace
+
+TEST(Characters, WindowsAndLines) {
+  const data::Alphabet alphabet("banana");
+  EXPECT_EQ(alphabet.size(), 3);
+  EXPECT_EQ(alphabet.id('n'), 2);
+  EXPECT_EQ(alphabet.id('x'), -1);
+  EXPECT_EQ(alphabet.character(1), 'b');
+  auto windows = data::windows("banana", alphabet, 3, 2);
+  ASSERT_OK(windows);
+  EXPECT_EQ(ids_of(windows->inputs()), (std::vector<std::int32_t>{1, 0, 2, 2, 0, 2}));
+  EXPECT_EQ(ids_of(windows->targets()), (std::vector<std::int32_t>{0, 2, 0, 0, 2, 0}));
+  EXPECT_FAILS(data::windows("ban", alphabet, 3, 1), Errc::invalid_size);
+  EXPECT_FAILS(data::windows("bananax", alphabet, 3, 1), Errc::invalid_argument);
+  auto lines = data::lines("ab\r\n\nb", data::Alphabet("ab", 1));
+  ASSERT_OK(lines);
+  EXPECT_EQ(ids_of(lines->inputs()), (std::vector<std::int32_t>{0, 1, 2, 0, 2, 0}));
+  EXPECT_EQ(ids_of(lines->targets()), (std::vector<std::int32_t>{1, 2, 0, 2, 0, -100}));
+  EXPECT_FAILS(data::lines("\n", alphabet), Errc::invalid_size);
+  const std::vector<float> numbers = {1, 2, 3, 4};
+  auto series = data::series(numbers, 2);
+  ASSERT_OK(series);
+  EXPECT_EQ(series->input_shape(), (Shape{2, 1}));
+  EXPECT_EQ(*series->targets().to_vector(), (std::vector<float>{3, 4}));
+}
+
+TEST(Csv, TypesQuotesAndGaps) {
+  auto table =
+      data::Table::parse("a,\"b, \"\"c\"\"\",d,e\r\n1,x,TRUE,\r\n,\"two\nlines\",false,2.5e1\r\n-3,x,,\"\"\r\n");
+  ASSERT_OK(table);
+  ASSERT_EQ(table->rows(), 3u);
+  ASSERT_EQ(table->columns().size(), 4u);
+  const auto& c = table->columns();
+  EXPECT_EQ(c[1].name.view(), "b, \"c\"");
+  using data::ColumnKind;
+  EXPECT_TRUE(c[0].kind == ColumnKind::number && c[2].kind == ColumnKind::number && c[3].kind == ColumnKind::number);
+  EXPECT_EQ(c[1].kind, ColumnKind::category);
+  EXPECT_EQ(c[0].numbers[2], -3);
+  EXPECT_TRUE(std::isnan(c[0].numbers[1]) && std::isnan(c[3].numbers[0]) && std::isnan(c[3].numbers[2]));
+  EXPECT_EQ(c[2].numbers[0], 1);
+  EXPECT_EQ(c[3].numbers[1], 25);
+  EXPECT_EQ(c[1].categories.size(), 2u);
+  EXPECT_EQ(c[1].codes[0], 1);
+  EXPECT_EQ(c[1].categories[0].view(), "two\nlines");
+  for (const char* ragged : {"a,b\n1,2\n\n3\n", "a,b\n\"\n\n\",2\n3,4,5\n"}) {
+    auto none = data::Table::parse(ragged);
+    EXPECT_FAILS(none, Errc::corrupt);
+    const std::string message = none.error().message().c_str();
+    EXPECT_NE(message.find(ragged[4] == '1' ? "line 4" : "line 5"), message.npos) << message;
+  }
+  EXPECT_FAILS(data::Table::parse("a,b\n1,\"2\n"), Errc::corrupt);
+  EXPECT_FAILS(data::Table::parse("a\n\"1\"2\n"), Errc::corrupt);
+  EXPECT_FAILS(data::Table::parse(""), Errc::corrupt);
+  EXPECT_FAILS(data::Table::read("/no/such/file"), Errc::not_found);
+  EXPECT_FAILS(table->column("z"), Errc::not_found);
+}
+
+TEST(Csv, NumbersAreLearnedFromTheTrainingRows) {
+  auto table = data::Table::parse("x,kind,y\n1,a,no\n3,b,yes\n,a,no\n100,c,yes\n", {});
+  ASSERT_OK(table);
+  const std::uint32_t train[] = {0, 1, 2}, test[] = {3};
+  auto fit = data::Tabular::fit(*table, train, {.target = "y"});
+  ASSERT_OK(fit);
+  EXPECT_EQ(fit->features(), 4);  // x, whether it is missing, a, b
+  EXPECT_EQ(fit->classes(), 2);
+  auto known = fit->apply(*table, train), other = fit->apply(*table, test);
+  ASSERT_OK(known);
+  ASSERT_OK(other);
+  EXPECT_EQ(*known->inputs().to_vector(), (std::vector<float>{-1, 0, 1, 0, 1, 0, 0, 1, 0, 1, 1, 0}));
+  EXPECT_EQ(*other->inputs().to_vector(), (std::vector<float>{98, 0, 0, 0}));
+  EXPECT_EQ(ids_of(other->targets()), std::vector<std::int32_t>{1});
+  EXPECT_FAILS(data::Tabular::fit(*table, train, {.target = "z"}), Errc::not_found);
+  EXPECT_FAILS(data::Tabular::fit(*table, train, {.target = "y", .classes = false}), Errc::invalid_argument);
+  const std::uint32_t beyond[] = {9};
+  EXPECT_FAILS(fit->apply(*table, beyond), Errc::invalid_argument);
+  auto parts = data::split_rows(100, 0.7, 0.2, 3);
+  ASSERT_OK(parts);
+  EXPECT_EQ(parts->train.size() + parts->validation.size() + parts->test.size(), 100u);
+  EXPECT_FAILS(data::split_rows(3, 0.9, 0.1, 3), Errc::invalid_argument);
+  EXPECT_FAILS(data::Tabular::fit(*table, train, {.target = "y", .drop = {"z"}}), Errc::not_found);
+  EXPECT_FAILS(data::Tabular::fit(*table, train, {.target = "y", .drop = {"x", "kind"}}), Errc::invalid_argument);
+  EXPECT_FAILS(data::Tabular::fit(*table, {}, {.target = "y"}), Errc::invalid_size);
+  auto header = data::Table::parse("x,y\n");
+  ASSERT_OK(header);
+  EXPECT_EQ(header->rows(), 0u);
+  EXPECT_FAILS(data::split_rows(header->rows(), 0.5, 0.2, 1), Errc::invalid_argument);
+  // Another table of the same columns: its classes and categories are known by name.
+  auto later = data::Table::parse("x,kind,y\n1,d,yes\n1,b,yes\n1,a,maybe\n");
+  ASSERT_OK(later);
+  auto fitting = fit->apply(*later, std::vector<std::uint32_t>{0, 1});
+  ASSERT_OK(fitting);
+  EXPECT_EQ(*fitting->inputs().to_vector(), (std::vector<float>{-1, 0, 0, 0, -1, 0, 0, 1}));
+  EXPECT_EQ(ids_of(fitting->targets()), (std::vector<std::int32_t>{1, 1}));
+  EXPECT_FAILS(fit->apply(*later, std::vector<std::uint32_t>{2}), Errc::invalid_argument);
+  auto other_kind = data::Table::parse("x,kind,y\n1,2,yes\n");
+  ASSERT_OK(other_kind);
+  EXPECT_FAILS(fit->apply(*other_kind, std::vector<std::uint32_t>{0}), Errc::invalid_argument);
+}
+
+TEST(Csv, Dates) {
+  auto table = data::Table::parse(
+      "month,day,time,none\n1949-01,1970-01-01,2000-03-01T12:00:00Z,2001-02-29\n,2000/03/01,2000-03-01 "
+      "06:00,2001-02-28\n");
+  ASSERT_OK(table);
+  const auto& c = table->columns();
+  EXPECT_TRUE(c[0].kind == data::ColumnKind::date && !c[0].has_days);
+  EXPECT_TRUE(c[1].kind == data::ColumnKind::date && c[1].has_days && !c[1].has_hours);
+  EXPECT_TRUE(c[2].kind == data::ColumnKind::date && c[2].has_hours);
+  EXPECT_EQ(c[3].kind, data::ColumnKind::category);  // 2001 had no 29th of February
+  EXPECT_EQ(c[0].numbers[0], -7670);
+  EXPECT_TRUE(std::isnan(c[0].numbers[1]));
+  EXPECT_EQ(c[1].numbers[0], 0);
+  EXPECT_EQ(c[1].numbers[1], 11017);
+  EXPECT_EQ(c[2].numbers[0], 11017.5f);
+  EXPECT_EQ(c[2].numbers[1], 11017.25f);
+  const std::uint32_t rows[] = {0, 1};
+  auto fit = data::Tabular::fit(*table, rows, {.target = "none", .drop = {"day"}});
+  ASSERT_OK(fit);
+  EXPECT_EQ(fit->features(), 4 + 7);  // month: days, year, gap; time: days, year, week, day
+  auto made = fit->apply(*table, rows);
+  ASSERT_OK(made);
+  const std::vector<float> x = *made->inputs().to_vector();
+  const double turn = 2 * 3.14159265358979 * -7670 / 365.2425;
+  EXPECT_NEAR(x[1], std::sin(turn), 1e-6);
+  EXPECT_NEAR(x[2], std::cos(turn), 1e-6);
+  EXPECT_EQ(x[3], 0);
+  EXPECT_EQ((std::vector<float>{x[11], x[12], x[13], x[14]}), (std::vector<float>{0, 0, 0, 1}));
+  EXPECT_NEAR(x[20], 1, 1e-3);  // six in the morning: a quarter of the day
+  EXPECT_NEAR(x[21], 0, 1e-3);
+}
+
+TEST(Csv, StratifiedParts) {
+  std::string text = "rare,n\n";
+  for (int i = 0; i < 200; ++i) text += std::string(i % 10 ? "no," : "yes,") + std::to_string(i % 4) + "\n";
+  auto table = data::Table::parse(text);
+  ASSERT_OK(table);
+  auto parts = data::split_rows(*table, "rare", 0.6, 0.2, 5);
+  ASSERT_OK(parts);
+  const auto count = [&](const List<std::uint32_t>& rows) {
+    std::size_t yes = 0;
+    for (const auto r : rows) yes += r % 10 == 0;
+    return yes;
+  };
+  EXPECT_EQ(count(parts->train), 12u);
+  EXPECT_EQ(count(parts->validation), 4u);
+  EXPECT_EQ(count(parts->test), 4u);
+  std::set<std::uint32_t> all;
+  for (const auto* part : {&parts->train, &parts->validation, &parts->test}) all.insert(part->begin(), part->end());
+  EXPECT_EQ(all.size(), 200u);
+  auto again = data::split_rows(*table, "rare", 0.6, 0.2, 5), other = data::split_rows(*table, "rare", 0.6, 0.2, 6);
+  ASSERT_OK(again);
+  ASSERT_OK(other);
+  EXPECT_TRUE(std::equal(again->train.begin(), again->train.end(), parts->train.begin()));
+  EXPECT_FALSE(std::equal(other->train.begin(), other->train.end(), parts->train.begin()));
+  ASSERT_OK(data::split_rows(*table, "n", 0.5, 0.3, 1));
+  EXPECT_FAILS(data::split_rows(*table, "z", 0.5, 0.3, 1), Errc::not_found);
+  EXPECT_FAILS(data::split_rows(*table, "n", 0.5, 0.5, 1), Errc::invalid_argument);
+}
+
+TEST(Csv, RealTables) {
+  QORUS_NEEDS_DATA("csv");
+  auto titanic = data::Table::read(qorus_test::data_path("csv/titanic.csv"));
+  ASSERT_OK(titanic);
+  EXPECT_EQ(titanic->rows(), 891u);
+  EXPECT_EQ(titanic->columns().size(), 15u);
+  EXPECT_TRUE((*titanic->column("alone"))->kind == data::ColumnKind::number);
+  EXPECT_EQ((*titanic->column("sex"))->categories.size(), 2u);
+  auto air = data::Table::read(qorus_test::data_path("csv/airline-passengers.csv"));
+  ASSERT_OK(air);
+  EXPECT_EQ(air->rows(), 144u);
+  EXPECT_EQ((*air->column("Passengers"))->numbers[143], 432);
+  EXPECT_EQ((*air->column("Month"))->kind, data::ColumnKind::date);
+  auto wine = data::Table::read(qorus_test::data_path("csv/winequality-red.csv"), {.header = false});
+  ASSERT_OK(wine);
+  EXPECT_EQ(wine->rows(), 1599u);
+}
