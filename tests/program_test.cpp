@@ -189,7 +189,7 @@ TEST_F(Program, Tokenizes) {
 }
 
 TEST_F(Program, ExamplesRun) {
-  for (const char* name : {"classifier", "tape_loop", "custom_layer"}) {
+  for (const char* name : {"classifier", "tape_loop", "custom_layer", "two_branches"}) {
     const Outcome outcome = run(std::string("example_") + name);
     EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
     EXPECT_GE(accuracy_in(outcome.out), 97) << name << "\n" << outcome.out;
@@ -207,6 +207,15 @@ TEST_F(Program, ExamplesOfPicturesRun) {
   std::smatch found;
   ASSERT_TRUE(std::regex_search(outcome.out, found, std::regex(R"(error (\d\.\d+) after the first epoch, (\d\.\d+))")));
   EXPECT_LT(std::stod(found[2]), 0.6 * std::stod(found[1])) << outcome.out;
+}
+
+// On a small budget and the data that they carry: that they run, and say what they found.
+TEST_F(Program, QuickExamplesRun) {
+  for (const char* name : {"gpt", "llama", "moe_gpt", "names", "forecast", "tables"}) {
+    const Outcome outcome = run(std::string("example_") + name + " --quick");
+    EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
+    EXPECT_GT(outcome.out.size(), 50u) << name << "\n" << outcome.out;
+  }
 }
 
 TEST_F(Program, ALongRunGoesOn) {
