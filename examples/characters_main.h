@@ -29,6 +29,7 @@ int train_on_characters(int argc, char** argv, std::size_t steps, const Make& ma
   auto file = given.data.empty() ? Result<List<char>>() : data::read_text(given.file("text/tinyshakespeare.txt"));
   if (!file) return report(file);
   if (!file->empty()) text = {file->data(), file->size()};
+  if (given.quick) text = text.substr(0, 6000);
   const data::Alphabet alphabet(text);
   const std::size_t cut = text.size() / 10 * 9;
   auto train = data::windows(text.substr(0, cut), alphabet, k_context, 7),
@@ -41,8 +42,8 @@ int train_on_characters(int argc, char** argv, std::size_t steps, const Make& ma
                          {.optimizer = optim::adamw({.lr = 2e-3f, .beta2 = 0.99f, .weight_decay = 0.1f}),
                           .schedule = schedule::linear_warmup(0.02) | schedule::cosine({.end = 0.05f}),
                           .epochs = 1000,
-                          .steps = given.quick ? 30 : steps,
-                          .batch = 32,
+                          .steps = given.quick ? 8 : steps,
+                          .batch = given.quick ? std::size_t{8} : std::size_t{32},
                           .seed = 7,
                           .clip_norm = 1,
                           .callbacks = {train::progress()}});

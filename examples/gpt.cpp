@@ -1,5 +1,6 @@
 // A GPT of characters on Tiny Shakespeare: 4 layers, 128 wide, 64 characters of context.
-// Result with --data, seed 7: validation loss 1.541 nats per character after 4000 steps, 627 s of processor time (313 s on two free cores).
+// Result with --data, seed 7: validation loss 1.541 nats per character after 4000 steps, 627 s of processor time on two
+// threads.
 #include "characters.h"
 
 import qorus;

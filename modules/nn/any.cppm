@@ -105,10 +105,8 @@ class Any {
       .kind = name_of<L>(),
       .call = call<L>,
       .expand = [](void* self) noexcept { return nn::expand(*static_cast<L*>(self)); },
-      .visit =
-          [](void* self, Path& path, const ParamVisitor& visitor) noexcept {
-            nn::visit(*static_cast<L*>(self), path, [&](std::string_view name, Param& param) { visitor(name, param); });
-          },
+      .visit = [](void* self, Path& path,
+                  const ParamVisitor& visitor) noexcept { nn::visit(*static_cast<L*>(self), path, visitor); },
       .describe = [](const void* self, Writer& out) noexcept { describe_inside(*static_cast<const L*>(self), out); },
       .copy = [](const void* self) noexcept -> void* { return new (std::nothrow) L(*static_cast<const L*>(self)); },
       .destroy = [](void* self) noexcept { delete static_cast<L*>(self); },

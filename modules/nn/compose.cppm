@@ -119,7 +119,7 @@ struct Frozen {
   }
   void visit_params(Path& path, const ParamVisitor& visitor) const noexcept {
     // Walks of const models see parameters as const: the visitor of such a walk takes them so.
-    visit(const_cast<L&>(body), path, [&](std::string_view name, Param& param) { visitor(name, param); });
+    visit(const_cast<L&>(body), path, visitor);
   }
   void describe(Writer& out) const noexcept {
     describe_inside(body, out);

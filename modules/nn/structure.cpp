@@ -146,7 +146,6 @@ class Maker {
   }
 
   Result<Any> make_transformer(const Described& object, double weight) noexcept {
-    Transformer layer{.blocks = repeat(0, TransformerBlock{}), .norm = {}};
     const Described* blocks = from_->find(object, "blocks");
     const Described* norm = from_->find(object, "norm");
     const Described* pattern = blocks ? from_->find(*blocks, "pattern") : nullptr;
@@ -154,10 +153,10 @@ class Maker {
     auto count = count_of(*blocks, weight);
     if (!count) return fail(count.error());
     TransformerBlock block;
-    Status status = restore(block, *from_, *pattern);
-    if (status) status = restore(layer.norm, *from_, *norm);
+    if (auto status = restore(block, *from_, *pattern); !status) return fail(status.error());
+    Transformer layer{.blocks = repeat(static_cast<std::size_t>(*count), std::move(block)), .norm = {}};
+    Status status = restore(layer.norm, *from_, *norm);
     if (status) status = read_setting(*from_, object, "normed", layer.normed);
-    layer.blocks = repeat(static_cast<std::size_t>(*count), block);
     return done(status, std::move(layer));
   }
 
