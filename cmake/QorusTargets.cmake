@@ -14,7 +14,10 @@ function(qorus_module name)
     target_sources(qorus_${name} PRIVATE FILE_SET parts TYPE CXX_MODULES
       BASE_DIRS ${PROJECT_SOURCE_DIR}/modules FILES ${arg_PARTS})
   endif()
-  # The loops that must be fast are kernels, and the tokenizers' scanners; all else is better small.
+  # The loops that must be fast are kernels, and the tokenizers' scanners; all else is better small. One section a file, for
+  # files are small enough to be the linker's unit: sections of their own make each function a tenth larger, unwind tables as much.
+  target_compile_options(qorus_${name} PRIVATE
+    $<$<CONFIG:Release>:-fno-asynchronous-unwind-tables -fno-unwind-tables -fno-function-sections -fno-data-sections>)
   if(NOT name STREQUAL text)
     target_compile_options(qorus_${name} PRIVATE $<$<CONFIG:Release>:-Os>)
   endif()
