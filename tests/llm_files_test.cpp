@@ -235,9 +235,18 @@ TEST_F(LlmFiles, AFolderOfSafetensors) {
   Tensors tensors = hugging_face_stories();
   const std::string text = published();
   tensors.write(folder / "model.safetensors");
+  write_file(folder / "generation_config.json",
+             R"({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1, "eos_token_id": 3})");
+  write_file(folder / "tokenizer_config.json", R"({"chat_template": "{{ messages[0].content }}"})");
   {
     auto model = llm::open(folder.path());
     ASSERT_OK(model);
+    EXPECT_TRUE(model->ends_text(3));
+    EXPECT_EQ(model->suggested().temperature, 0.6F);
+    EXPECT_EQ(model->suggested().top_k, 50);
+    EXPECT_EQ(model->suggested().top_p, 0.9F);
+    EXPECT_EQ(model->suggested().repetition_penalty, 1.1F);
+    EXPECT_EQ(model->chat_template(), "{{ messages[0].content }}");
     EXPECT_LE(distance(logits_of(*model, k_story), reference()), 1e-4);
     EXPECT_EQ(greedy(*model, 256), text);
     EXPECT_TRUE(model->ends_text(2));

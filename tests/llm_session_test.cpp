@@ -103,6 +103,37 @@ TEST_F(LlmSession, PrefixesAreUsedAgain) {
   EXPECT_FAILS(s.feed_batch({}), Errc::invalid_argument);
 }
 
+// What a conversation has read stays: a turn reads its own message only, and answers as if it had read all of it.
+TEST_F(LlmSession, ConversationsReadWhatIsNew) {
+  constexpr std::string_view jinja = "{% for m in messages %}{{ m.content }}{% endfor %}";
+  auto first = session({.context = 200}), second = session({.context = 200});
+  auto talk = llm::Conversation::create(first, jinja);
+  auto anew = llm::Conversation::create(second, jinja);
+  ASSERT_OK(talk);
+  ASSERT_OK(anew);
+  EXPECT_FAILS(llm::Conversation::create(first), Errc::not_found);
+  EXPECT_FAILS(llm::Conversation::create(first, "{% for"), Errc::corrupt);
+  auto all = [](std::string_view) { return true; };
+  ASSERT_OK(talk->add("user", "Once upon a time, there was a little girl"));
+  auto one = talk->answer({.max_tokens = 30}, all);
+  ASSERT_OK(one);
+  ASSERT_OK(talk->add("user", " Lily"));
+  for (std::size_t i = 0; i < talk->size(); ++i) ASSERT_OK(anew->add((*talk)[i].role, (*talk)[i].content));
+  auto two = talk->answer({.max_tokens = 30}, all), whole = anew->answer({.max_tokens = 30}, all);
+  ASSERT_OK(two);
+  ASSERT_OK(whole);
+  EXPECT_EQ((*talk)[3].content, (*anew)[3].content);
+  EXPECT_EQ((*talk)[3].role, "assistant");
+  EXPECT_EQ(whole->prompt_tokens,
+            one->prompt_tokens + 30 + two->prompt_tokens - 1);  // the last of the 30 had not been read
+  EXPECT_LT(two->prompt_tokens, 5u);
+  ASSERT_OK(talk->add("user", std::string(1000, 'a')));
+  EXPECT_FAILS(talk->answer({}, all), Errc::invalid_argument);
+  EXPECT_EQ(talk->size(), 5u);
+  talk->forget(1);
+  EXPECT_EQ(talk->size(), 1u);
+}
+
 TEST_F(LlmSession, CachesAreSavedAndRestored) {
   const qorus_test::TemporaryFolder folder;
   const Ids ids = prompt(3, 11), next = {77};

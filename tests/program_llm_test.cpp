@@ -52,6 +52,62 @@ TEST_F(LanguageProgram, SamplersChangeTheTextAndASeedKeepsIt) {
   }
 }
 
+TEST_F(LanguageProgram, Chats) {
+  std::ofstream(folder / "t.jinja")
+      << "{% for m in messages %}{{ m.content }}{% if m.role == 'user' and m.content == 'no' %}"
+         "{{ raise_exception('not so') }}{% endif %}{% endfor %}";
+  const std::string program = "/qorus chat " + model + " --temperature 0 -n 20";
+  const auto chat = [&](const std::string& lines, const std::string& more = "") {
+    std::ofstream(folder / "lines") << lines;
+    const std::string jinja = more.find("--template") == more.npos ? " --template " + folder / "t.jinja" : "";
+    return shell(QORUS_BIN + program + more + jinja + " < " + folder / "lines");
+  };
+  // A template that writes the contents one after the other: the answer is what generate gives.
+  const std::string story = run("qorus generate " + model + " -p 'Once upon a time' -n 20").out;
+  const Outcome answer = chat("Once upon a time\n");
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ("Once upon a time" + answer.out, story);
+  EXPECT_NE(answer.err.find("20 written"), std::string::npos) << answer.err;
+  // The cache is read on from: a second turn is the same as in one go.
+  const std::string longer =
+      run("qorus generate " + model + " -p \"" + story.substr(0, story.size() - 1) + " Lily\" -n 20").out;
+  const Outcome turns = chat("Once upon a time\n Lily\n");
+  EXPECT_EQ(
+      "Once upon a time" + answer.out.substr(0, answer.out.size() - 1) + " Lily" + turns.out.substr(answer.out.size()),
+      longer);
+  EXPECT_EQ(chat("Once upon a time\n/regenerate\n").out, answer.out + answer.out);
+  EXPECT_EQ(chat("Once \\\nupon\n/undo\nOnce upon a time\n/save " + folder / "talk" + "\n/quit\nx\n")
+                .out.ends_with(answer.out),
+            true);
+  const Outcome loaded = chat("/load " + folder / "talk" + "\n/show\n/reset\nOnce upon a time\n");
+  EXPECT_EQ(loaded.out, "user: Once upon a time\nassistant: " + answer.out + answer.out) << loaded.err;
+  EXPECT_EQ(chat("/show\n", " --system 'Be kind.'").out, "system: Be kind.\n");
+  EXPECT_EQ(chat("/system Be kind.\n/show\n").out, "system: Be kind.\n");
+  EXPECT_NE(chat("/help\n").err.find("/regenerate"), std::string::npos);
+  EXPECT_EQ(chat("Hello\n", " --template plain").code, 0);
+  EXPECT_EQ(chat("Hello\n", " --template chatml --cache f16").code, 0);
+  std::ofstream(folder / "bad.json") << "[{\"role\": \"user\"}]";
+  const struct {
+    std::string lines, more, says;
+  } cases[] = {
+      {"/nope\n", "", "/nope"},
+      {"/undo\n", "", "nothing"},
+      {"/save\n", "", "/help"},
+      {"/load " + folder / "none" + "\n", "", "none"},
+      {"/load " + folder / "bad.json" + "\n", "", "role and content"},
+      {"no\n", "", "not so"},
+      {"Once upon a time\n", " --context 4", "context"},
+      {"", " --template " + folder / "none", "none"},
+      {"", " --template " + folder / "lines2", "frobnicate"},
+  };
+  std::ofstream(folder / "lines2") << "{{ 1 | frobnicate }}";
+  for (const auto& c : cases) {
+    const Outcome outcome = chat(c.lines.empty() ? "Hello\n" : c.lines, c.more);
+    EXPECT_EQ(outcome.code, 1) << c.lines << c.more;
+    EXPECT_NE(outcome.err.find(c.says), std::string::npos) << c.lines << c.more << "\n" << outcome.err;
+  }
+}
+
 TEST_F(LanguageProgram, SavesLogits) {
   const Outcome saved = run("qorus logits " + model + " --ids 1,403,407 --npy " + folder / "l.npy");
   ASSERT_EQ(saved.code, 0) << saved.err;

@@ -10,6 +10,7 @@ import :config;
 import :network;
 import :weights;
 import :packing;
+import :sampler;
 
 namespace qorus::llm {
 
@@ -63,6 +64,7 @@ class Companions {
   [[nodiscard]] Result<text::Tokenizer> tokenizer(std::string_view given, std::int64_t vocab) const noexcept;
   [[nodiscard]] Status ends(const text::Tokenizer& tokenizer, List<std::int32_t>& out) const noexcept;
   [[nodiscard]] Status chat_template(List<char>& out) const noexcept;
+  [[nodiscard]] Status sampling(GenerateOptions& out) const noexcept;
 
  private:
   const Weights& weights_;

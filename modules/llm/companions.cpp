@@ -107,4 +107,32 @@ Status Companions::chat_template(List<char>& out) const noexcept {
   });
 }
 
+Status Companions::sampling(GenerateOptions& out) const noexcept {
+  const auto f32 = [](double x) { return static_cast<float>(x); };
+  const auto count = [](std::int64_t x) { return static_cast<int>(std::clamp<std::int64_t>(x, 0, 1 << 20)); };
+  if (weights_.kind() == Weights::Kind::gguf) {
+    const io::Gguf& file = weights_.gguf();
+    out.temperature = file.f32("general.sampling.temp", 0).value_or(0);
+    out.top_p = file.f32("general.sampling.top_p", 1).value_or(1);
+    out.min_p = file.f32("general.sampling.min_p", 0).value_or(0);
+    out.repetition_penalty = file.f32("general.sampling.penalty_repeat", 1).value_or(1);
+    out.top_k = count(file.u32("general.sampling.top_k", 0).value_or(0));
+    return {};
+  }
+  const FilePath path = path_in(weights_.folder(), "generation_config.json");
+  if (weights_.kind() != Weights::Kind::safetensors || !is_file(path.view())) return {};
+  JsonFile json;
+  if (auto opened = json.open(path.view()); !opened) return opened;
+  const text::JsonValue root = json.tree.root();
+  out.repetition_penalty = f32(root["repetition_penalty"].number(1));
+  if (!root["do_sample"].flag(false)) return {};
+  constexpr std::int64_t k_unsaid = 50;  // transformers takes the 50 likeliest where the file does not say
+  out.temperature = f32(root["temperature"].number(1));
+  out.top_k = count(root["top_k"].integer(k_unsaid));
+  out.top_p = f32(root["top_p"].number(1));
+  out.min_p = f32(root["min_p"].number(0));
+  out.typical_p = f32(root["typical_p"].number(1));
+  return {};
+}
+
 }  // namespace qorus::llm

@@ -75,7 +75,9 @@ class Generation {
   Generation(Session& session, const GenerateOptions& options, Say say, void* user) noexcept
       : session_(session), options_(options), speaker_(options.stop, say, user) {}
 
-  [[nodiscard]] Result<Generated> run(std::string_view prompt) noexcept {
+  // The prompt is a text or ids.
+  template <class Prompt>
+  [[nodiscard]] Result<Generated> run(const Prompt& prompt) noexcept {
     if (auto ready = begin(prompt); !ready) return fail(ready.error());
     text::StreamDecoder decoder(session_.model().tokenizer(), {.continues = !prompt.empty()});
     Stopwatch watch;
@@ -87,25 +89,48 @@ class Generation {
   }
 
  private:
-  [[nodiscard]] Status begin(std::string_view prompt) noexcept {
-    const text::Tokenizer& tokenizer = session_.model().tokenizer();
-    if (tokenizer.size() == 0) return fail(Errc::not_found, "generate", "the model came without a tokenizer");
+  [[nodiscard]] Status prepare() noexcept {
+    if (session_.model().tokenizer().size() == 0)
+      return fail(Errc::not_found, "generate", "the model came without a tokenizer");
     auto sampler = Sampler::create(options_, static_cast<std::size_t>(session_.model().config().vocab));
     if (!sampler) return fail(sampler.error());
     sampler_ = std::move(*sampler);
-    if (auto room = speaker_.prepare(); !room) return room;
+    return speaker_.prepare();
+  }
+
+  [[nodiscard]] Status begin(std::string_view prompt) noexcept {
+    if (auto ready = prepare(); !ready) return ready;
+    const text::Tokenizer& tokenizer = session_.model().tokenizer();
     const bool first = session_.position() == 0;
     auto ids = tokenizer.encode(
         prompt, {.bos = first && (tokenizer.adds_bos() || prompt.empty()), .special = options_.special});
     if (!ids) return fail(ids.error());
-    done_.prompt_tokens = ids->size();
-    const auto most = std::min<std::int64_t>(options_.max_tokens, session_.room());
-    if (auto room = ids->reserve(ids->size() + static_cast<std::size_t>(most) + 1); !room) return room;
     history_ = std::move(*ids);
+    if (auto room = make_room(); !room) return room;
     Stopwatch watch;
-    auto logits = session_.feed(history_.span());
+    return take(session_.feed(history_.span()), history_.size(), watch);
+  }
+
+  [[nodiscard]] Status begin(std::span<const std::int32_t> prompt) noexcept {
+    if (auto ready = prepare(); !ready) return ready;
+    if (auto kept = history_.append(prompt); !kept) return kept;
+    if (auto room = make_room(); !room) return room;
+    const auto known = session_.tokens();
+    const auto here = std::mismatch(prompt.begin(), prompt.end(), known.begin(), known.end()).first - prompt.begin();
+    Stopwatch watch;
+    return take(session_.continue_as(prompt), prompt.size() - static_cast<std::size_t>(here), watch);
+  }
+
+  // For the tokens to come, so that none allocates.
+  [[nodiscard]] Status make_room() noexcept {
+    const auto most = std::min<std::int64_t>(options_.max_tokens, session_.room() + session_.position());
+    return history_.reserve(history_.size() + static_cast<std::size_t>(most) + 1);
+  }
+  [[nodiscard]] Status take(const Result<std::span<const float>>& logits, std::size_t read,
+                            const Stopwatch& watch) noexcept {
     if (!logits) return fail(logits.error());
     logits_ = *logits;
+    done_.prompt_tokens = read;
     done_.prompt_seconds = watch.seconds();
     return {};
   }
@@ -148,6 +173,11 @@ class Generation {
 
 Result<Generated> run_generate(Session& session, std::string_view prompt, const GenerateOptions& options, Say say,
                                void* user) noexcept {
+  return Generation(session, options, say, user).run(prompt);
+}
+
+Result<Generated> run_generate(Session& session, std::span<const std::int32_t> prompt, const GenerateOptions& options,
+                               Say say, void* user) noexcept {
   return Generation(session, options, say, user).run(prompt);
 }
 

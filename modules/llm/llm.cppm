@@ -10,3 +10,4 @@ export import :model;
 export import :cache;
 export import :sampler;
 export import :session;
+export import :chat;

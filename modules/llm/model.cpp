@@ -41,6 +41,7 @@ class Opener {
     if (model.tokenizer_.size() > static_cast<std::size_t>(model.config_.vocab))
       return fail(Errc::invalid_size, "open", "the tokenizer has more pieces than the embedding has rows", path);
     if (auto done = companions.ends(model.tokenizer_, model.ends_); !done) return done;
+    if (auto done = companions.sampling(model.suggested_); !done) return done;
     return companions.chat_template(model.template_);
   }
 

@@ -9,6 +9,7 @@ import qorus.nn;
 import qorus.io;
 import qorus.text;
 import :config;
+import :sampler;
 import :network;
 import :weights;
 import :packing;
@@ -32,6 +33,8 @@ class Model {
   [[nodiscard]] const Network& layers() const noexcept { return layers_; }
   // The chat template that came with it, in Jinja; empty if none did.
   [[nodiscard]] std::string_view chat_template() const noexcept { return {template_.data(), template_.size()}; }
+  // How its authors would have it sampled (generation_config.json; general.sampling of GGUF files); greedy if they do not say.
+  [[nodiscard]] const GenerateOptions& suggested() const noexcept { return suggested_; }
   // A number that other weights or another shape hardly have: of sizes and of parts of the weights.
   [[nodiscard]] std::uint64_t fingerprint() const noexcept { return fingerprint_; }
 
@@ -45,6 +48,7 @@ class Model {
   text::Tokenizer tokenizer_;
   List<std::int32_t> ends_;
   List<char> template_;
+  GenerateOptions suggested_;
   std::uint64_t fingerprint_ = 0;
 };
 

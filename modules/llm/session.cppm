@@ -123,7 +123,7 @@ class Session {
 // Why a text ended.
 enum class Ending : std::uint8_t { length, end_of_text, stop, told, context };
 struct Generated {
-  std::size_t prompt_tokens = 0, tokens = 0;
+  std::size_t prompt_tokens = 0, tokens = 0;  // read (without those that were there already), and written
   double prompt_seconds = 0, seconds = 0;
   Ending ending = Ending::length;
 };
@@ -133,6 +133,9 @@ struct Generated {
 using Say = bool (*)(void* user, std::string_view piece);
 [[nodiscard]] Result<Generated> run_generate(Session& session, std::string_view prompt, const GenerateOptions& options,
                                              Say say, void* user) noexcept;
+// The same from ids: `prompt` becomes the whole of the session's first sequence, of which what it begins with already stays.
+[[nodiscard]] Result<Generated> run_generate(Session& session, std::span<const std::int32_t> prompt,
+                                             const GenerateOptions& options, Say say, void* user) noexcept;
 template <class F>
 [[nodiscard]] Result<Generated> generate(Session& session, std::string_view prompt, const GenerateOptions& options,
                                          F&& say) noexcept {

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
     case Command::quantize: return quantize_command(options);
     case Command::diff: return diff_command(options);
     case Command::verify: return verify_command(options);
+    case Command::chat: return chat_command(options);
   }
   return 2;
 }

@@ -4,7 +4,20 @@
 #include <string>
 #include <vector>
 
-enum class Command { train, predict, inspect, tokenize, generate, logits, perplexity, bench, quantize, diff, verify };
+enum class Command {
+  train,
+  predict,
+  inspect,
+  tokenize,
+  generate,
+  logits,
+  perplexity,
+  bench,
+  quantize,
+  diff,
+  verify,
+  chat
+};
 
 struct Options {
   Command command = Command::train;
@@ -36,6 +49,8 @@ struct Options {
   std::vector<std::string> rules;      // of quantize: "PATTERN=TYPE"
   bool least_error = false;
   bool bos = false, special = false, decode = false;
+  std::string jinja, system;  // of chat: a file or a name; the first message
+  bool sampled = false;       // the command line says how tokens are chosen
 };
 
 // Reads the command line. Gives -1 if there is something to do, else the program's exit code: 0 (help, version) or 2 (usage).
@@ -52,3 +67,4 @@ int bench_command(const Options& options);
 int quantize_command(const Options& options);
 int diff_command(const Options& options);
 int verify_command(const Options& options);
+int chat_command(const Options& options);

@@ -84,6 +84,32 @@ void add_generate(CLI::App& app, Options& options) {
   generate->callback([&options] { options.command = Command::generate; });
 }
 
+void add_chat(CLI::App& app, Options& options) {
+  CLI::App* chat = app.add_subcommand("chat", "Talk with a language model");
+  add_model(*chat, options);
+  chat->add_option("--template", options.jinja,
+                   "How a conversation is spelled: a file in Jinja, or chatml, or plain (default: as the model says)")
+      ->check(k_named)
+      ->type_name("FILE");
+  chat->add_option("--system", options.system, "What the model is told first")->type_name("TEXT");
+  chat->add_option("-n,--tokens", options.tokens, "Tokens of an answer at most (default: 1024)")
+      ->check(CLI::Range(1, 1 << 20))
+      ->type_name("N");
+  add_cache(*chat, options);
+  add_context(*chat, options, "Tokens of the conversation (default: as the model was trained)");
+  add_sampling(*chat, options);
+  chat->footer(
+      "Without any choice of tokens it is as the model's files suggest, else --temperature 0.8 --top-p 0.95.\nA line "
+      "that begins with / is a command: /help lists them. One that ends in \\ goes on in the next.");
+  chat->callback([chat, &options] {
+    options.command = Command::chat;
+    if (chat->count("--tokens") == 0) options.tokens = 1024;
+    for (const CLI::Option* option : chat->get_options())
+      options.sampled = options.sampled || (option->get_group() == "Choice of tokens" && option->count() > 0 &&
+                                            option->get_name() != "--seed" && option->get_name() != "--stop");
+  });
+}
+
 void add_logits(CLI::App& app, Options& options) {
   CLI::App* logits = app.add_subcommand("logits", "Save what a language model gives for every token of a text");
   add_model(*logits, options);
@@ -126,6 +152,7 @@ void add_bench(CLI::App& app, Options& options) {
 
 void add_llm_commands(CLI::App& app, Options& options) {
   add_generate(app, options);
+  add_chat(app, options);
   add_logits(app, options);
   add_perplexity(app, options);
   add_bench(app, options);
