@@ -1,6 +1,7 @@
 // Linear layers whose weights are not f32: f16, bf16 and the block formats, packed ahead or unpacked on the way.
 module;
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -40,11 +41,30 @@ kernels::Unary unary_of(Activation activation) noexcept {
   }
 }
 
-// Panels per task: for one row as many bytes as outweigh a claim, for more rows what leaves every worker several tasks.
-std::size_t panels_per_task(const kernels::PackedProduct& p) noexcept {
-  constexpr std::size_t k_task_bytes = 65536, k_few = 4;
-  if (p.m >= 16) return k_few;
-  return std::max<std::size_t>(1, k_task_bytes / std::max<std::size_t>(1, packed_panel_bytes(p.packing, p.k)));
+// Runs f(first, last) for parts of n panels of so many bytes, where reading them is what takes the time. Every worker has a region of its
+// own that it reads from end to end, then it helps others: two that take turns along one stream fetch ahead what the other one reads,
+// and get half of what the memory gives.
+template <class F>
+void parallel_streams(const Context& context, std::size_t n, std::size_t bytes, F&& f) {
+  constexpr std::size_t k_part_bytes = 32768, k_most = 16;
+  struct Region {
+    std::atomic<std::size_t> next;
+    std::size_t end;
+  } regions[k_most];
+  const std::size_t part = std::max<std::size_t>(1, k_part_bytes / std::max<std::size_t>(1, bytes));
+  const std::size_t parts = (n + part - 1) / part, width = static_cast<std::size_t>(context.executor.width),
+                    count = std::max<std::size_t>(1, std::min({width, parts, k_most}));
+  for (std::size_t i = 0; i < count; ++i) {
+    regions[i].next.store(parts * i / count, std::memory_order_relaxed);
+    regions[i].end = parts * (i + 1) / count;
+  }
+  parallel(context, static_cast<std::uint32_t>(count), [&](std::uint32_t own, int) {
+    for (std::size_t i = 0; i < count; ++i) {
+      Region& region = regions[(own + i) % count];
+      for (std::size_t at; (at = region.next.fetch_add(1, std::memory_order_relaxed)) < region.end;)
+        f(at * part, std::min(n, at * part + part));
+    }
+  });
 }
 
 void activate(Activation activation, const kernels::PackedProduct& p, std::size_t first, std::size_t last) noexcept {
@@ -66,10 +86,16 @@ Status run_packed(Context& context, kernels::PackedProduct p, const float* x, Ac
     table.pack_rows(p.packing, x, static_cast<std::ptrdiff_t>(p.k), rows->data, p.m, p.k, begin * k_run,
                     std::min(end * k_run, p.m));
   });
-  parallel_chunks(context, kernels::panels_of(p.n), panels_per_task(p), [&](std::size_t first, std::size_t last) {
+  const auto columns = [&](std::size_t first, std::size_t last) {
     table.packed_product(p, first, last);
     if (activation != Activation::none) activate(activation, p, first, last);
-  });
+  };
+  constexpr std::size_t k_panels = 4;  // of a task: their c stays in the second-level cache
+  if (p.m < k_run) {
+    parallel_streams(context, kernels::panels_of(p.n), packed_panel_bytes(p.packing, p.k), columns);
+  } else {
+    parallel_chunks(context, kernels::panels_of(p.n), k_panels, columns);
+  }
   context.scratch->shrink_to(mark);
   return {};
 }
