@@ -189,7 +189,7 @@ TEST_F(Program, Tokenizes) {
 }
 
 TEST_F(Program, ExamplesRun) {
-  for (const char* name : {"classifier", "tape_loop", "custom_layer", "two_branches"}) {
+  for (const char* name : {"classifier", "tape_loop", "custom_layer", "own_kernel", "two_branches"}) {
     const Outcome outcome = run(std::string("example_") + name);
     EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
     EXPECT_GE(accuracy_in(outcome.out), 97) << name << "\n" << outcome.out;

@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/test_data.h"
@@ -175,6 +177,40 @@ TEST(Csv, StratifiedParts) {
   ASSERT_OK(data::split_rows(*table, "n", 0.5, 0.3, 1));
   EXPECT_FAILS(data::split_rows(*table, "z", 0.5, 0.3, 1), Errc::not_found);
   EXPECT_FAILS(data::split_rows(*table, "n", 0.5, 0.5, 1), Errc::invalid_argument);
+}
+
+// Whatever the bytes: an error, or columns of one length that numbers can be made of.
+TEST(Csv, AnyBytes) {
+  const std::string good = "a,\"b,\",c\n1,x,2001-01-01\n,\"y\"\"\n\",2001-02-03T04:05\r\n2e9,,\n";
+  const std::string_view pieces[] = {"\"", ",",          "\n",         "\r",   "",    "1e99",
+                                     "-",  "0000-00-00", "9999-12-31", "true", "\xff"};
+  std::uint32_t state = 1;
+  const auto draw = [&](std::size_t below) { return (state = state * 1664525u + 1013904223u) % (below * 256) / 256; };
+  for (int i = 0; i < 4000; ++i) {
+    std::string text = good;
+    for (std::size_t n = draw(6); n > 0; --n)
+      text.replace(draw(text.size() + 1), draw(3), pieces[draw(std::size(pieces))]);
+    auto table = data::Table::parse(text, {.header = i % 2 == 0});
+    if (!table) continue;
+    std::vector<std::uint32_t> rows(table->rows());
+    for (std::size_t r = 0; r < rows.size(); ++r) rows[r] = static_cast<std::uint32_t>(r);
+    for (const data::Column& column : table->columns()) {
+      const bool codes = column.kind == data::ColumnKind::category;
+      ASSERT_EQ(codes ? column.codes.size() : column.numbers.size(), table->rows()) << text;
+      auto fit = data::Tabular::fit(*table, rows, {.target = column.name.view(), .classes = codes});
+      if (!fit) continue;
+      const auto made = fit->apply(*table, rows);
+      if (!made) continue;
+      for (const float v : *made->inputs().to_vector()) ASSERT_TRUE(std::isfinite(v)) << text;
+    }
+  }
+  std::string many = "name,n\n";
+  for (int i = 0; i < 65537; ++i) many += "x" + std::to_string(i) + ",z\n";
+  auto table = data::Table::parse(many);
+  ASSERT_OK(table);
+  EXPECT_EQ(table->columns()[0].kind, data::ColumnKind::text);
+  EXPECT_EQ(table->columns()[1].kind, data::ColumnKind::category);
+  EXPECT_FAILS(data::split_rows(*table, "name", 0.5, 0.2, 1), Errc::invalid_argument);
 }
 
 TEST(Csv, RealTables) {

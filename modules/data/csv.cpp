@@ -232,7 +232,9 @@ class CsvParser {
     std::sort(sorted.begin(), sorted.end());
     const std::string_view* const begin = sorted.begin();
     const std::string_view* const last = std::unique(sorted.begin(), sorted.end());
-    if (static_cast<std::size_t>(last - begin) > k_most_categories) {
+    categories_ += static_cast<std::size_t>(last - begin);
+    if (categories_ > k_most_categories) {
+      categories_ -= static_cast<std::size_t>(last - begin);
       column.kind = ColumnKind::text;
       return {};
     }
@@ -252,6 +254,7 @@ class CsvParser {
   std::string_view text_;
   CsvOptions options_;
   std::size_t at_ = 0, line_ = 0, breaks_ = 0, width_ = 0;  // breaks_: lines that the present record has above one
+  std::size_t categories_ = 0;                              // of all columns: each takes a Text
   List<char> plain_;
   List<std::size_t> ends_;
 };

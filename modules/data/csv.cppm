@@ -16,7 +16,7 @@ export namespace qorus::data {
 enum class ColumnKind : std::uint8_t {
   number,    // 1, -2.5e3, +4; or all of them true or false: 1 or 0
   date,      // 1949-01, 1949-01-31, 1949/01/31 18:05, 1949-01-31T18:05:59Z: year first; a zone but Z is no date
-  category,  // of at most 65,536 different ones
+  category,  // of at most 65,536 different ones, together with the columns before
   text,      // more: not kept
 };
 
