@@ -186,7 +186,7 @@ TEST(Csv, AnyBytes) {
                                      "-",  "0000-00-00", "9999-12-31", "true", "\xff"};
   std::uint32_t state = 1;
   const auto draw = [&](std::size_t below) { return (state = state * 1664525u + 1013904223u) % (below * 256) / 256; };
-  for (int i = 0; i < 4000; ++i) {
+  for (int i = 0; i < 2000; ++i) {
     std::string text = good;
     for (std::size_t n = draw(6); n > 0; --n)
       text.replace(draw(text.size() + 1), draw(3), pieces[draw(std::size(pieces))]);
@@ -201,7 +201,9 @@ TEST(Csv, AnyBytes) {
       if (!fit) continue;
       const auto made = fit->apply(*table, rows);
       if (!made) continue;
-      for (const float v : *made->inputs().to_vector()) ASSERT_TRUE(std::isfinite(v)) << text;
+      const auto inputs = made->inputs().to_vector();
+      ASSERT_OK(inputs);
+      for (const float v : *inputs) ASSERT_TRUE(std::isfinite(v)) << text;
     }
   }
   std::string many = "name,n\n";
