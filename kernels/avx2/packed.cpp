@@ -4,8 +4,10 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_most_rows = 4;  // 16 registers: 4 chains, and most of the weights in the first-level cache
+constexpr std::size_t k_most_rows = 4;  // 16 registers: 4 chains, as many sums or twice that
+constexpr int k_together = 4;           // one vector of weights after the other, for all rows
 constexpr bool k_wide_differs = true;   // pairs of products with bytes above 128 do not fit 16 bits
+constexpr bool k_adds_words = true;     // those with fewer bits do, several of them
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 
@@ -22,6 +24,17 @@ QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
     y = _mm256_abs_epi8(number);
   }
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(y, x), _mm256_set1_epi16(1)))};
+}
+
+// Sums of two such products, 16 bits each; their sums; and the sum of those in sum.
+QORUS_INLINE I32 word_products(I32 w, const std::uint8_t* p) {
+  std::int32_t quad;
+  __builtin_memcpy(&quad, p, 4);
+  return {_mm256_maddubs_epi16(w.v, _mm256_set1_epi32(quad))};
+}
+QORUS_INLINE I32 add_words(I32 a, I32 b) { return {_mm256_add_epi16(a.v, b.v)}; }
+QORUS_INLINE I32 add_pairs(I32 sum, I32 words) {
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, _mm256_set1_epi16(1)))};
 }
 
 // The same with two signed 16-bit numbers in each lane and two at p.

@@ -5,7 +5,9 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_most_rows = 16;  // 16 chains, 8 vectors of weights, 3 of scales, sums: 32 registers
+constexpr int k_together = 1;            // row by row, the weights stay in registers
 constexpr bool k_wide_differs = false;   // bytes from 0 to 255 are no trouble
+constexpr bool k_adds_words = false;
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 

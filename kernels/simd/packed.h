@@ -37,11 +37,12 @@ QORUS_INLINE F32 halves_at(Bytes p, std::size_t lane) {
 //   scales   writes, for each block, k_groups vectors of scales and, if k_least, one of minima; gives where they are
 //   quants   block b: w[i] holds elements 4 i to 4 i + 3 of k, counted from the format's offset
 //   k_size   bytes of a quant
+//   k_words  how many products of pairs of bytes 16 bits hold
 //   k_forms  how many kinds of blocks take turns, their bits lying differently: quants<0>, quants<1>, …
 
 struct Q40 {
   static constexpr std::size_t k_bytes = 18 * k_panel, k_blocks = 1, k_forms = 1;
-  static constexpr int k_groups = 1, k_size = 1;
+  static constexpr int k_groups = 1, k_size = 1, k_words = 4;
   static constexpr bool k_least = false, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     store(out, halves_at(p, lane));
@@ -60,7 +61,7 @@ struct Q40 {
 
 struct Q80 {
   static constexpr std::size_t k_bytes = 34 * k_panel, k_blocks = 1, k_forms = 1;
-  static constexpr int k_groups = 1, k_size = 1;
+  static constexpr int k_groups = 1, k_size = 1, k_words = 1;
   static constexpr bool k_least = false, k_wide = true;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) { return Q40::scales(p, lane, out); }
   template <int Form>
@@ -72,7 +73,7 @@ struct Q80 {
 
 struct Q4K {
   static constexpr std::size_t k_bytes = 144 * k_panel, k_blocks = 8, k_forms = 2;
-  static constexpr int k_groups = 1, k_size = 1;
+  static constexpr int k_groups = 1, k_size = 1, k_words = 4;
   static constexpr bool k_least = true, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit[2] = {halves_at(p, lane), halves_at(p + 32, lane)};
@@ -102,7 +103,7 @@ struct Q4K {
 
 struct Q6K {
   static constexpr std::size_t k_bytes = 210 * k_panel, k_blocks = 8, k_forms = 4;
-  static constexpr int k_groups = 2, k_size = 1;
+  static constexpr int k_groups = 2, k_size = 1, k_words = 2;
   static constexpr bool k_least = false, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit = halves_at(p, lane);
@@ -132,7 +133,7 @@ struct Q6K {
 // f16 and bf16, as numbers of 16 bits: w[i] holds elements 2 i and 2 i + 1.
 struct WholeNumbers {
   static constexpr std::size_t k_bytes = 66 * k_panel, k_blocks = 1, k_forms = 1;
-  static constexpr int k_groups = 1, k_size = 2;
+  static constexpr int k_groups = 1, k_size = 2, k_words = 1;
   static constexpr bool k_least = false, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     store(out, from_bits(shift_left<16>(load_u16(reinterpret_cast<const std::uint16_t*>(p) + lane, All{}))));
@@ -160,10 +161,10 @@ QORUS_INLINE void each_block(const Use& use) {
 }
 
 // A block as `unpack` leaves it: 8 vectors of quants, then those of scales and minima.
-template <int Groups, bool Least, bool Wide>
+template <int Groups, bool Least, bool Wide, int Words>
 struct Unpacked {
   static constexpr std::size_t k_bytes = (8 + Groups + Least) * k_quad_bytes, k_blocks = 1, k_forms = 1;
-  static constexpr int k_groups = Groups, k_size = 1;
+  static constexpr int k_groups = Groups, k_size = 1, k_words = Words;
   static constexpr bool k_least = Least, k_wide = Wide;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t, float*) {
     return reinterpret_cast<const float*>(p + 8 * k_quad_bytes);
@@ -174,9 +175,9 @@ struct Unpacked {
     for (std::size_t i = 0; i < 8; ++i) w[i] = load_quads(p + k_quad_bytes * i);
   }
 };
-// Whether 8-bit quants need sums of their own is the instruction set's affair.
+// Whether 8-bit quants need sums of their own is the instruction set's affair, and whether sums of few bits pay.
 template <class F>
-using UnpackedOf = Unpacked<F::k_groups, F::k_least, F::k_wide && k_wide_differs>;
+using UnpackedOf = Unpacked<F::k_groups, F::k_least, F::k_wide && k_wide_differs, k_adds_words ? F::k_words : 1>;
 
 template <class F>
 void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out) noexcept {
@@ -220,7 +221,8 @@ struct PackedTile {
 template <class S, int R>
 void tile(const PackedTile& t) noexcept {
   constexpr std::size_t vectors = S::k_groups + S::k_least;
-  constexpr bool wide = S::k_wide && k_wide_differs, corrected = S::k_size == 1 && !S::k_least && !wide;
+  constexpr bool wide = S::k_wide && k_wide_differs, corrected = S::k_size == 1 && !S::k_least && !wide,
+                 adds_words = S::k_words > 1 && k_adds_words;
   constexpr int quads = 8 * S::k_size, row_bytes = 32 * S::k_size;
   const Some some = first_lanes(t.cols);
   F32 chain[R];
@@ -239,27 +241,42 @@ void tile(const PackedTile& t) noexcept {
       const F32 scale = load(scales), second = load(scales + (S::k_groups - 1) * k_lanes),
                 least = load(scales + (vectors - 1) * k_lanes);
 #pragma unroll
-      for (int r = 0; r < R; ++r) {
-        I32 sum[2] = {corrected ? set(word_at(sums + 8 * r)) : set(0),
-                      corrected && S::k_groups == 2 ? set(word_at(sums + 8 * r + 4)) : set(0)};
+      for (int r = 0; r < R; r += k_together) {
+        constexpr int G = R < k_together ? R : k_together;
         // Where the scale is one, the whole block is one sum: in two chains if there is no other row to wait for.
         constexpr int half = S::k_groups == 2 || S::k_size == 2 || R == 1;
+        I32 sum[G][2];
 #pragma unroll
-        for (int i = 0; i < quads; ++i) {
-          I32& part = sum[i / (quads / 2) * half];
-          Bytes x = quants + row_bytes * r + 4 * i;
-          if constexpr (S::k_size == 2)
-            part = dot_pairs(part, w[i], x);
-          else
-            part = dot<wide>(part, w[i], x);
+        for (int g = 0; g < G; ++g) {
+          sum[g][0] = corrected ? set(word_at(sums + 8 * (r + g))) : set(0);
+          sum[g][1] = corrected && S::k_groups == 2 ? set(word_at(sums + 8 * (r + g) + 4)) : set(0);
         }
-        if constexpr (half && S::k_groups == 1 && S::k_size == 1) sum[0] = sum[0] + sum[1];
-        F32 value = to_float(sum[0]);
-        if constexpr (S::k_size == 2) value = value + to_float(sum[1]);
-        value = value * scale;
-        if constexpr (S::k_groups == 2) value = fma(second, to_float(sum[1]), value);
-        if constexpr (S::k_least) value = fma(least, set(float_at(sums + 8 * r)), value);
-        chain[r] = fma(value, set(float_at(row_scales + 4 * r)), chain[r]);
+        [[maybe_unused]] I32 words[G];
+#pragma unroll
+        for (int i = 0; i < quads; ++i)
+#pragma unroll
+          for (int g = 0; g < G; ++g) {
+            I32& part = sum[g][i / (quads / 2) * half];
+            Bytes x = quants + row_bytes * (r + g) + 4 * i;
+            if constexpr (S::k_size == 2) {
+              part = dot_pairs(part, w[i], x);
+            } else if constexpr (adds_words) {
+              words[g] = i % S::k_words == 0 ? word_products(w[i], x) : add_words(words[g], word_products(w[i], x));
+              if (i % S::k_words == S::k_words - 1) part = add_pairs(part, words[g]);
+            } else {
+              part = dot<wide>(part, w[i], x);
+            }
+          }
+#pragma unroll
+        for (int g = 0; g < G; ++g) {
+          if constexpr (half && S::k_groups == 1 && S::k_size == 1) sum[g][0] = sum[g][0] + sum[g][1];
+          F32 value = to_float(sum[g][0]);
+          if constexpr (S::k_size == 2) value = value + to_float(sum[g][1]);
+          value = value * scale;
+          if constexpr (S::k_groups == 2) value = fma(second, to_float(sum[g][1]), value);
+          if constexpr (S::k_least) value = fma(least, set(float_at(sums + 8 * (r + g))), value);
+          chain[r + g] = fma(value, set(float_at(row_scales + 4 * (r + g))), chain[r + g]);
+        }
       }
       scales += vectors * k_lanes;
       quants += t.step;
@@ -275,9 +292,9 @@ constexpr std::size_t run_of(std::size_t left) {
   return left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-// Rows of a tile at most: 16-bit quants take twice the registers.
+// Rows of a tile at most: 16-bit quants take twice the registers where they are kept for one row after the other.
 template <class S>
-constexpr std::size_t k_rows_of = k_most_rows / S::k_size;
+constexpr std::size_t k_rows_of = k_together > 1 ? k_most_rows : k_most_rows / S::k_size;
 
 template <class S>
 void tile_rows(const PackedTile& t, std::size_t rows) noexcept {
