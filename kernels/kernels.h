@@ -141,7 +141,8 @@ struct GemmPlan {
 // One convolution, or one phase of a transposed one: y[n,g,o,p] (+)= relu?( bias[g,o] + sum over i and taps t of
 // w[g,o,i,t] x[n,g,i,q] ), where q = p step + first + t tap_step on each of three axes (the last contiguous in x; unused ones
 // have one place and one tap) and x is 0 outside its extents. The order of the sum depends on the sizes and the instruction set
-// alone. Pointers into w and y are those of the first tap and place; their strides may be negative. x is dense.
+// alone, not on the number of images. Pointers into w and y are those of the first tap and place; their strides may be negative. x is
+// dense. A product for 2 by 2 outputs at once (simd/conv_winograd.h) may carry what is not finite to all four.
 struct ConvAxis {
   std::size_t in = 1, out = 1, taps = 1, step = 1;
   std::ptrdiff_t first = 0, tap_step = 1;  // in places of x

@@ -31,6 +31,13 @@ ConvAxis along(std::size_t in, std::size_t taps, std::size_t step, std::ptrdiff_
   return {
       .in = in, .out = std::size_t(room) / step + 1, .taps = taps, .step = step, .first = -pad, .tap_step = dilation};
 }
+// Three taps backwards, as in the input's gradient.
+ConvAxis turned(std::size_t in, std::ptrdiff_t pad) {
+  ConvAxis axis = along(in, 3, 1, pad, 1);
+  axis.first = 2 - pad;
+  axis.tap_step = -1;
+  return axis;
+}
 const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = [] {
     std::vector<Shape> s = {
@@ -43,6 +50,11 @@ const std::vector<Shape>& shapes() {
         {3, 1, 40, 20, {{}, {}, along(48, 1, 1, 0, 1)}, true, true, false},
         {1, 1, 65, 3, {{}, along(4, 3, 1, 0, 1), along(15, 3, 1, 0, 1)}, false, false, false},
     };
+    for (const std::size_t width : {4, 5, 7, 8, 9, 12, 14, 15, 16, 19, 31, 33, 40}) {  // 3 x 3 taps of many channels
+      s.push_back({2, 1, 16, 13, {{}, along(width / 2 + 3, 3, 1, 1, 1), along(width, 3, 1, 1, 1)}, true, true, false});
+      s.push_back({1, 2, 35, 9, {{}, turned(5, 1), turned(width, 2)}, false, false, true});
+    }
+    s.push_back({1, 1, 64, 64, {{}, along(8, 3, 1, 1, 1), along(8, 3, 1, 1, 1)}, false, false, false});
     for (std::size_t width = 1; width <= 35; ++width)
       s.push_back({1, 1, 2, 3, {{}, along(2, 2, 1, 1, 1), along(width, 3, 1, 1, 1)}, false, false, false});
     return s;

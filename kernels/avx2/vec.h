@@ -291,6 +291,10 @@ QORUS_INLINE void interleave(F32 even, F32 odd, F32& a, F32& b) {  // a: even0 o
   a.v = _mm256_permute2f128_ps(low, high, 0x20);
   b.v = _mm256_permute2f128_ps(low, high, 0x31);
 }
+QORUS_INLINE F32 load_halves(const float* low, const float* high) {
+  return {_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1)};
+}
+QORUS_INLINE F32 upper_half(F32 x) { return {_mm256_permute2f128_ps(x.v, x.v, 0x11)}; }  // in the lower lanes
 
 // --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[8]) {

@@ -11,6 +11,8 @@ constexpr int k_conv_rows = 14;  // as in the matrix product: what the registers
 
 #include "kernels/simd/conv_tile.h"
 
+#include "kernels/simd/conv_winograd.h"
+
 #include "kernels/simd/conv.h"
 
 #include "kernels/simd/conv_weight.h"

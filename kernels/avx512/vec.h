@@ -249,6 +249,10 @@ QORUS_INLINE void interleave(F32 even, F32 odd, F32& a, F32& b) {  // a: even0 o
   a.v = _mm512_permutex2var_ps(even.v, low, odd.v);
   b.v = _mm512_permutex2var_ps(even.v, high, odd.v);
 }
+QORUS_INLINE F32 load_halves(const float* low, const float* high) {
+  return {_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(low)), _mm256_loadu_ps(high), 1)};
+}
+QORUS_INLINE F32 upper_half(F32 x) { return {_mm512_shuffle_f32x4(x.v, x.v, 0xEE)}; }  // in the lower lanes
 
 // --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[16]) {

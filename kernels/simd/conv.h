@@ -1,5 +1,5 @@
 // A convolution as products of small blocks, without a copy of all patches. Included by one instruction set's conv.cpp after
-// conv_tile.h.
+// conv_tile.h and conv_winograd.h, which takes what it can.
 //
 //   phase 0   the weights, [group][run of channels][input channel and tap][channel of the run], and the tables of offsets
 //   phase 1   a task is a band of one image's places, for some groups: its ground is copied with zeros around (if it needs any), then
@@ -11,7 +11,6 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_depth = 512;                       // patches' elements packed at a time
-constexpr std::size_t k_ground = std::size_t{1} << 17;     // floats of a band's copy: half of the second-level cache
 constexpr std::size_t k_conv_work = std::size_t{1} << 18;  // products that repay handing a task to another worker
 
 struct ConvCut {
@@ -51,6 +50,7 @@ inline ConvCut conv_cut(const Conv& c) noexcept {
 GemmPlan conv_plan(const Conv& c) noexcept {
   GemmPlan p;
   if (c.images * c.groups * c.outs * c.axis[0].out * c.axis[1].out * c.axis[2].out == 0) return p;
+  if (winograd_fits(c)) return winograd_plan(c);
   const ConvCut cut = conv_cut(c);
   p.phases = 2;
   p.tasks[0] = static_cast<std::uint32_t>(
@@ -270,6 +270,7 @@ inline void conv_group(const Conv& c, const ConvCut& cut, const ConvBand& band, 
 
 void conv_task(const Conv& c, const GemmPlan& p, std::uint32_t phase, std::uint32_t task, void* shared,
                void* worker) noexcept {
+  if (winograd_fits(c)) return winograd_task(c, p, phase, task, shared, worker);
   const ConvCut cut = conv_cut(c);
   if (phase == 0) return conv_pack_weights(c, cut, task, p.tasks[0], static_cast<float*>(shared));
   const ConvBand band = conv_band(c, cut.ground, task % cut.ground.bands);

@@ -10,7 +10,8 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_conv_cols = 2 * k_lanes;
-constexpr std::size_t k_slack = 4 * k_lanes;  // floats after a copy that whole vectors may read and write
+constexpr std::size_t k_ground = std::size_t{1} << 17;  // floats of a band's copy: half of the second-level cache
+constexpr std::size_t k_slack = 4 * k_lanes;            // floats after a copy that whole vectors may read and write
 
 constexpr std::size_t conv_min(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
 constexpr std::size_t conv_max(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }

@@ -293,7 +293,8 @@ Result<Windows> transposed_windows(const Shape& x, const Shape& w, const ops::Co
                              .ceil = false});
   if (!windows) return windows;
   for (int d = 0; d < axes; ++d) {
-    WindowAxis& a = (*windows)[static_cast<std::size_t>(3 - axes + d)];
+    const int axis = 3 - axes + d;
+    WindowAxis& a = (*windows)[static_cast<std::size_t>(axis)];
     const std::int64_t more = o.output_padding[d];
     a.out = x[2 + d];
     a.before = pads.before[d];
