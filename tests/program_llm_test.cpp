@@ -108,6 +108,14 @@ TEST_F(LanguageProgram, Chats) {
   }
 }
 
+TEST_F(LanguageProgram, InspectTellsWhatItTakes) {
+  const Outcome told = run("qorus inspect " + model);
+  EXPECT_EQ(told.code, 0) << told.err;
+  EXPECT_NE(told.out.find("llama: 5 layers of 64, 8 heads of 8 (4 of keys and values), context 128"), std::string::npos)
+      << told.out;
+  EXPECT_NE(told.out.find("f32 0.2 MB"), std::string::npos) << told.out;  // 2 * 5 * 4 * 8 * 128 * 4 bytes
+}
+
 TEST_F(LanguageProgram, SavesLogits) {
   const Outcome saved = run("qorus logits " + model + " --ids 1,403,407 --npy " + folder / "l.npy");
   ASSERT_EQ(saved.code, 0) << saved.err;

@@ -130,6 +130,33 @@ TEST(TextFiles, JsonThatIsNoneOrTooMuch) {
   EXPECT_FAILS_SAYING(text::from_json(other), "p{Q}");
 }
 
+// The number of ranks tells which pre-tokenizer goes with them.
+TEST(TextFiles, RankFilesAreKnownByTheirNumber) {
+  const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const auto base64 = [&](unsigned a, unsigned b, unsigned c) {
+    return std::string{digits[a >> 2], digits[(a & 3) << 4 | b >> 4], digits[(b & 15) << 2 | c >> 6], digits[c & 63]};
+  };
+  std::string ranks;
+  int count = 0;
+  for (; count < 256; ++count) {
+    const auto byte = static_cast<unsigned>(count);
+    ranks += std::string{digits[byte >> 2], digits[(byte & 3) << 4]} + "== " + std::to_string(count) + "\n";
+  }
+  for (; count < 50256; ++count)
+    ranks += base64(static_cast<unsigned>(count) % 251, static_cast<unsigned>(count) / 251, 7) + " " +
+             std::to_string(count) + "\n";
+  const qorus_test::TemporaryFolder folder;
+  qorus_test::write_file(folder / "r50k.tiktoken", ranks);
+  const auto opened = text::open(folder / "r50k.tiktoken");
+  ASSERT_OK(opened);
+  EXPECT_EQ(opened->size(), 50256u);
+  const auto ids = opened->encode("ab c");
+  ASSERT_OK(ids);
+  EXPECT_EQ(std::vector<std::int32_t>(ids->begin(), ids->end()), (std::vector<std::int32_t>{'a', 'b', ' ', 'c'}));
+  qorus_test::write_file(folder / "few.tiktoken", "YQ== 0\nYg== 1\n");
+  EXPECT_FAILS_SAYING(text::open(folder / "few.tiktoken"), "few.tiktoken");
+}
+
 TEST(TextFiles, OpenNamesTheFile) {
   qorus_test::TemporaryFolder folder;
   const std::string path = folder / "tokenizer";

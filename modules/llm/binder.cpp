@@ -22,6 +22,7 @@ Status Binder::run() noexcept {
   }
   for (std::int64_t i = 0; i < c_.layers; ++i) {
     if (auto done = bind_block(i); !done) return done;
+    if (auto done = packed_.end_layer(); !done) return done;
   }
   layer_ = -1;
   const auto kind = a.layer_norm ? Norm::Kind::layer : Norm::Kind::rms;
@@ -265,9 +266,7 @@ Status Binder::place(nn::Param& param, const Text& name, const Tensor& stored, s
 Status Binder::pack(nn::Param& param) noexcept {
   const bool looked_up = &param == &net_.embedding.weight || &param == &net_.positions.weight;
   if (looked_up || !PackedWeights::takes(param.tensor)) return {};
-  if (auto done = packed_.pack(param); !done) return done;
-  if (weights_.kind() == Weights::Kind::gguf) weights_.gguf().let_go(param.tensor);
-  return {};
+  return packed_.pack(param, weights_.kind() == Weights::Kind::gguf);
 }
 
 // A copy in f32, row-major, with a number added.

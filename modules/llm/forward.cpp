@@ -68,6 +68,7 @@ Status Session::keep_stream(const Result<Tensor>& x) noexcept {
 }
 
 Result<Tensor> Session::forward_block(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
+  if (auto ready = model_->ready(layer); !ready) return fail(ready.error());
   const Block& block = model_->layers().blocks[static_cast<std::size_t>(layer)];
   auto attended = (x | block.attn_norm).and_then([&](const Tensor& h) { return attend(frame, layer, h); });
   auto sum = x + (attended | block.o_proj | block.attn_post_norm);
@@ -138,6 +139,7 @@ Status Session::give_logits(Scope& frame, See see, void* user, std::size_t first
     }
   }
   if (wanted_.empty()) return {};
+  if (auto ready = model_->ready(); !ready) return ready;
   auto x = ops::slice(frame.input(stream_), 0, 0, rows);
   if (wanted_.size() != ids_.size()) {
     const std::span<const std::int32_t> wanted = wanted_.span();

@@ -32,7 +32,7 @@ class Opener {
     model.packed_ = std::move(*packed);
     Binder binder(model.weights_, model.config_, model.layers_, model.converted_, model.packed_);
     if (auto bound = binder.run(); !bound) return bound;
-    model.packed_.finish();
+    if (auto started = model.packed_.start(); !started) return started;
     take_fingerprint();
     Companions companions(model.weights_, path);
     auto tokenizer = companions.tokenizer(options.tokenizer, model.config_.vocab);

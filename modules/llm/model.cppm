@@ -2,8 +2,10 @@
 module;
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 export module qorus.llm:model;
 import qorus.nn;
 import qorus.io;
@@ -23,14 +25,29 @@ struct OpenOptions {
 };
 
 // Movable. F32 weights and embeddings stay in the mapped file; f16, bf16, q4_0, q8_0, q4_k and q6_k matrices are laid out for products, in
-// as many bytes; the rest is dequantised to f32.
+// as many bytes, while the program goes on; the rest is dequantised to f32.
 class Model {
  public:
+  Model() noexcept = default;
+  Model(Model&&) noexcept = default;
+  Model& operator=(Model&& other) noexcept {  // what lays out the old weights ends before they go
+    if (this != &other) {
+      std::destroy_at(this);
+      std::construct_at(this, std::move(other));
+    }
+    return *this;
+  }
+  ~Model() = default;
+
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   [[nodiscard]] const text::Tokenizer& tokenizer() const noexcept { return tokenizer_; }
   // Whether a token ends a text.
   [[nodiscard]] bool ends_text(std::int32_t id) const noexcept;
+  // Their weights may be used after ready() has said so.
   [[nodiscard]] const Network& layers() const noexcept { return layers_; }
+  // Returns when the weights of a layer, or with -1 of all, are laid out, which goes on after open() has returned. Sessions ask for
+  // what they need. Errors: out_of_memory.
+  [[nodiscard]] Status ready(std::int64_t layer = -1) const noexcept { return packed_.wait(layer); }
   // The chat template that came with it, in Jinja; empty if none did.
   [[nodiscard]] std::string_view chat_template() const noexcept { return {template_.data(), template_.size()}; }
   // How its authors would have it sampled (generation_config.json; general.sampling of GGUF files); greedy if they do not say.
@@ -42,7 +59,7 @@ class Model {
   friend class Opener;
   Weights weights_;
   List<Owned> converted_;
-  PackedWeights packed_;
+  PackedWeights packed_;  // after the weights, which it reads until it is destroyed
   Config config_;
   Network layers_;
   text::Tokenizer tokenizer_;

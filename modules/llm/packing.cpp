@@ -1,11 +1,77 @@
 // Bodies of qorus.llm:packing.
 module;
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <span>
 #include <utility>
 module qorus.llm;
 
 namespace qorus::llm {
+namespace {
+
+// Pages that lie wholly within a tensor of a mapped file need not stay in memory: whoever asks for them gets them from the file.
+void let_go(const Tensor& stored) noexcept {
+  constexpr std::uintptr_t k_page = 4096;
+  const auto begin = reinterpret_cast<std::uintptr_t>(stored.data());
+  const auto first = (begin + k_page - 1) / k_page * k_page;
+  const auto last = (begin + row_bytes(stored.dtype(), stored.numel())) / k_page * k_page;
+  if (first < last)
+    ::madvise(const_cast<std::byte*>(stored.data()) + (first - begin), static_cast<std::size_t>(last - first),
+              MADV_DONTNEED);
+}
+
+}  // namespace
+
+struct PackedWeights::Work {
+  struct Job {
+    Tensor stored;
+    std::span<std::byte> place;
+    bool mapped = false;
+  };
+  List<Job> jobs;
+  List<std::size_t> layers;  // how many jobs there are up to the end of each
+  pthread_t thread{};
+  bool started = false;
+  std::atomic<bool> stop{false};
+  std::atomic<std::size_t> done{0};  // jobs; all of them after an error
+  Status status;                     // written before `done` says that all are done
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t more = PTHREAD_COND_INITIALIZER;
+
+  void run() noexcept {
+    Workspace workspace{{.scratch = 1_MiB, .threads = cpu_count()}};
+    Status good = workspace.status();
+    for (std::size_t i = 0; i < jobs.size() && good && !stop.load(std::memory_order_relaxed); ++i) {
+      const Job& job = jobs[i];
+      auto frame = workspace.frame();
+      auto input = frame.input(job.stored);
+      good = input ? ops::pack_weight(*input, job.place) : Status(fail(input.error()));
+      if (good && job.mapped) let_go(job.stored);
+      if (good) tell(i + 1);
+    }
+    if (!good) status = good;
+    if (!good) tell(jobs.size());
+  }
+  void tell(std::size_t count) noexcept {
+    pthread_mutex_lock(&mutex);
+    done.store(count, std::memory_order_release);
+    pthread_cond_broadcast(&more);
+    pthread_mutex_unlock(&mutex);
+  }
+  [[nodiscard]] Status wait(std::size_t count) noexcept {
+    if (done.load(std::memory_order_acquire) < count) {
+      pthread_mutex_lock(&mutex);
+      while (done.load(std::memory_order_acquire) < count) pthread_cond_wait(&more, &mutex);
+      pthread_mutex_unlock(&mutex);
+    }
+    return done.load(std::memory_order_acquire) == jobs.size() ? status : Status{};
+  }
+};
 
 Result<PackedWeights> PackedWeights::create(std::size_t bytes) noexcept {
   auto room = (Checked(bytes) + bytes / 8 + 64_MiB).get("weights");  // address space: rows are filled up
@@ -15,26 +81,51 @@ Result<PackedWeights> PackedWeights::create(std::size_t bytes) noexcept {
   PackedWeights made;
   made.arena_ = std::move(*arena);
   made.arena_.prefer_huge_pages(true);
-  made.workspace_ = Workspace{{.scratch = 1_MiB, .threads = cpu_count()}};
-  if (auto ready = made.workspace_.status(); !ready) return fail(ready.error());
+  made.work_ = new (std::nothrow) Work;
+  if (!made.work_) return fail(Errc::out_of_memory, "weights", "the system has no more memory");
   return made;
+}
+
+PackedWeights::~PackedWeights() {
+  if (work_ && work_->started) {
+    work_->stop.store(true, std::memory_order_relaxed);
+    pthread_join(work_->thread, nullptr);
+  }
+  delete work_;
 }
 
 bool PackedWeights::takes(const Tensor& stored) noexcept {
   return stored.contiguous() && ops::packed_bytes(stored.dtype(), stored.shape()) > 0;
 }
 
-Status PackedWeights::pack(nn::Param& param) noexcept {
+Status PackedWeights::pack(nn::Param& param, bool mapped) noexcept {
   const std::size_t bytes = ops::packed_bytes(param.tensor.dtype(), param.tensor.shape());
   auto slice = arena_.take(bytes);
   if (!slice) return fail(slice.error());
-  auto frame = workspace_.frame();
-  auto input = frame.input(param.tensor);
-  if (!input) return fail(input.error());
-  if (auto done = ops::pack_weight(*input, {slice->data, bytes}); !done) return done;
+  if (auto kept = work_->jobs.push({param.tensor, {slice->data, bytes}, mapped}); !kept) return kept;
   param.packed =
       Tensor(slice->data, DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes)}), slice->lifetime);
   return {};
+}
+
+Status PackedWeights::end_layer() noexcept { return work_->layers.push(work_->jobs.size()); }
+
+Status PackedWeights::start() noexcept {
+  if (work_->jobs.empty()) return {};
+  const auto run = [](void* work) -> void* {
+    static_cast<Work*>(work)->run();
+    return nullptr;
+  };
+  if (pthread_create(&work_->thread, nullptr, run, work_) != 0)
+    return fail(Errc::out_of_memory, "weights", "the system refuses a thread");
+  work_->started = true;
+  return {};
+}
+
+Status PackedWeights::wait(std::ptrdiff_t layer) const noexcept {
+  if (!work_) return {};
+  const bool all = layer < 0 || static_cast<std::size_t>(layer) >= work_->layers.size();
+  return work_->wait(all ? work_->jobs.size() : work_->layers[static_cast<std::size_t>(layer)]);
 }
 
 }  // namespace qorus::llm

@@ -1,27 +1,44 @@
-// The copy of a model's weights that products read: in the types of its files, laid out once, when the model is opened.
+// The copy of a model's weights that products read: in the types of its files, laid out once, behind the back of whoever opened it.
 module;
 #include <cstddef>
+#include <utility>
 export module qorus.llm:packing;
 import qorus.nn;
 
 export namespace qorus::llm {
 
-// One reservation of memory for all of them, of the bytes that they have in the files. Movable; what it laid out stays in place.
+// One reservation of memory for all of them, of the bytes that they have in the files. Movable; what it lays out stays in place. The
+// tensors that it was given must outlive it.
 class PackedWeights {
  public:
   PackedWeights() noexcept = default;
-  // For weights of so many bytes, as their files hold them. Laying out runs on all processors. Errors: overflow, out_of_memory.
+  // For weights of so many bytes, as their files hold them. Errors: overflow, out_of_memory.
   [[nodiscard]] static Result<PackedWeights> create(std::size_t bytes) noexcept;
+  PackedWeights(PackedWeights&& other) noexcept
+      : arena_(std::move(other.arena_)), work_(std::exchange(other.work_, nullptr)) {}
+  PackedWeights& operator=(PackedWeights&& other) noexcept {
+    std::swap(arena_, other.arena_);
+    std::swap(work_, other.work_);
+    return *this;
+  }
+  ~PackedWeights();  // waits for the tensor at work; the rest is not laid out
+
   // Whether products read this type as it is stored, once it is laid out.
   [[nodiscard]] static bool takes(const Tensor& stored) noexcept;
-  // Lays out the tensor of a parameter. Errors: out_of_memory.
-  [[nodiscard]] Status pack(nn::Param& param) noexcept;
-  // No more will come: ends the workers.
-  void finish() noexcept { workspace_ = Workspace(); }
+  // Gives a parameter the place where its tensor will be laid out. `mapped`: of a mapped file, whose pages are let go then.
+  // Errors: out_of_memory.
+  [[nodiscard]] Status pack(nn::Param& param, bool mapped) noexcept;
+  // Those since the last call are one layer's. Errors: out_of_memory.
+  [[nodiscard]] Status end_layer() noexcept;
+  // No more will come: a thread of its own begins to lay them out, in this order, with all processors. Errors: out_of_memory.
+  [[nodiscard]] Status start() noexcept;
+  // Returns when a layer is laid out, or with -1 all of it. Any thread may call it. Errors: those of laying out (out_of_memory).
+  [[nodiscard]] Status wait(std::ptrdiff_t layer) const noexcept;
 
  private:
+  struct Work;
   Arena arena_;
-  Workspace workspace_;
+  Work* work_ = nullptr;
 };
 
 }  // namespace qorus::llm

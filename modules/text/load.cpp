@@ -1,5 +1,6 @@
 // Bodies of qorus.text:load: the formats that are no JSON.
 module;
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -265,6 +266,38 @@ Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_toke
                             .whole_words = true});
 }
 
+namespace {
+
+// The pre-tokenizers of rank files that are known, by their number of ranks: it is in the programs that come with them.
+constexpr struct {
+  std::size_t ranks;
+  std::string_view pre_tokenizer;
+} k_rank_files[] = {{50256, "gpt-2"},       // r50k_base
+                    {50280, "gpt-2"},       // p50k_base
+                    {100256, "cl100k"},     // cl100k_base
+                    {199998, "o200k"},      // o200k_base
+                    {128000, "llama-bpe"},  // Llama 3
+                    {151643, "qwen2"}};     // Qwen
+
+// Whether a file begins with a line of base64, a space and a 0.
+bool is_rank_file(std::string_view text) noexcept {
+  std::size_t at = 0;
+  while (at < text.size() && (base64_digit(text[at]) >= 0 || text[at] == '=')) ++at;
+  return at >= 4 && at % 4 == 0 &&
+         (part_of(text, at, 3) == " 0\n" || part_of(text, at, 3) == " 0\r" || part_of(text, at) == " 0");
+}
+
+Result<Tokenizer> from_known_tiktoken(std::string_view text) noexcept {
+  const auto lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + !text.ends_with('\n');
+  for (const auto& known : k_rank_files) {
+    if (known.ranks == lines) return from_tiktoken(text, known.pre_tokenizer);
+  }
+  return fail(Errc::unsupported, "open", "a rank file of tiktoken that is not known: its pre-tokenizer is not in it",
+              Dims{.extent = {static_cast<std::int64_t>(lines)}, .rank = 1});
+}
+
+}  // namespace
+
 Result<Tokenizer> open(std::string_view path) noexcept {
   const auto named = [&](Result<Tokenizer> made) -> Result<Tokenizer> {
     if (made || made.error().subject[0]) return made;
@@ -281,6 +314,7 @@ Result<Tokenizer> open(std::string_view path) noexcept {
     return gguf ? named(from_gguf(*gguf)) : fail(gguf.error());
   }
   if (begin != text.npos && text[begin] == '{') return named(from_json(text));
+  if (is_rank_file(text)) return named(from_known_tiktoken(text));
   const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
   return named(text.starts_with('\n') && !small_number ? from_sentencepiece(bytes) : from_llama2c(bytes));
 }

@@ -21,7 +21,8 @@ export namespace qorus::text {
 // A rank file of tiktoken, lines of base64 and rank. It has no special pieces; `pre_tokenizer` as in VocabularySpec.
 [[nodiscard]] Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_tokenizer) noexcept;
 
-// Any of these but tiktoken's, and the vocabulary of a GGUF file, told by the content. Errors, with the file's name: also not_found, io.
+// Any of these, and the vocabulary of a GGUF file, told by the content; of tiktoken's those whose number of ranks says what they are:
+// r50k, p50k, cl100k, o200k, Llama 3's and Qwen's. Errors, with the file's name: also not_found, io.
 [[nodiscard]] Result<Tokenizer> open(std::string_view path) noexcept;
 
 }  // namespace qorus::text

@@ -59,8 +59,9 @@ void add_predict(CLI::App& app, Options& options) {
 }
 
 void add_inspect(CLI::App& app, Options& options) {
-  CLI::App* inspect = app.add_subcommand("inspect", "List what a safetensors or GGUF file holds");
-  inspect->add_option("file", options.model, "The file")->required()->type_name("FILE");
+  CLI::App* inspect =
+      app.add_subcommand("inspect", "List what a safetensors or GGUF file holds, and what a language model takes");
+  inspect->add_option("file", options.model, "The file, or a folder with safetensors")->required()->type_name("FILE");
   inspect->callback([&options] { options.command = Command::inspect; });
 }
 
@@ -68,7 +69,8 @@ void add_tokenize(CLI::App& app, Options& options) {
   CLI::App* tokenize =
       app.add_subcommand("tokenize", "Print the ids of a text by a model's vocabulary, or the text of ids");
   tokenize
-      ->add_option("model", options.model, "GGUF, tokenizer.json, SentencePiece .model, or llama2.c's tokenizer.bin")
+      ->add_option("model", options.model,
+                   "GGUF, tokenizer.json, SentencePiece .model, tiktoken's ranks, or llama2.c's tokenizer.bin")
       ->required()
       ->type_name("FILE");
   CLI::Option_group* input = tokenize->add_option_group("input", "One of these");
