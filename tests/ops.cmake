@@ -1,4 +1,4 @@
-# Operations: what their tests share is a module of its own. The programs run once more as a whole on the scalar kernels.
+# Operations: what their tests share is a module of its own.
 add_library(qorus_test_ops STATIC EXCLUDE_FROM_ALL)
 set_target_properties(qorus_test_ops PROPERTIES CXX_SCAN_FOR_MODULES ON)
 target_sources(qorus_test_ops PUBLIC FILE_SET CXX_MODULES FILES op_testing.cppm PRIVATE op_testing.cpp)
@@ -6,8 +6,6 @@ target_include_directories(qorus_test_ops PRIVATE ${PROJECT_SOURCE_DIR})
 target_link_libraries(qorus_test_ops PUBLIC qorus_ops qorus_allocation_counter PRIVATE qorus_build)
 function(qorus_ops_test name)
   qorus_test(${name} SOURCES ${ARGN} LINK qorus_test_ops)
-  add_test(NAME ${name}.scalar COMMAND ${name} --gtest_brief=1)
-  set_tests_properties(${name}.scalar PROPERTIES TIMEOUT 300 LABELS ${name} ENVIRONMENT QORUS_ISA=scalar)
 endfunction()
 qorus_ops_test(ops_test ops_elementwise_test.cpp ops_reduce_test.cpp ops_product_test.cpp ops_attention_test.cpp ops_recurrent_test.cpp ops_experts_test.cpp ops_shape_test.cpp
   ops_cast_test.cpp ops_errors_test.cpp)

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"
@@ -194,9 +196,8 @@ TEST(FitOptions, TheMovingAverageIsItsFormula) {
     if (event.moment == train::Moment::step_end) seen.push_back(weights_of(*event.parameters));
   };
   auto model = nn::build(regression(), {2}, init::kaiming(3));
-  std::vector<double> average(weights_of(*model).begin(), weights_of(*model).end());
   const auto start = weights_of(*model);
-  average.assign(start.begin(), start.end());
+  std::vector<double> average(start.begin(), start.end());
   ASSERT_OK(train::fit(*model, data,
                        {.loss = loss::mse(),
                         .optimizer = optim::sgd({.lr = 0.1f}),

@@ -80,13 +80,14 @@ void run_rows(const RecurrentSaved& s, float* y, std::size_t first, std::size_t 
   for (std::size_t k = 0; k < s.n.seq; ++k) {
     const RecurrentStep step = step_of(s, k);
     const std::size_t place = step.time * s.n.batch + first;
-    product.a = state_before(s, step, first);
-    product.k = product.a ? width : 0;
-    product.b_packed = product.a ? packed : nullptr;
+    const float* before = state_before(s, step, first);
+    product.k = before ? width : 0;
+    product.b_packed = before ? packed : nullptr;
     product.c = s.n.cell == Cell::lstm  ? s.gates + place * s.n.gates
                 : s.n.cell == Cell::gru ? s.side + step.time * s.side_step + first * s.n.gates
                                         : s.states + place * width;
-    if (product.a || s.n.cell != Cell::lstm) run_alone(product, scratch);
+    product.a = before ? before : product.c;  // an address whose rows exist, of which nothing is read
+    if (before || s.n.cell != Cell::lstm) run_alone(product, scratch);
     if (!s.lengths) {
       apply_cell(s, step, first, count);
       continue;

@@ -196,7 +196,11 @@ Result<Value> Runner::cased(std::string_view from, std::string_view how) noexcep
 Result<std::size_t> Runner::find(std::string_view from, std::string_view what, std::size_t at) noexcept {
   if (auto ok = step((what.size() + 64) / 64); !ok) return fail(ok.error());
   const std::string_view rest = part_of(from, at);
-  const void* place = what.empty() ? rest.data() : ::memmem(rest.data(), rest.size(), what.data(), what.size());
+  const void* place = nullptr;
+  if (what.empty())
+    place = rest.data();
+  else if (rest.size() >= what.size())
+    place = ::memmem(rest.data(), rest.size(), what.data(), what.size());
   const std::size_t found =
       place ? static_cast<std::size_t>(static_cast<const char*>(place) - rest.data()) : rest.size();
   if (auto ok = step(found / 64); !ok) return fail(ok.error());
