@@ -1,4 +1,7 @@
 // Any bytes read as NPY: an error or a tensor whose elements are all there.
+#include <cstddef>
+#include <cstdint>
+
 #include "tests/fuzz/memory_file.h"
 
 import qorus.io;

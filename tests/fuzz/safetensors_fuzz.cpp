@@ -1,4 +1,6 @@
 // Any bytes read as safetensors: an error, or tensors that can all be looked up and copied.
+#include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "tests/fuzz/memory_file.h"
