@@ -3,6 +3,7 @@
 //
 //   bench_gemm [--isa avx2|avx512] [--seconds S] [--threads T] [--shapes square|skinny|forms|all | --shape m,n,k,nn|nt|tn|tt]
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -3,11 +3,14 @@
 //
 //   bench_ops [--threads N] [--seconds S] [ITEM ...]
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/timing.h"

@@ -2,6 +2,7 @@
 //
 //   bench_text [--seconds S] VOCABULARY TEXT...        the vocabulary in any form that text::open reads
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>

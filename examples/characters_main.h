@@ -1,5 +1,13 @@
 // The other half of characters.h: uses what `import qorus;` brings.
 #pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 inline constexpr std::int64_t k_context = 64;
 

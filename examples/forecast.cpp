@@ -3,6 +3,7 @@
 // Result with --data, over the last 24 months: RMSE 22.1 thousand passengers; of "as last month" 51.8.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <string>

@@ -1,6 +1,7 @@
 // An LSTM and a GRU of characters that learn names (--data) or words, and invent new ones, one step at a time.
 // Result with --data, on names it has not seen: LSTM 2.011, GRU 2.007 nats per character (counts of pairs
 // alone: 2.454). Invented: benna, breylen, evelle, janoni.
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <set>

@@ -1,4 +1,6 @@
 // The sizes of the caches, asked once from the operating system.
+#include <cstddef>
+
 #include <unistd.h>
 
 #include "kernels/kernels.h"

@@ -1,6 +1,16 @@
 // Block formats: every format against ggml's own values, bit for bit, in every table; quantising against ggml's own bytes.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <fstream>
 #include <iterator>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/kernels_common.h"
 #include "tests/test_data.h"

@@ -1,10 +1,12 @@
 // qorus.data, continued: drawn digits, pictures, standardising, one-hot targets.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

@@ -1,9 +1,11 @@
 // qorus.io: GGUF, whole, damaged, hostile; every limit at its value and one past it; real models and vocabularies where they are.
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/kernels.h"

@@ -1,4 +1,11 @@
 // Two-argument element-wise kernels, and the copies that change an array's order or format.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
 #include "tests/kernels_common.h"
 
 namespace {

@@ -1,5 +1,12 @@
 // Convolutions, their weights' gradient, pools and maps of channels: vector code against the definition, over sizes about the
 // vectors' lengths, with guard zones around what is read and written.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
 #include "tests/kernels_common.h"
 
 using namespace qorus::kernels;

@@ -1,4 +1,10 @@
 // Reductions along the last axis, across rows and in between.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "tests/kernels_common.h"
 
 namespace {

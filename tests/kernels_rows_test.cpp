@@ -1,6 +1,11 @@
 // Softmax, cross-entropy, layer norm and RMS norm: forward against plain loops in f64, backward against central
 // differences of those loops.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "tests/kernels_common.h"
 

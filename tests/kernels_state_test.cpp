@@ -1,5 +1,10 @@
 // Random numbers and the optimizers' steps; and the choice of a table.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <vector>
 
 #include "tests/kernels_common.h"
 

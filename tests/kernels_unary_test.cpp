@@ -1,7 +1,12 @@
 // Every one-argument function, forward and backward, of every table of this CPU.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <numbers>
+#include <vector>
 
 #include "tests/kernels_common.h"
 

@@ -2,11 +2,13 @@
 #include "tests/testing.h"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 import qorus.tensor;

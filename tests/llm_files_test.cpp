@@ -2,6 +2,7 @@
 // (bench/peers/architectures.py), so that the fixtures in tests/architectures are a config, names and expected logits.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +10,8 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/files.h"

@@ -1,10 +1,13 @@
 // qorus.llm: what a session promises beside its logits: several sequences, prefixes, saved caches; and how samplers choose.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/files.h"

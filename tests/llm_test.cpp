@@ -1,6 +1,7 @@
 // qorus.llm on a small real model: logits, greedy text, the cache, threads, allocation, and files that are no model.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <regex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/testing.h"

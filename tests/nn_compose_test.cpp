@@ -1,4 +1,13 @@
 // Composition: branches, graphs, Any, structures as JSON, frozen and tied parameters; and gradients through whole layers.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "tests/nn_testing.h"
 
 import qorus.nn;

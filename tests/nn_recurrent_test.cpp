@@ -1,5 +1,6 @@
 // Recurrent layers: PyTorch's names, stacks and directions against the single operation, lengths, state, steps.
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>

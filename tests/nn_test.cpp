@@ -1,9 +1,12 @@
 // qorus.nn: building, naming, pipes and their fusion, initialisers, plans, summaries, and what goes wrong.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

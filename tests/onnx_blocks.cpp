@@ -1,6 +1,7 @@
 // ONNX' operators that networks are built of: normalisation, rotary positions, attention, SwiGLU.
 module;
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <limits>

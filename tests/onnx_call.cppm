@@ -1,6 +1,7 @@
 // How ONNX' operators are put to Qorus' operations: a call with its inputs as tensors, and tables from an operator's name to what
 // computes it.
 module;
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>

@@ -1,5 +1,6 @@
 // A test case of ONNX's backend suite as it lies in a folder: case.json and .npy files. Plain C++: imports nothing.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>

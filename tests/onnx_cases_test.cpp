@@ -1,6 +1,8 @@
 // Cases of ONNX' backend suite: every one whose operator the operations cover must pass with its own tolerance. What they do not
 // cover is printed. $QORUS_TEST_DATA/onnx-cases holds them.
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <map>

@@ -2,6 +2,7 @@
 // product, clipping and other activations are composed step by step.
 module;
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>

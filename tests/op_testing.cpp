@@ -12,6 +12,7 @@ module;
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/allocation_counter.h"

@@ -7,6 +7,7 @@ module;
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 export module qorus.test.ops;
 import qorus.ops;

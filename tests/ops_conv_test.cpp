@@ -1,10 +1,13 @@
 // Convolutions, pools, resizing and the norms of channels against their definitions.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

@@ -1,10 +1,14 @@
 // Element-wise operations: every function, broadcasting, scalars, comparisons, where; and the slopes at kinks.
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <numbers>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

@@ -1,7 +1,9 @@
 // Every documented error of the operations is produced, with its shapes, and nothing is lost by it.
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <string>

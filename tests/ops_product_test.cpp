@@ -1,9 +1,12 @@
 // Matrix products in all their forms, and the linear layer's product with bias and activation.
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <numbers>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

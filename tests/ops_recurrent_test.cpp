@@ -1,5 +1,6 @@
 // Recurrent layers against their definitions: every cell, direction, length and start, forward and gradient.
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>

@@ -1,5 +1,7 @@
 // Views, joins, indices and casts: where elements go, and where their gradients come back to.
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>

@@ -1,4 +1,12 @@
 // Products with packed weights: the definition against doubles, every table against the definition bit for bit.
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
 #include "tests/kernels_common.h"
 
 namespace {

@@ -2,6 +2,7 @@
 // that PyTorch trained.
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <span>

@@ -1,6 +1,8 @@
 // The commands of the qorus program that run language models, from outside.
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <vector>
 

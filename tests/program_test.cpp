@@ -2,6 +2,7 @@
 // Imports nothing: it looks at processes from outside.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <regex>
 #include <string>

@@ -1,6 +1,7 @@
 // Texts and tables as data: alphabets, windows, lines, series; CSV with its quotes and gaps, and what makes numbers of it.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <iterator>
 #include <set>

@@ -1,9 +1,11 @@
 // qorus.tensor: what a tensor shows and refuses to show, its lifetimes, owned tensors, Fresh, and how it reads when printed.
 #include "tests/testing.h"
 
+#include <algorithm>
 #include <array>
 #include <clocale>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>

@@ -1,4 +1,5 @@
 // Chat templates: what Jinja makes of them (tests/templates, by bench/peers/chat_templates.py), their bounds, and what they refuse.
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>

@@ -1,4 +1,5 @@
 // qorus.text on the files that vocabularies come in, small ones made here: what they hold, and what happens when they are damaged.
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <span>

@@ -1,7 +1,9 @@
 // qorus.text against the ids that the reference implementations give: llama.cpp's vocabulary suites, Hugging Face's tokenizer.json,
 // SentencePiece's model of Llama 2, llama2.c's tokenizer. Needs the data folder.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <span>
 #include <string>
 #include <string_view>

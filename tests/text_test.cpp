@@ -1,10 +1,12 @@
 // qorus.text on small vocabularies made here: each algorithm, special pieces, decoding by pieces, texts that are hard, vocabularies that lie.
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

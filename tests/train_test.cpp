@@ -2,9 +2,11 @@
 // what it cannot do with the model as it was.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"

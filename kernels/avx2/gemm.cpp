@@ -1,5 +1,7 @@
 // The matrix product with AVX2 and FMA: the shape of its register tile and the transposing load; the rest is written
 // once for all vector types, in simd/gemm_*.h.
+#include <cstddef>
+
 #include "kernels/avx2/vec.h"
 #include "kernels/parts.h"
 #include "kernels/simd/math.h"

@@ -1,4 +1,7 @@
 // AVX2: the kernels of simd/packed.h with this instruction set's vector and its sums of byte products.
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/avx2/vec.h"
 
 namespace qorus::kernels {

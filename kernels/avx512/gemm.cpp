@@ -1,5 +1,7 @@
 // The matrix product with AVX-512: the shape of its register tile and the transposing load; the rest is written once
 // for all vector types, in simd/gemm_*.h.
+#include <cstddef>
+
 #include "kernels/avx512/vec.h"
 #include "kernels/parts.h"
 #include "kernels/simd/math.h"

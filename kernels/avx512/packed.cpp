@@ -1,4 +1,7 @@
 // AVX-512 with VNNI: the kernels of simd/packed.h with this instruction set's vector and its sums of byte products.
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/avx512/vec.h"
 
 namespace qorus::kernels {

@@ -1,5 +1,7 @@
 // The definition of the two-argument element-wise kernels.
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 
 #include "kernels/parts.h"
 

@@ -1,6 +1,8 @@
 // The definition of the block formats: how a block's bytes become numbers, and how numbers become q4_0 and q8_0 blocks.
 // Layouts: the GGUF specification and ggml's block structures. "scale" is their d, "least" their m or dmin, "quants" their qs.
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 
 #include "kernels/parts.h"
 #include "kernels/scalar/half.h"

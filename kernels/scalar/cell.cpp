@@ -1,5 +1,6 @@
 // The definition of one step of recurrent cells and of its backward: in double, rounded where it is stored.
 #include <cmath>
+#include <cstddef>
 
 #include "kernels/parts.h"
 

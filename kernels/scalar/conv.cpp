@@ -1,5 +1,8 @@
 // The definition of a convolution and of its weights' gradient: one output at a time, the sum in the order of channels and taps
 // (gradient: of images and places), in double.
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/parts.h"
 
 namespace qorus::kernels {

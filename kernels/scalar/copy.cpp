@@ -1,6 +1,8 @@
 // The definition of the copies that change an array's order or its format.
 #include <bit>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 
 #include "kernels/parts.h"
 #include "kernels/scalar/half.h"

@@ -3,6 +3,8 @@
 #include "kernels/parts.h"
 
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

@@ -1,5 +1,6 @@
 // The definition of layer norm and RMS norm, row by row. Sums run over the columns in index order, in double.
 #include <cmath>
+#include <cstddef>
 
 #include "kernels/parts.h"
 

@@ -1,6 +1,7 @@
 // The definition of the optimizers' steps; the formulas stand beside AdamStep and SgdStep. Each new state is rounded
 // once and the parameter is computed from the rounded state.
 #include <cmath>
+#include <cstddef>
 
 #include "kernels/parts.h"
 

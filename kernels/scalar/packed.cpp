@@ -1,6 +1,8 @@
 // The definition of products with packed weights: what the layouts are and in which order a sum runs. Every table gives the same bits.
 #include <bit>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "kernels/parts.h"

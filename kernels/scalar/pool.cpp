@@ -1,4 +1,7 @@
 // The definition of the pools: window by window, in the order of places.
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/parts.h"
 
 namespace qorus::kernels {

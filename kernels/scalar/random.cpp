@@ -1,5 +1,8 @@
 // The definition of the random numbers: Philox 4x32-10, a counter-based generator: a number is a function of (key,
 // position). source: Salmon, Moraes, Dror, Shaw, Parallel Random Numbers: As Easy as 1, 2, 3, 2011.
+#include <cstddef>
+#include <cstdint>
+
 #include "kernels/parts.h"
 
 namespace qorus::kernels {

@@ -1,5 +1,7 @@
 // The definition of the reductions: one accumulator in double, elements in index order, rounded once at the end.
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 
 #include "kernels/parts.h"

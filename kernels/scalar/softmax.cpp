@@ -1,6 +1,8 @@
 // The definition of softmax, its logarithm and cross-entropy, row by row. Sums run over the columns in index order, in
 // double.
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 
 #include "kernels/parts.h"
 

@@ -1,6 +1,7 @@
 // The definition of every one-argument function and of its derivative: each element is worked out in double and rounded
 // once, so that what stands here is the formula and nothing else. The fast tables are measured against it.
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <numbers>
 

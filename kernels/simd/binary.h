@@ -1,5 +1,7 @@
 // Two-argument element-wise kernels over the vector type. Include a vec.h first.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 #include "kernels/simd/math.h"

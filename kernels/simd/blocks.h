@@ -1,6 +1,8 @@
 // The block formats that most files use, over the vector type; the others as the scalar kernels do them. Include a vec.h first.
 // The layouts are explained in scalar/blocks.cpp. Products and sums are rounded one by one as there: the same bits.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 
 namespace qorus::kernels {

@@ -1,5 +1,6 @@
 // One step of recurrent cells, and its backward, over the vector type. Include a vec.h first.
 #pragma once
+#include <cstddef>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 #include "kernels/simd/math.h"

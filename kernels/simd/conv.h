@@ -6,6 +6,8 @@
 //             tiles of places are multiplied. Places along a row are read where they stand; where rows are too short for that, or
 //             places are apart, a tile's patches are packed first, k_depth of them at a time.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

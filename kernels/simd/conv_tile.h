@@ -5,6 +5,7 @@
 // so that one tile serves every shape: places that lie in a row of the picture are read where they stand, others from a copy in the
 // order of the tile.
 #pragma once
+#include <cstddef>
 
 namespace qorus::kernels {
 namespace {

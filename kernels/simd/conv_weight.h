@@ -5,6 +5,8 @@
 //   phase 0   a task adds up some images' parts into sums of its own
 //   phase 1   the tasks' sums, in order, are the gradient
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

@@ -15,6 +15,8 @@
 //
 // A vector's patches come from segments of a row: halves of a vector, or quarters where that leaves fewer lanes idle.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

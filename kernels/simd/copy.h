@@ -1,5 +1,7 @@
 // Copies that change an array's order or its format, over the vector type. Include a vec.h first.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 

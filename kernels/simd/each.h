@@ -1,6 +1,8 @@
 // How a kernel walks an array: whole vectors, then one part of a vector through the same code, so that an element's
 // result never depends on where it stands. Include a vec.h first.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

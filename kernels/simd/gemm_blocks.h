@@ -9,6 +9,8 @@
 //      rows         runs of at most k_tile_rows, as even as they can be
 //       panels      one register tile each
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

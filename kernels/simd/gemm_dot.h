@@ -5,6 +5,8 @@
 // then the lanes are added, halves upon halves. It starts at 0; c and the bias come last. Which rows go together, or to which
 // task, cannot be seen in it.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

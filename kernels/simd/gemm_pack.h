@@ -1,6 +1,7 @@
 // Copies of A and B in the order in which the register tiles read them. Included by one instruction set's gemm.cpp
 // after its gemm_vec.h and gemm_tile.h; everything has internal linkage.
 #pragma once
+#include <cstddef>
 
 namespace qorus::kernels {
 namespace {

@@ -5,6 +5,7 @@
 // from its start (c, or 0, plus the bias) on. Stopping a chain, storing c and going on from there changes nothing, so
 // neither blocking nor packing nor the number of rows can be seen in the result.
 #pragma once
+#include <cstddef>
 
 namespace qorus::kernels {
 namespace {

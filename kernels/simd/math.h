@@ -3,6 +3,8 @@
 // underflows. The tests print the worst error of each in units of the last place, over all exponents. Polynomials are
 // minimax fits (Remez) made for these intervals; the error beside each is that of the fit alone.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 namespace qorus::kernels {
 namespace {

@@ -1,6 +1,7 @@
 // Layer norm and RMS norm over the vector type, row by row; a row is read from memory once and then from the cache.
 // Include a vec.h first. Sums over a row: fold's four accumulators (forward: runs of 4096 in f64).
 #pragma once
+#include <cstddef>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 #include "kernels/simd/math.h"

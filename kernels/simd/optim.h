@@ -1,5 +1,6 @@
 // The optimizers' steps over the vector type: one walk, every array read and written once. Include a vec.h first.
 #pragma once
+#include <cstddef>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 #include "kernels/simd/unary.h"

@@ -5,6 +5,8 @@
 //   more rows      a panel's next k_depth elements are unpacked to bytes and f32 scales, then all runs of rows go over them. Both are read
 //                  from the second-level cache, from end to end; c, whose rows may share a few sets of the caches, once in k_depth
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "kernels/parts.h"

@@ -1,6 +1,8 @@
 // Pools over the vector type: windows of two neighbours along a row (the usual ones) go by whole vectors, all others place by place.
 // Include a vec.h first.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 

@@ -1,6 +1,8 @@
 // Philox 4x32-10 over the vector type, one counter a lane: bit for bit what scalar/random.cpp defines. Include a vec.h
 // first.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 

@@ -2,6 +2,8 @@
 // Along the last axis: the lanes of four accumulators, runs of 4096 added in f64 (each.h). Across rows: eight rows as a
 // tree, their sum added to the result, so that the error grows with reduced / 8.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 #include "kernels/simd/math.h"

@@ -3,6 +3,8 @@
 // before a run's exponentials are summed, so each element is read from memory once and has one exp. Sums: fold's four
 // accumulators per run, runs added in order.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include "kernels/parts.h"
 #include "kernels/simd/each.h"
 #include "kernels/simd/math.h"

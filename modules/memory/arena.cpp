@@ -4,6 +4,8 @@ module;
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <utility>
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)

@@ -2,6 +2,8 @@
 module;
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <source_location>
 #include <string_view>

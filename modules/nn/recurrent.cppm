@@ -1,5 +1,6 @@
 // Recurrent layers: RNN, LSTM and GRU, stacked and in both directions, with PyTorch's parameter names and formulas.
 module;
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <utility>

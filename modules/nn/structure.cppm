@@ -3,6 +3,7 @@ module;
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 export module qorus.nn:structure;
 import qorus.ops;
 import :param;

@@ -4,6 +4,7 @@ module;
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <type_traits>
 export module qorus.nn:summary;
 import qorus.ops;
 import :param;

@@ -7,6 +7,7 @@ module;
 #include <unistd.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 module qorus.ops;
 import :pool;

@@ -2,6 +2,7 @@
 module;
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 module qorus.tensor;

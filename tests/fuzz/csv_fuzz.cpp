@@ -1,4 +1,5 @@
 // Any bytes read as a table: an error, or columns of one length that numbers can be made of.
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 

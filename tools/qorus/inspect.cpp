@@ -1,5 +1,6 @@
 // qorus inspect: what a safetensors or GGUF file holds, and if that is a language model, the memory that it takes.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>

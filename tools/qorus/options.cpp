@@ -1,3 +1,5 @@
+#include <string>
+
 #include "options.h"
 
 #include <CLI/CLI.hpp>

@@ -1,4 +1,6 @@
 // The command line of the commands that run language models.
+#include <string>
+
 #include "options_llm.h"
 
 namespace {

@@ -1,5 +1,6 @@
 // qorus predict: a saved classifier on the test digits; its accuracy, and some digits as pictures.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>

@@ -1,10 +1,12 @@
 // qorus tokenize: the ids of a text by a model's vocabulary, or the text of ids.
 #include <unistd.h>
 #include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "language.h"
 

@@ -1,4 +1,5 @@
 // qorus train: data, network, fit, evaluation, and the file.
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <string>
