@@ -32,7 +32,6 @@ class Opener {
     model.packed_ = std::move(*packed);
     Binder binder(model.weights_, model.config_, model.layers_, model.converted_, model.packed_);
     if (auto bound = binder.run(); !bound) return bound;
-    if (auto started = model.packed_.start(); !started) return started;
     take_fingerprint();
     Companions companions(model.weights_, path);
     auto tokenizer = companions.tokenizer(options.tokenizer, model.config_.vocab);
@@ -42,7 +41,8 @@ class Opener {
       return fail(Errc::invalid_size, "open", "the tokenizer has more pieces than the embedding has rows", path);
     if (auto done = companions.ends(model.tokenizer_, model.ends_); !done) return done;
     if (auto done = companions.sampling(model.suggested_); !done) return done;
-    return companions.chat_template(model.template_);
+    if (auto done = companions.chat_template(model.template_); !done) return done;
+    return model.packed_.start();  // last, so that it does not keep the rest from its processor
   }
 
   Model model;
