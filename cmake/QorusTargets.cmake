@@ -1,5 +1,8 @@
 # How Qorus declares its targets: one function for a module's library, one for a program that imports modules.
 
+# What only a debugger or another linker would read.
+set(QORUS_SMALL -fno-asynchronous-unwind-tables -fno-unwind-tables -fno-addrsig -fno-ident)
+
 # A module's static library, qorus::<name>. INTERFACES are .cppm files (installed with the package), PARTS are implementation
 # partitions (`module qorus.x:y_impl;`), SOURCES are implementation units (`module qorus.x;`). DEPS are public, PRIVATE are not.
 function(qorus_module name)
@@ -15,9 +18,12 @@ function(qorus_module name)
       BASE_DIRS ${PROJECT_SOURCE_DIR}/modules FILES ${arg_PARTS})
   endif()
   # The loops that must be fast are kernels, and the tokenizers' scanners; all else is better small. One section a file, for
-  # files are small enough to be the linker's unit: sections of their own make each function a tenth larger, unwind tables as much.
-  target_compile_options(qorus_${name} PRIVATE
-    $<$<CONFIG:Release>:-fno-asynchronous-unwind-tables -fno-unwind-tables -fno-function-sections -fno-data-sections>)
+  # files are small enough to be the linker's unit, and sections of their own make each function a tenth larger, unwind tables as much.
+  # But operations have their backward rules beside them, which a program that only infers must not link.
+  target_compile_options(qorus_${name} PRIVATE "$<$<CONFIG:Release>:${QORUS_SMALL}>")
+  if(name STREQUAL ops)
+    target_compile_options(qorus_${name} PRIVATE $<$<CONFIG:Release>:-ffunction-sections -fno-unique-section-names>)
+  endif()
   if(NOT name STREQUAL text)
     target_compile_options(qorus_${name} PRIVATE $<$<CONFIG:Release>:-Os>)
   endif()
