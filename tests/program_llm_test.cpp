@@ -147,7 +147,7 @@ TEST_F(LanguageProgram, MeasuresPerplexityAndSpeed) {
 
 TEST_F(LanguageProgram, EndsCleanlyWhenInterruptedOrNotRead) {
   // Ctrl-C (which the shell's background jobs ignore, so that the program is started by a shell that does not).
-  const Outcome stopped = shell("timeout -s INT 0.4 " QORUS_BIN "/qorus generate " + model +
+  const Outcome stopped = shell("timeout -s INT 2 " QORUS_BIN "/qorus generate " + model +
                                 " -n 100000 --context 100001; test $? = 124 || test $? = 0");
   EXPECT_EQ(stopped.code, 0) << stopped.err;
   EXPECT_NE(stopped.err.find("written"), std::string::npos) << stopped.err;
