@@ -104,7 +104,7 @@ class GgufConfig {
     }
     // The largest of both families scale by d_model / heads, which no key tells.
     if ((name_ == "gemma2" && c_.layers == 46) || (name_ == "gemma3" && c_.layers == 62))
-      c_.attention_scale = 1 / std::sqrt(static_cast<float>(c_.d_model / c_.heads));
+      c_.attention_scale = std::sqrt(static_cast<float>(c_.heads) / static_cast<float>(c_.d_model));
     number(c_.attention_scale, "attention.scale");
   }
 

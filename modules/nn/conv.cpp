@@ -14,7 +14,7 @@ using Extents = std::array<std::int64_t, k_max_rank>;
 // [first, second, taps…]
 Shape weight_shape(std::int64_t first, std::int64_t second, const PerAxis& kernel, int axes) noexcept {
   Extents list{first, second};
-  for (int d = 0; d < axes; ++d) list[static_cast<std::size_t>(2 + d)] = kernel[d];
+  for (int d = 0; d < axes; ++d) list[static_cast<std::size_t>(d) + 2] = kernel[d];
   return Shape(std::span<const std::int64_t>(list.data(), static_cast<std::size_t>(2 + axes)));
 }
 

@@ -49,7 +49,7 @@ Result<Tensor> sinusoids(Context& context, std::int64_t seq, std::int64_t d_mode
   const auto rows = static_cast<std::size_t>(seq), cols = static_cast<std::size_t>(d_model);
   if (!context.planning) {
     fill_angles(table->f32(), rows, cols, first, [&](std::size_t i) {
-      const double pair = static_cast<double>(i / 2 * 2) / static_cast<double>(d_model);
+      const double pair = static_cast<double>(i & ~std::size_t{1}) / static_cast<double>(d_model);
       return std::pair{std::pow(10000.0, -pair), i % 2 ? std::numbers::pi / 2 : 0.0};
     });
     kernels::active().unary(kernels::Unary::sin, table->f32(), table->f32(), rows * cols, 0);

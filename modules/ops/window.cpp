@@ -48,7 +48,7 @@ Result<Windows> windows_of(const char* op, const Shape& x, const WindowOptions& 
   }
   Windows windows;
   for (int d = 0; d < axes; ++d) {
-    WindowAxis& a = windows[static_cast<std::size_t>(3 - axes + d)];
+    WindowAxis& a = windows[static_cast<std::size_t>(3 - axes) + static_cast<std::size_t>(d)];
     a = {.in = x[2 + d],
          .kernel = options.kernel[d],
          .stride = options.stride[d],
