@@ -325,10 +325,6 @@ Result<Tensor> Gguf::tensor(std::string_view name) const noexcept {
   return Tensor(file_.bytes().data() + entry->offset, format.dtype, Layout::dense(entry->shape), file_.lifetime());
 }
 
-void Gguf::let_go(const Tensor& tensor) const noexcept {
-  if (tensor.alive()) file_.let_go({tensor.data(), row_bytes(tensor.dtype(), tensor.numel())});
-}
-
 Result<Gguf> read_gguf(std::string_view path) noexcept { return GgufReader(path).read(); }
 
 }  // namespace qorus::io

@@ -57,8 +57,6 @@ class Gguf {
   [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;
   // A view, no copy. Errors: not_found, unsupported (a format that tensors do not have: IQ2_XS, I64, …).
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;
-  // Lets the tensor's bytes go from memory until they are read again: for who has made a copy.
-  void let_go(const Tensor& tensor) const noexcept;
 
   // The value under a key. Errors, with the key: not_found; invalid_dtype (another kind of value); overflow (an integer that does
   // not fit). Integers are taken from any integer type, f32 from f32 and f64.

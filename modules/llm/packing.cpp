@@ -1,7 +1,6 @@
 // Bodies of qorus.llm:packing.
 module;
 #include <pthread.h>
-#include <sys/mman.h>
 
 #include <atomic>
 #include <cstddef>
@@ -12,21 +11,6 @@ module;
 module qorus.llm;
 
 namespace qorus::llm {
-namespace {
-
-// Pages that lie wholly within a tensor of a mapped file need not stay in memory: whoever asks for them gets them from the file.
-void let_go(const Tensor& stored) noexcept {
-  constexpr std::uintptr_t k_page = 4096;
-  const auto begin = reinterpret_cast<std::uintptr_t>(stored.data());
-  const auto first = (begin + k_page - 1) / k_page * k_page;
-  const auto last = (begin + row_bytes(stored.dtype(), stored.numel())) / k_page * k_page;
-  if (first < last)
-    ::madvise(const_cast<std::byte*>(stored.data()) + (first - begin), static_cast<std::size_t>(last - first),
-              MADV_DONTNEED);
-}
-
-}  // namespace
-
 struct PackedWeights::Work {
   struct Job {
     Tensor stored;
@@ -51,7 +35,8 @@ struct PackedWeights::Work {
       auto frame = workspace.frame();
       auto input = frame.input(job.stored);
       good = input ? ops::pack_weight(*input, job.place) : Status(fail(input.error()));
-      if (good && job.mapped) let_go(job.stored);
+      if (good && job.mapped)
+        MappedFile::let_go({job.stored.data(), row_bytes(job.stored.dtype(), job.stored.numel())});
       if (good) tell(i + 1);
     }
     if (!good) status = good;

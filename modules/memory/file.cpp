@@ -9,6 +9,7 @@ module;
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <span>
@@ -83,14 +84,11 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-void MappedFile::let_go(std::span<const std::byte> part) const noexcept {
-  constexpr std::size_t k_page = 4096;
-  if (part.data() < data_ || part.data() + part.size() > data_ + size_) return;
-  const std::size_t first = align_up(static_cast<std::size_t>(part.data() - data_), k_page);
-  const std::size_t last = static_cast<std::size_t>(part.data() - data_) + part.size();
-  if (first + k_page <= last) {
-    ::madvise(const_cast<std::byte*>(data_) + first, (last - first) / k_page * k_page, MADV_DONTNEED);
-  }
+void MappedFile::let_go(std::span<const std::byte> part) noexcept {
+  constexpr std::uintptr_t k_page = 4096;
+  const auto begin = reinterpret_cast<std::uintptr_t>(part.data());
+  const auto first = align_up(begin, k_page), last = (begin + part.size()) / k_page * k_page;
+  if (first < last) ::madvise(const_cast<std::byte*>(part.data()) + (first - begin), last - first, MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {

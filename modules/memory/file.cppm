@@ -27,8 +27,8 @@ class MappedFile {
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   [[nodiscard]] Lifetime lifetime() const noexcept { return lifetime_of(block_); }
-  // The process keeps none of these bytes in memory until they are read again. A hint; `part` lies in bytes().
-  void let_go(std::span<const std::byte> part) const noexcept;
+  // The process keeps none of these bytes of a mapped file in memory until they are read again. A hint, to whole pages.
+  static void let_go(std::span<const std::byte> part) noexcept;
 
  private:
   const std::byte* data_ = nullptr;
