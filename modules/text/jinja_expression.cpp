@@ -240,9 +240,7 @@ Result<NodeId> Parser::postfix(NodeId value) noexcept {
     } else if (take_op("[")) {
       made = subscript(*made);
     } else if (is_op("(")) {
-      auto given = arguments();
-      if (!given) return given;
-      made = make({.kind = NodeKind::call, .a = *made, .b = *given});
+      made = called(*made);
     } else {
       break;
     }
@@ -296,6 +294,11 @@ Result<NodeId> Parser::arguments() noexcept {
   return chain.first;
 }
 
+Result<NodeId> Parser::called(NodeId callee) noexcept {
+  auto given = arguments();
+  return given ? make({.kind = NodeKind::call, .a = callee, .b = *given}) : given;
+}
+
 // | filter and `is` test, one after the other.
 Result<NodeId> Parser::filters(NodeId value, bool begins) noexcept {
   Result<NodeId> made = value;
@@ -312,9 +315,7 @@ Result<NodeId> Parser::filters(NodeId value, bool begins) noexcept {
     } else if (take_name("is")) {
       made = tested(*made);
     } else if (is_op("(")) {
-      auto given = arguments();
-      if (!given) return given;
-      made = make({.kind = NodeKind::call, .a = *made, .b = *given});
+      made = called(*made);
     } else {
       break;
     }

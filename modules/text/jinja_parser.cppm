@@ -139,6 +139,7 @@ class Parser {
   [[nodiscard]] Result<NodeId> postfix(NodeId value) noexcept;
   [[nodiscard]] Result<NodeId> subscript(NodeId base) noexcept;
   [[nodiscard]] Result<NodeId> arguments() noexcept;
+  [[nodiscard]] Result<NodeId> called(NodeId callee) noexcept;
   [[nodiscard]] Result<NodeId> filters(NodeId value, bool begins) noexcept;
   [[nodiscard]] Result<NodeId> tested(NodeId value) noexcept;
 
