@@ -17,13 +17,6 @@ namespace {
 constexpr std::uint64_t k_shuffle_stream = 0x73687566666c65, k_split_stream = 0x73706c6974;  // keep the two apart
 constexpr std::size_t k_max_examples = UINT32_MAX;
 
-// The first `count` places of a uniformly random permutation (Fisher and Yates, from the front).
-void shuffle_front(std::span<std::uint32_t> order, std::size_t count, Random random) noexcept {
-  for (std::size_t i = 0; i < count && i + 1 < order.size(); ++i) {
-    std::swap(order[i], order[i + random.below(order.size() - i)]);
-  }
-}
-
 Status check_tensors(const Tensor& inputs, const Tensor& targets) noexcept {
   if (auto ok = inputs.check("data"); !ok) return ok;
   if (auto ok = targets.check("data"); !ok) return ok;

@@ -1,7 +1,9 @@
 // Random numbers by counter: the i-th number of a stream is a pure function of (seed, stream, i), so that any example
 // can be drawn again without those before it.
 module;
+#include <cstddef>
 #include <cstdint>
+#include <span>
 export module qorus.data:random;
 
 namespace qorus::data {
@@ -41,5 +43,8 @@ class Random {
   static constexpr std::uint64_t k_step = 0x9e3779b97f4a7c15u;
   std::uint64_t key_;
 };
+
+// The first `count` places of a uniformly random permutation (Fisher and Yates, from the front).
+void shuffle_front(std::span<std::uint32_t> order, std::size_t count, Random random) noexcept;
 
 }  // namespace qorus::data

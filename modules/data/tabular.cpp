@@ -77,8 +77,7 @@ Result<RowParts> split_rows(std::size_t rows, double train, double validation, s
   if (!shares_fit(train, validation)) return fail(Errc::invalid_argument, "split_rows", k_parts);
   auto order = numbered(rows);
   if (!order) return fail(order.error());
-  Random random(seed, 0);
-  for (std::size_t i = rows; i > 1; --i) std::swap((*order)[i - 1], (*order)[random.below(i)]);
+  shuffle_front(order->span(), rows, Random(seed, 0));
   RowParts parts;
   if (auto dealt = deal(std::as_const(*order).span(), train, validation, parts); !dealt) return fail(dealt.error());
   return checked(std::move(parts));
