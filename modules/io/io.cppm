@@ -8,3 +8,4 @@ export import :quantize;
 export import :npy;
 export import :model;
 export import :sealed;
+export import :json;

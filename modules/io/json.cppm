@@ -44,7 +44,7 @@ class Json {
 // Appends what a string means. Errors: out_of_memory.
 [[nodiscard]] Status decode(const JsonString& string, List<char>& out) noexcept;
 // Appends a text as a JSON string with its quotes. Errors: invalid_argument (not UTF-8), out_of_memory.
-[[nodiscard]] Status append_json_string(List<char>& out, std::string_view text) noexcept;
+export [[nodiscard]] Status append_json_string(List<char>& out, std::string_view text) noexcept;
 [[nodiscard]] bool is_utf8(std::string_view text) noexcept;
 // Whether UTF-8 text begins with a control character, one that a terminal may obey: U+0000 to U+001F, U+007F to U+009F.
 [[nodiscard]] bool is_control(std::string_view text) noexcept;

@@ -38,22 +38,6 @@ const NamedTemplate* find_template(std::string_view name) {
   return nullptr;
 }
 
-void append_json(std::string& out, std::string_view text) {
-  out.push_back('"');
-  for (const char c : text) {
-    const auto code = static_cast<unsigned char>(c);
-    char escape[8];
-    if (c == '"' || c == '\\') out.push_back('\\');
-    if (code >= 32) {
-      out.push_back(c);
-    } else {
-      std::snprintf(escape, sizeof escape, "\\u%04x", code);
-      out += escape;
-    }
-  }
-  out.push_back('"');
-}
-
 class Chat {
  public:
   Chat(llm::Conversation& conversation, const llm::GenerateOptions& options) noexcept
@@ -173,18 +157,21 @@ class Chat {
     return {};
   }
   Status save(const std::string& path) {
-    std::string json = "[";
-    for (std::size_t i = 0; i < conversation_.size(); ++i) {
-      json += i ? ",\n {\"role\": " : "\n {\"role\": ";
-      append_json(json, conversation_[i].role);
-      json += ", \"content\": ";
-      append_json(json, conversation_[i].content);
-      json += "}";
+    List<char> json;
+    const auto text = [&](std::string_view part) { return json.append({part.data(), part.size()}); };
+    Status good = text("[");
+    for (std::size_t i = 0; good && i < conversation_.size(); ++i) {
+      good = text(i ? ",\n {\"role\": " : "\n {\"role\": ");
+      if (good) good = io::append_json_string(json, conversation_[i].role);
+      if (good) good = text(", \"content\": ");
+      if (good) good = io::append_json_string(json, conversation_[i].content);
+      if (good) good = text("}");
     }
-    json += "\n]\n";
+    if (good) good = text("\n]\n");
+    if (!good) return good;
     auto file = AtomicFile::create(path);
     if (!file) return fail(file.error());
-    if (auto written = file->write(std::string_view(json)); !written) return written;
+    if (auto written = file->write(std::string_view(json.data(), json.size())); !written) return written;
     return file->commit();
   }
   Status load(const std::string& path) {
