@@ -155,4 +155,47 @@ class GgufVocabulary {
 
 Result<Tokenizer> from_gguf(const io::Gguf& file) noexcept { return GgufVocabulary(file).read(); }
 
+Status put_vocabulary(io::GgufWriter& writer, const VocabularySpec& spec) noexcept {
+  const auto* model = std::find_if(std::begin(k_defaults), std::end(k_defaults),
+                                   [&](const Defaults& d) { return d.algorithm == spec.algorithm; });
+  if (model == std::end(k_defaults) || spec.raw_bytes || !spec.character_map.empty() || spec.space_suffix ||
+      spec.prefix_once || spec.compose || !spec.strip_left.empty() || !spec.strip_right.empty())
+    return fail(Errc::unsupported, "put_vocabulary", "a setting that GGUF has no key for");
+  Status done = writer.put_text("tokenizer.ggml.model", model->model);
+  const auto put = [&](const char* key, auto value) {
+    if (done) done = writer.put(key, value);
+  };
+  if (done && spec.algorithm == Algorithm::byte_bpe) {
+    done = writer.put_text("tokenizer.ggml.pre", spec.pre_tokenizer.empty() ? "default" : spec.pre_tokenizer);
+    put("tokenizer.ggml.merges", spec.merges);  // none, too: readers want the key
+  }
+  put("tokenizer.ggml.tokens", spec.pieces);
+  if (!spec.scores.empty()) put("tokenizer.ggml.scores", spec.scores);
+  if (!spec.kinds.empty()) put("tokenizer.ggml.token_type", spec.kinds);
+  const std::pair<const char*, std::int64_t> ids[] = {{"tokenizer.ggml.bos_token_id", spec.bos},
+                                                      {"tokenizer.ggml.eos_token_id", spec.eos},
+                                                      {"tokenizer.ggml.unknown_token_id", spec.unknown}};
+  for (const auto& [key, id] : ids) {
+    if (id >= 0) put(key, static_cast<std::uint32_t>(id));
+  }
+  const std::pair<const char*, bool> flags[] = {{"tokenizer.ggml.add_bos_token", spec.add_bos},
+                                                {"tokenizer.ggml.add_eos_token", spec.add_eos},
+                                                {"tokenizer.ggml.add_space_prefix", spec.space_prefix},
+                                                {"tokenizer.ggml.remove_extra_whitespaces", spec.squeeze_spaces}};
+  for (const auto& [key, flag] : flags) {
+    if (done) done = writer.put_bool(key, flag);
+  }
+  return done;
+}
+
+Status put_vocabulary(io::GgufWriter& writer, const io::Gguf& from) noexcept {
+  if (!from.metadata("tokenizer.ggml.tokens"))
+    return fail(Errc::not_found, "put_vocabulary", "the file has no vocabulary", "tokenizer.ggml.tokens");
+  for (const io::GgufEntry& entry : from.metadata()) {
+    if (!entry.key.starts_with("tokenizer.")) continue;
+    if (auto done = writer.put(entry); !done) return done;
+  }
+  return {};
+}
+
 }  // namespace qorus::text

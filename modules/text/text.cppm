@@ -6,3 +6,4 @@ export import :load;
 export import :gguf;
 export import :json;
 export import :chat;
+export import :vocabulary;

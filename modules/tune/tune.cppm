@@ -1,0 +1,5 @@
+// qorus.tune: language models trained here, and written as files that others read.
+export module qorus.tune;
+export import qorus.llm;
+export import qorus.train;
+export import :write;

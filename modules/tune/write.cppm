@@ -1,0 +1,29 @@
+// A model that was trained as a GGUF file, which llm::open and llama.cpp read.
+module;
+#include <cstdint>
+#include <string_view>
+export module qorus.tune:write;
+import qorus.nn;
+import qorus.io;
+import qorus.text;
+
+export namespace qorus::tune {
+
+struct WriteOptions {
+  DType dtype =
+      DType::f32;  // of every matrix whose rows are whole blocks of it: any that ops::cast makes; all else stays f32
+  std::string_view name = {};  // general.name
+  std::int64_t context = 0;    // positions that it was trained for: the shape it was built for, if 0
+  int threads = cpu_count();
+};
+// Writes a model of Llama's kind (nn::llama: RMS norms, rotary positions, SwiGLU, no biases; the head its own or tied) as GGUF version 3:
+// hyperparameters, vocabulary, tensors. Rows of queries and keys stand as the format has them, whichever pairs turn. Memory: 32
+// MiB. Errors: unsupported (a model of another kind; a type that cannot be made), invalid_size (another number of pieces
+// than the model's vocabulary has), and those of io::GgufWriter.
+[[nodiscard]] Status write_gguf(const nn::Model<nn::LanguageModel>& model, const text::VocabularySpec& vocabulary,
+                                std::string_view path, const WriteOptions& options = {}) noexcept;
+// The same with the vocabulary of another GGUF file. Errors: also not_found (it has none).
+[[nodiscard]] Status write_gguf(const nn::Model<nn::LanguageModel>& model, const io::Gguf& vocabulary,
+                                std::string_view path, const WriteOptions& options = {}) noexcept;
+
+}  // namespace qorus::tune
