@@ -38,6 +38,7 @@ constexpr std::size_t k_half_work = std::size_t{3} << 16;  // m n k from which o
 
 constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A, and of B, that phase 0 copies at most
 constexpr std::size_t k_shared_rows = 1024;   // rows from which on B is better copied once, for all tasks
+constexpr std::size_t k_cut_rows = 192, k_few_cols = 512;  // and also from so many on where the columns make few tasks
 constexpr std::size_t k_line = 64;            // bytes of a cache line
 constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows goes through at a time when it streams
 constexpr std::size_t k_stream_most =
@@ -68,7 +69,8 @@ inline Right right_of(const Gemm& g) noexcept {
   if (g.b_packed) return Right::ahead;
   if (streams(g)) return Right::stream;
   if (g.b_col == 1 && (g.m <= k_tile_rows || g.n * g.k <= 16384)) return Right::direct;
-  return g.m >= k_shared_rows && g.n * g.k <= k_shared_most ? Right::shared : Right::packed;
+  const bool rows_are_cut = g.m >= k_shared_rows || (g.m >= k_cut_rows && g.n <= k_few_cols);
+  return rows_are_cut && g.n * g.k <= k_shared_most ? Right::shared : Right::packed;
 }
 
 inline bool finishes(const Gemm& g) noexcept { return g.act != Act::none || g.pre || g.residual; }
