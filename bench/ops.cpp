@@ -1,7 +1,8 @@
 // Times single operations through the library's own interface, forward and, through a tape, backward: one JSON line for each that
-// bench/peers/torch_bench.py times, of the same name, sizes and counting.
+// bench/peers/torch_bench.py times, of the same name, sizes and counting; and what a fork and join of the workers costs.
 //
 //   bench_ops [--threads N] [--seconds S] [ITEM ...]
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -121,6 +122,23 @@ void entropy(const Settings& settings, const Measured& show) {
   });
 }
 
+// What it costs that every worker takes a task and all are waited for: the tasks end when each has begun. A million divided by the rate
+// is in microseconds.
+void fork_join(const Settings& settings, const Measured& show) {
+  constexpr int k_times = 1000;
+  Workspace ws{{.scratch = 1_MiB, .threads = settings.threads}};
+  auto frame = ws.frame();
+  show("fork_join", "\"tasks\":" + std::to_string(settings.threads), k_times, "times/s", [&] {
+    for (int i = 0; i < k_times; ++i) {
+      std::atomic<int> begun{0};
+      parallel(frame.context(), static_cast<std::uint32_t>(settings.threads), [&](std::uint32_t, int) {
+        ++begun;
+        while (begun < settings.threads) continue;
+      });
+    }
+  });
+}
+
 // Ten million parameters; the gradients are those of one backward, used again and again.
 void adamw(const Settings& settings, const Measured& show) {
   auto model = nn::build(nn::repeat(9, nn::linear(1024)) | nn::linear(540), {1024}, init::kaiming(1));
@@ -159,4 +177,5 @@ int main(int argc, char** argv) {
   arrays(settings, show);
   entropy(settings, show);
   adamw(settings, show);
+  fork_join(settings, show);
 }
