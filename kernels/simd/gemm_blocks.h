@@ -58,8 +58,14 @@ inline bool streams(const Gemm& g) noexcept {
   return !g.b_packed && g.b_row == 1 && g.b_col != 1 && g.m <= k_stream_most;
 }
 
+// The rows of A lie pages apart, so that those of a tile all want the same few lines of the first cache.
+inline bool collides(const Gemm& g) noexcept {
+  constexpr std::ptrdiff_t k_page = 4096 / sizeof(float);
+  return g.m >= 64 && g.n >= 4 * k_tile_cols && g.a_row % k_page == 0;
+}
+
 inline Left left_of(const Gemm& g) noexcept {
-  const bool as_it_stands = g.n < k_copy_cols && !streams(g);
+  const bool as_it_stands = g.n < k_copy_cols && !streams(g) && !collides(g);
   if (g.m == 1 || (g.a_row == 1 && g.m * g.k <= 8192) || (g.a_row == 1 && g.n <= k_tile_cols)) return Left::cols;
   if (g.a_col == 1 && as_it_stands) return Left::rows;
   return g.m * g.k <= k_shared_most ? Left::shared : Left::packed;
