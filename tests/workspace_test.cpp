@@ -183,4 +183,52 @@ TEST(Workspaces, MoveWithTheirTensorsStale) {
   EXPECT_FAILS(a.status(), Errc::out_of_memory);  // NOLINT(bugprone-use-after-move): a moved-from workspace says no
 }
 
+// The result of a frame of its own outlives it, whatever memory it names; what came between is given back; a tape keeps all.
+TEST(OwnFrame, KeepsTheResultAlone) {
+  std::vector<float> numbers(1024);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i);
+  const std::span<const float> all(numbers);
+  const Tensor x = Tensor::borrow(all, {32, 32});
+  const auto squares = [](const Tensor& in) { return ops::mul(ops::add(ops::mul(in, in), in), in); };
+  const auto same = [](const Tensor& in) { return Result<Tensor>(in); };
+  const auto turned = [](const Tensor& in) { return ops::transpose(ops::add(in, in), 0, 1); };
+  const auto broken = [](const Tensor& in) { return ops::reshape(in, {3}); };
+  const auto used = [&](Workspace& ws, const auto& layer) {
+    auto frame = ws.frame();
+    auto in = frame.input(x);
+    const std::size_t before = ws.counters().in_use;
+    auto plain = layer(*in);
+    const std::size_t direct = ws.counters().in_use - before;
+    auto own = in_own_frame(*in, layer);
+    auto after = ops::add(own, own);  // lives, and knows its context
+    EXPECT_TRUE(after) << (after ? "" : after.error().message().c_str());
+    if (!ws.context().planning && after) {
+      EXPECT_EQ(own->to_vector().value(), plain->to_vector().value());
+      EXPECT_EQ(after->to_vector().value(), ops::add(plain, plain)->to_vector().value());
+    }
+    return direct;
+  };
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  const std::size_t bytes = numbers.size() * sizeof(float);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(used(ws, squares), 3 * bytes);
+    used(ws, same);
+    used(ws, turned);
+  }
+  auto frame = ws.frame();
+  auto in = frame.input(x);
+  const std::size_t before = ws.counters().in_use;
+  auto kept = in_own_frame(*in, squares);
+  EXPECT_EQ(ws.counters().in_use - before, bytes);
+  EXPECT_EQ(in_own_frame(*in, broken).error().code, Errc::invalid_size);
+  EXPECT_TRUE(kept->alive());
+  Tensor inner;
+  auto outside = in_own_frame(*in, [&](const Tensor& y) {
+    inner = *ops::add(y, y);
+    return ops::add(inner, y);
+  });
+  EXPECT_TRUE(outside);
+  EXPECT_EQ(ops::add(inner, inner).error().code, Errc::stale_tensor);
+}
+
 }  // namespace

@@ -37,9 +37,9 @@ constexpr std::size_t k_least_work = std::size_t{1} << 17;  // m n k that repays
 constexpr std::size_t k_half_work = std::size_t{3} << 16;  // m n k from which on a product of one task is better halved
 
 constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A, and of B, that phase 0 copies at most
-constexpr std::size_t k_shared_rows = 1024;   // rows from which on B is better copied once, for all tasks
+constexpr std::size_t k_shared_rows = 1024;                // rows from which on B is better copied once, for all tasks
 constexpr std::size_t k_cut_rows = 192, k_few_cols = 512;  // and also from so many on where the columns make few tasks
-constexpr std::size_t k_line = 64;            // bytes of a cache line
+constexpr std::size_t k_line = 64;                         // bytes of a cache line
 constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows goes through at a time when it streams
 constexpr std::size_t k_stream_most =
     k_stream_rows == k_tile_rows

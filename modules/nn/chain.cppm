@@ -165,7 +165,7 @@ class Repeat {
     if (layers_.size() != count_) return fail(Errc::not_built, "repeat", "nn::build the model first", x.shape().dims());
     Result<Tensor> y = x;
     for (const L& layer : layers_) {
-      if (y) y = layer(*y);
+      if (y) y = in_own_frame(*y, layer);
     }
     return y;
   }

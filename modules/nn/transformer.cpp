@@ -164,7 +164,7 @@ Result<Tensor> Transformer::run(const Tensor& x, const AttentionInputs& self,
     return fail(Errc::not_built, "transformer", "nn::build the model first", x.shape().dims());
   Result<Tensor> y = x;
   for (const TransformerBlock& block : blocks.layers()) {
-    if (y) y = block.run(*y, self, over);
+    if (y) y = in_own_frame(*y, [&](const Tensor& in) { return block.run(in, self, over); });
   }
   return normed && y ? norm(*y) : y;
 }

@@ -2,6 +2,7 @@
 module;
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <optional>
@@ -96,6 +97,27 @@ Scope::~Scope() {
   if (!frame_) return;
   context_->scope = outer_;
   context_->newest = outer_newest_;  // what was recorded inside is stale, and its memory is about to be used again
+}
+
+Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) noexcept {
+  Context* context = x.check("frame") ? x.context() : nullptr;
+  if (!context || context->record) return call(layer, x);
+  Result<Tensor> y = x;
+  bool own = false;
+  {
+    Scope frame(*context);
+    y = call(layer, x.in(*context));
+    if (y && !y->contiguous()) y = ops::contiguous(*y);
+    if (!y) return y;
+    const Lifetime& scope = context->scope;
+    own = y->lifetime().block == scope.block && y->lifetime().generation == scope.generation;
+  }
+  if (!own) return y->in(*context);
+  auto kept = Fresh::make(*context, y->shape(), y->dtype());
+  if (!kept) return fail(kept.error());
+  // Where the frame was, so that it lies at or before the result, which nobody has written over since.
+  if (!context->planning) std::memmove(kept->data(), y->data(), row_bytes(y->dtype(), y->numel()));
+  return std::move(*kept).freeze();
 }
 
 Result<Tensor> Scope::input(const Tensor& tensor) noexcept {

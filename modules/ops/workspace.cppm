@@ -38,6 +38,17 @@ class Scope {
   Node* outer_newest_;
 };
 
+// layer(x) in a frame of its own, of which the result alone is kept: the memory of what came between is used again by what follows. Under
+// a tape, which needs all of it, just layer(x). Errors: those of the layer.
+using LayerCall = Result<Tensor> (*)(const void* layer, const Tensor& x) noexcept;
+[[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) noexcept;
+template <class F>
+[[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const F& layer) noexcept {
+  return in_own_frame(x, &layer, [](const void* f, const Tensor& y) noexcept {
+    return Result<Tensor>((*static_cast<const F*>(f))(y));
+  });
+}
+
 class Tape;
 
 // Owns an arena and workers (threads that sleep when idle). Not thread-safe itself: one per thread of the host. Movable while no
