@@ -190,3 +190,84 @@ TEST_F(LanguageProgram, BadInputIsExitCode1WithTheReason) {
                            "perplexity x", "bench x --prompt 0", "generate x -p a -f b", "generate x --top-p 0"})
     EXPECT_EQ(run(std::string("qorus ") + line).code, 2) << line;
 }
+
+// --- qorus train text ---
+
+namespace {
+
+class TextProgram : public qorus_test::ProgramTest {
+ protected:
+  void SetUp() override {
+    std::ofstream file(folder / "sea.txt");
+    for (int i = 0; i < 60; ++i)
+      file << "The sea was wet as wet could be, the sands were dry as dry. You could not see a cloud, because\n";
+  }
+  // A run of a few seconds at most on a small model.
+  Outcome train(const std::string& more, const std::string& data = "sea.txt") {
+    return run("qorus train text --data " + folder / data +
+               " --layers 1 --width 32 --heads 2 --context 32 --batch 4 --lr 0.01 --threads 1 " + more);
+  }
+};
+
+}  // namespace
+
+TEST_F(TextProgram, TrainsWhatGenerateRuns) {
+  for (const char* tokenizer : {"bytes", "chars", "bpe:300"}) {
+    const std::string model = folder / "model.gguf";
+    const Outcome made = train("--steps 60 --sample 8 --report " + folder / "run.html" + " --tokenizer " + tokenizer +
+                               " --out " + model);
+    ASSERT_EQ(made.code, 0) << tokenizer << made.err;
+    EXPECT_NE(made.out.find("perplexity"), std::string::npos) << made.out;
+    EXPECT_NE(made.out.find("60 steps"), std::string::npos) << made.out;
+    EXPECT_NE(made.err.find("validation loss"), std::string::npos) << made.err;
+    EXPECT_NE(read_file(folder / "run.html").find("<html"), std::string::npos);
+    const Outcome text = run("qorus generate " + model + " -p 'The sea' -n 5");
+    EXPECT_EQ(text.code, 0) << text.err;
+    EXPECT_EQ(text.out.rfind("The sea", 0), 0u) << text.out;
+    EXPECT_EQ(run("qorus verify " + model + " --as model").code, 0);
+    // In the same words, another type, further on the other's vocabulary.
+    const Outcome again = train("--steps 2 --type q8_0 --tied --tokenizer " + model + " --out " + folder / "b.gguf");
+    EXPECT_EQ(again.code, 0) << again.err;
+    const std::string words = " --text 'You could not, Größe'";
+    EXPECT_EQ(run("qorus tokenize " + model + words).out, run("qorus tokenize " + folder / "b.gguf" + words).out);
+  }
+}
+
+TEST_F(TextProgram, GoesOnWhereItWasKilled) {
+  const std::string same = "--steps 120 --tokenizer bytes --checkpoint-every 5 --out ";
+  ASSERT_EQ(train(same + folder / "whole.gguf").code, 0);
+  for (const char* seconds : {"0.15", "0.4"}) {
+    (void)shell("timeout -s KILL " + std::string(seconds) + " " QORUS_BIN "/qorus train text --data " + folder / "sea.txt" +
+                " --layers 1 --width 32 --heads 2 --context 32 --batch 4 --lr 0.01 --threads 1 --checkpoints " +
+                folder / "run " + same + folder / "parts.gguf");
+  }
+  ASSERT_EQ(train("--checkpoints " + folder / "run " + same + folder / "parts.gguf").code, 0);
+  EXPECT_EQ(read_file(folder / "parts.gguf"), read_file(folder / "whole.gguf"));
+}
+
+TEST_F(TextProgram, BadInputIsExitCode1WithTheReason) {
+  std::ofstream(folder / "empty") << "";
+  std::ofstream(folder / "short") << "A few words.";
+  const std::string out = " --out " + folder / "m.gguf";
+  const struct {
+    std::string more, data, says;
+  } cases[] = {
+      {"--steps 1" + out, "none", "none"},
+      {"--steps 1" + out, "empty", "no text"},
+      {"--steps 1 --validation 0" + out, "short", "more tokens than a window"},
+      {"--steps 1 --tokenizer bpe:100" + out, "sea.txt", "257"},
+      {"--steps 1 --tokenizer bpe:many" + out, "sea.txt", "bpe:many"},
+      {"--steps 1 --tokenizer " + folder / "sea.txt" + out, "sea.txt", "sea.txt"},
+      {"--steps 1 --kv-heads 3" + out, "sea.txt", "heads"},
+      {"--steps 1 --out " + folder / "no/where.gguf", "sea.txt", "where.gguf"},
+  };
+  for (const auto& c : cases) {
+    const Outcome outcome = train(c.more, c.data);
+    EXPECT_EQ(outcome.code, 1) << c.more;
+    EXPECT_NE(outcome.err.find("error: "), std::string::npos) << c.more << "\n" << outcome.err;
+    EXPECT_NE(outcome.err.find(c.says), std::string::npos) << c.more << "\n" << outcome.err;
+  }
+  for (const char* line : {"train", "train text", "train text --data x", "train text --data x --out y --type q3"})
+    EXPECT_EQ(run(std::string("qorus ") + line).code, 2) << line;
+  EXPECT_EQ(shell("ls " + folder.path()).out.find("ids"), std::string::npos);
+}

@@ -35,8 +35,8 @@ class Vocabulary {
 [[nodiscard]] Result<Vocabulary> byte_vocabulary() noexcept;
 
 // The characters of these texts in the order of their code points, from id 259 on. Before them <unk>, <s>, </s> (which ends a text) and the
-// 256 bytes, of which whatever else there is is spelled: every text has ids, and they mean the same bytes. Of characters that
-// follow one on the other in pieces there are none, so nothing merges. U+2581, which pieces spell a space with, stays bytes.
+// 256 bytes, of which whatever else there is is spelled: every text has ids, and they mean the same bytes, but for U+2581, which comes
+// back as a space: the format's pieces (SentencePiece's, which llama.cpp reads with equal ids) spell a space with it.
 // Errors: overflow (no known text has so many), out_of_memory.
 [[nodiscard]] Result<Vocabulary> character_vocabulary(std::span<const std::string_view> texts) noexcept;
 

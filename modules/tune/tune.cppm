@@ -2,4 +2,6 @@
 export module qorus.tune;
 export import qorus.llm;
 export import qorus.train;
+export import :corpus;
+export import :pretrain;
 export import :write;

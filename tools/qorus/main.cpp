@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
     case Command::diff: return diff_command(options);
     case Command::verify: return verify_command(options);
     case Command::chat: return chat_command(options);
+    case Command::train_text: return train_text_command(options);
   }
   return 2;
 }

@@ -7,6 +7,8 @@
 #include "options_files.h"
 #include "options_llm.h"
 
+void add_train_text(CLI::App& train, Options& options);
+
 namespace {
 
 void add_run_options(CLI::App& command, Options& options) {
@@ -20,10 +22,10 @@ void add_run_options(CLI::App& command, Options& options) {
 }
 
 void add_train(CLI::App& app, Options& options) {
-  CLI::App* train = app.add_subcommand("train", "Train a classifier of digits, with a progress bar");
-  train->add_option("set", options.set, "digits (drawn by Qorus itself) or mnist")
-      ->check(CLI::IsMember({"digits", "mnist"}))
-      ->required();
+  CLI::App* train =
+      app.add_subcommand("train", "Train a classifier of digits, or a language model (train text --help)");
+  CLI::Option* set = train->add_option("set", options.set, "digits (drawn by Qorus itself), mnist, or text")
+                         ->check(CLI::IsMember({"digits", "mnist"}));
   add_run_options(*train, options);
   train->add_option("--epochs", options.epochs, "Passes over the training data")
       ->check(CLI::Range(1, 100000))
@@ -42,7 +44,12 @@ void add_train(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->type_name("R");
   train->add_option("--out", options.out, "Save the parameters as safetensors")->type_name("FILE");
-  train->callback([&options] { options.command = Command::train; });
+  add_train_text(*train, options);
+  train->callback([&options, train, set] {
+    if (train->got_subcommand("text")) return;
+    if (set->empty()) throw CLI::RequiredError("set: digits, mnist or text");
+    options.command = Command::train;
+  });
 }
 
 void add_predict(CLI::App& app, Options& options) {

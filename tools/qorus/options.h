@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "options_text.h"
+
 enum class Command {
   train,
   predict,
@@ -16,7 +18,8 @@ enum class Command {
   quantize,
   diff,
   verify,
-  chat
+  chat,
+  train_text
 };
 
 struct Options {
@@ -51,6 +54,7 @@ struct Options {
   bool bos = false, special = false, decode = false;
   std::string jinja, system;  // of chat: a file or a name; the first message
   bool sampled = false;       // the command line says how tokens are chosen
+  TextTraining text_training;
 };
 
 // Reads the command line. Gives -1 if there is something to do, else the program's exit code: 0 (help, version) or 2 (usage).
@@ -68,3 +72,4 @@ int quantize_command(const Options& options);
 int diff_command(const Options& options);
 int verify_command(const Options& options);
 int chat_command(const Options& options);
+int train_text_command(const Options& options);
