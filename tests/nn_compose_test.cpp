@@ -328,3 +328,103 @@ TEST(Compose, TiedParametersShareOneGradient) {
   EXPECT_FAILS(nn::build(nn::linear(2) | nn::linear(2), {3}, init::xavier(1), {.tied = {{"1.weight", "0.weight"}}}),
                Errc::invalid_size);
 }
+
+namespace {
+
+// One training step of a model: the loss, its gradients, and the scratch it took.
+struct Pass {
+  float loss;
+  std::vector<float> gradients;
+  std::size_t scratch, planned;
+};
+template <class L>
+Pass pass(const L& layers, const Tensor& x, int threads) {
+  const Shape example = x.shape().without(0);
+  auto model = nn::build(layers, example, init::xavier(3), {.input = x.dtype()});
+  EXPECT_OK(model);
+  Pass result{.loss = 0, .gradients = {}, .scratch = 0, .planned = 0};
+  Workspace plan = planning_workspace(threads);
+  {
+    auto tape = plan.record();
+    const Tensor shape_only(nullptr, x.dtype(), Layout::dense(x.shape()), {});
+    EXPECT_OK(ops::sum(ops::square(tape.input(shape_only) | *model)).and_then(backward));
+  }
+  result.planned = plan.counters().high_water;
+  Workspace ws{{.scratch = 64_MiB, .threads = threads, .seed = 5}};
+  std::uint64_t warm = 0;
+  for (int i = 0; i < 3; ++i) {  // the third allocates nothing
+    warm = qorus_test::allocations();
+    ws.set_draws(5, 0);
+    auto tape = ws.record();
+    auto loss = ops::sum(ops::square(tape.input(x) | *model));
+    EXPECT_OK(loss);
+    result.loss = loss->item().value();
+    auto gradients = backward(*loss);
+    EXPECT_OK(gradients);
+    if (!gradients) return result;
+    warm = qorus_test::allocations() - warm;
+    const auto slab = gradients->slab(model->block()).value();
+    result.gradients.assign(slab.begin(), slab.end());
+  }
+  if (qorus_test::k_counts_allocations) EXPECT_EQ(warm, 0u);
+  result.scratch = ws.counters().high_water;
+  return result;
+}
+
+}  // namespace
+
+TEST(Checkpoint, HasTheSameBitsInLessMemory) {
+  const auto block = nn::linear(24) | nn::gelu() | nn::dropout(0.2f) | nn::linear(16) | nn::tanh();
+  const auto values = waves(40 * 16);
+  const Tensor x = view(values, {40, 16});
+  for (const int threads : {1, 2}) {
+    const Pass plain = pass(nn::repeat(6, block) | nn::linear(3), x, threads);
+    const Pass kept = pass(nn::repeat(6, nn::checkpoint(block)) | nn::linear(3), x, threads);
+    const Pass nested = pass(nn::checkpoint(nn::repeat(6, nn::checkpoint(block))) | nn::linear(3), x, threads);
+    const Pass last = pass(nn::linear(16) | nn::checkpoint(nn::repeat(6, block) | nn::linear(3)), x, threads);
+    const Pass last_plain = pass(nn::linear(16) | nn::repeat(6, block) | nn::linear(3), x, threads);
+    for (const Pass* other : {&kept, &nested}) {
+      EXPECT_EQ(other->loss, plain.loss);
+      EXPECT_EQ(other->gradients, plain.gradients);
+      EXPECT_LT(other->scratch, plain.scratch);
+    }
+    EXPECT_LT(2 * kept.scratch, plain.scratch + 65536);
+    EXPECT_LE(kept.scratch, kept.planned);
+    EXPECT_EQ(last.loss, last_plain.loss);
+    EXPECT_EQ(last.gradients, last_plain.gradients);
+  }
+}
+
+TEST(Checkpoint, OfEveryKindOfLayer) {
+  const std::vector<std::int32_t> ids{1, 0, 3, 2, 4, 4, 1, 2};
+  const Tensor tokens = Tensor::borrow(std::span<const std::int32_t>(ids), {2, 4});
+  const auto first = [](auto layer) { return nn::checkpoint(nn::embedding(5, 8) | layer) | nn::linear(2); };
+  EXPECT_EQ(pass(first(nn::tanh()), tokens, 1).gradients,
+            pass(nn::embedding(5, 8) | nn::tanh() | nn::linear(2), tokens, 1).gradients);
+  const auto values = waves(6 * 8);
+  const Tensor x = view(values, {6, 8});
+  const auto residual = nn::residual(nn::linear(8) | nn::relu());  // x is read twice: the same sum in another order
+  const Pass plain = pass(nn::linear(8) | residual | nn::linear(1), x, 1);
+  const Pass inside = pass(nn::linear(8) | nn::checkpoint(residual) | nn::linear(1), x, 1);
+  EXPECT_EQ(inside.gradients, plain.gradients);
+  const Pass around =
+      pass(nn::linear(8) | nn::residual(nn::checkpoint(nn::linear(8) | nn::relu())) | nn::linear(1), x, 1);
+  ASSERT_EQ(around.gradients.size(), plain.gradients.size());
+  for (std::size_t i = 0; i < plain.gradients.size(); ++i)
+    EXPECT_NEAR(around.gradients[i], plain.gradients[i], 1e-5 * (1 + std::abs(plain.gradients[i])));
+  auto model = nn::build(nn::checkpoint(nn::linear(4)) | nn::linear(2), {8}, init::xavier(1));
+  ASSERT_OK(model);
+  EXPECT_EQ(names_of(*model), names_of(*nn::build(nn::linear(4) | nn::linear(2), {8})));
+  EXPECT_EQ(json_of(*model), json_of(nn::linear(4) | nn::linear(2)));
+  ASSERT_OK(model->freeze("0."));
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  {
+    auto tape = ws.record();
+    EXPECT_OK(ops::sum(tape.input(x) | *model).and_then(backward));
+    EXPECT_FAILS(ws.record().input(x), Errc::invalid_argument);  // not even after a backward
+  }
+  auto norm = nn::build(nn::reshape({8, 1, 1}) | nn::checkpoint(nn::batch_norm()) | nn::flatten() | nn::linear(1), {8});
+  ASSERT_OK(norm);
+  auto tape = ws.record();
+  EXPECT_FAILS(ops::sum(tape.input(x) | *norm).and_then(backward), Errc::unsupported);
+}

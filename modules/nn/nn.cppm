@@ -6,6 +6,7 @@ export import :layers;
 export import :recurrent;
 export import :description;
 export import :any;
+export import :checkpoint;
 export import :compose;
 export import :chain;
 export import :transformer;

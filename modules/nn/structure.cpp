@@ -13,37 +13,47 @@ namespace {
 
 constexpr double k_most_layers = 65536;  // once repeats are made
 
+// A type of this file's own: what Any makes of it are no symbols for the linker, whose names and sections took more room than the code.
+template <class L>
+struct Known : L {
+  Known() noexcept : L() {}
+};
+template <class L>
+constexpr LayerKind known_kind() noexcept {
+  return layer_kind<Known<L>>(L::k_name);
+}
+
 constexpr LayerKind k_kinds[] = {
-    layer_kind<Linear>(),
-    layer_kind<Embedding>(),
-    layer_kind<LayerNorm>(),
-    layer_kind<RmsNorm>(),
-    layer_kind<Norm>(),
-    layer_kind<Attention>(),
-    layer_kind<FeedForward>(),
-    layer_kind<TransformerBlock>(),
-    layer_kind<Positions>(),
-    layer_kind<Sinusoids>(),
-    layer_kind<Bilinear>(),
-    layer_kind<Lstm>(),
-    layer_kind<Gru>(),
-    layer_kind<Rnn>(),
-    layer_kind<Experts>(),
-    layer_kind<LastStep>(),
-    layer_kind<Softmax>(),
-    layer_kind<LogSoftmax>(),
-    layer_kind<Dropout>(),
-    layer_kind<Flatten>(),
-    layer_kind<Reshape>(),
-    layer_kind<Detach>(),
-    layer_kind<Identity>(),
-    layer_kind<JoinInputs>(),
-    layer_kind<Activate<Activation::relu>>(),
-    layer_kind<Activate<Activation::gelu>>(),
-    layer_kind<Activate<Activation::gelu_tanh>>(),
-    layer_kind<Activate<Activation::silu>>(),
-    layer_kind<Activate<Activation::sigmoid>>(),
-    layer_kind<Activate<Activation::tanh>>(),
+    known_kind<Linear>(),
+    known_kind<Embedding>(),
+    known_kind<LayerNorm>(),
+    known_kind<RmsNorm>(),
+    known_kind<Norm>(),
+    known_kind<Attention>(),
+    known_kind<FeedForward>(),
+    known_kind<TransformerBlock>(),
+    known_kind<Positions>(),
+    known_kind<Sinusoids>(),
+    known_kind<Bilinear>(),
+    known_kind<Lstm>(),
+    known_kind<Gru>(),
+    known_kind<Rnn>(),
+    known_kind<Experts>(),
+    known_kind<LastStep>(),
+    known_kind<Softmax>(),
+    known_kind<LogSoftmax>(),
+    known_kind<Dropout>(),
+    known_kind<Flatten>(),
+    known_kind<Reshape>(),
+    known_kind<Detach>(),
+    known_kind<Identity>(),
+    known_kind<JoinInputs>(),
+    known_kind<Activate<Activation::relu>>(),
+    known_kind<Activate<Activation::gelu>>(),
+    known_kind<Activate<Activation::gelu_tanh>>(),
+    known_kind<Activate<Activation::silu>>(),
+    known_kind<Activate<Activation::sigmoid>>(),
+    known_kind<Activate<Activation::tanh>>(),
 };
 
 // Makes layers of objects. `weight`: how many copies of what is made the repeats around it stand for.

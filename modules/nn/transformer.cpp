@@ -158,6 +158,15 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
   return sparse ? part(y, ffn_norm, experts) : part(y, ffn_norm, ffn);
 }
 
+Result<Tensor> Transformer::operator()(const Tensor& x) const noexcept {
+  if (!recompute || blocks.layers().size() != blocks.count()) return run(x);
+  Result<Tensor> y = x;
+  for (const TransformerBlock& block : blocks.layers()) {
+    if (y) y = recompute(*y, body_of(block));
+  }
+  return normed && y ? norm(*y) : y;
+}
+
 Result<Tensor> Transformer::run(const Tensor& x, const AttentionInputs& self,
                                 const AttentionInputs& over) const noexcept {
   if (blocks.layers().size() != blocks.count())
@@ -175,7 +184,8 @@ Transformer stack(std::size_t layers, std::int64_t d_model, std::int64_t heads,
                   const TransformerOptions& options) noexcept {
   return {.blocks = repeat(layers, transformer_block(d_model, heads, options)),
           .norm = {.rms = options.rms, .has_bias = options.bias, .eps = options.eps},
-          .normed = options.pre_norm};
+          .normed = options.pre_norm,
+          .recompute = options.recompute};
 }
 
 }  // namespace

@@ -9,6 +9,7 @@ import qorus.ops;
 import :param;
 import :layers;
 import :chain;
+import :checkpoint;
 import :experts;
 
 export namespace qorus::nn {
@@ -126,7 +127,8 @@ struct TransformerOptions {
   float eps = 1e-5f;
   std::int64_t experts = 0;  // above 0: a sparse mixture of so many in place of the feed-forward layer
   ExpertsOptions mixture = {};
-  bool cross = false;  // a decoder's block: attention over a memory between the two parts
+  bool cross = false;             // a decoder's block: attention over a memory between the two parts
+  Recompute recompute = nullptr;  // nn::recompute: each block is computed again in its backward, as nn::checkpoint does
 };
 
 // x + attn(norm x), then (a decoder) x + cross(norm x, memory), then x + ffn(norm x); or each norm after its sum. x: [batch, seq, d_model].
@@ -169,13 +171,14 @@ struct Transformer {
   Repeat<TransformerBlock> blocks;
   Norm norm;
   bool normed = true;
+  Recompute recompute = nullptr;  // of blocks without masks, lengths or a memory
 
   static constexpr auto fields() { return nn::fields("blocks", &Transformer::blocks, "norm", &Transformer::norm); }
   template <class Self, class F>
   static void settings(Self& self, F&& f) {
     f("normed", self.normed);
   }
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return run(x); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
   [[nodiscard]] Result<Tensor> run(const Tensor& x, const AttentionInputs& self = {},
                                    const AttentionInputs& over = {}) const noexcept;
 };

@@ -51,6 +51,9 @@ struct TapeState {
   std::uint32_t slots = 1;  // slot 0 means "not tracked"
   std::uint32_t nodes = 0;
   bool ran = false;
+  bool in_rule = false;  // while its backward runs a rule
+  TapeState* outer =
+      nullptr;  // the tape in one of whose rules this one records: parameters' gradients go to that one's slabs
   GradState grads;
 };
 
@@ -87,6 +90,7 @@ GradSlab* slab_for(Context& context, GradState& state, const Block& block) noexc
   for (GradSlab* slab = state.slabs; slab; slab = slab->next) {
     if (slab->block == &block) return slab;
   }
+  if (state_of(context).outer) return nullptr;  // it would end with the inner tape
   auto* slab = take_array<GradSlab>(context, 1);
   auto data = context.scratch->take(block.floats * sizeof(float));
   bool* written = take_array<bool>(context, block.leaf_count);
@@ -235,6 +239,7 @@ Result<Gradients> run_backward(const Tensor& result, const float* given) noexcep
   if (tape.ran) return fail(Errc::invalid_argument, "backward", "this tape was run before");
   tape.ran = true;
   GradState& state = tape.grads;
+  if (tape.outer) state.slabs = tape.outer->grads.slabs;
   state.slots = take_array<GradSlot>(*context, tape.slots);
   if (!state.slots) return fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small");
   Grads grads(*context, state);
@@ -264,7 +269,9 @@ Result<Gradients> run_backward(const Tensor& result, const float* given) noexcep
     for (int i = 0; i < node->read_count; ++i) {
       if (!node->reads[i].alive()) return fail(Errc::stale_tensor, "backward", "an input of the computation is gone");
     }
+    tape.in_rule = true;
     run_node(*node, grads);
+    tape.in_rule = false;
     if (state.last_temporary != state.first_temporary && context->scratch->mark() == state.last_temporary) {
       context->scratch->shrink_to(state.first_temporary);
     }
@@ -273,7 +280,10 @@ Result<Gradients> run_backward(const Tensor& result, const float* given) noexcep
     slot.data = nullptr;
     if (!grads.out_given_away_ && !grads.out_borrowed_) give_back(state, grads.out_, grads.out_numel_);
   }
-  for (const GradSlab* slab = state.slabs; slab && !context->planning; slab = slab->next) complete(*slab);
+  if (tape.outer && state.updates)
+    return fail(Errc::unsupported, "backward", "running statistics in a layer whose backward computes it again");
+  const bool completes = !context->planning && !tape.outer;
+  for (const GradSlab* slab = state.slabs; slab && completes; slab = slab->next) complete(*slab);
   Gradients gradients;
   gradients.context_ = context;
   gradients.state_ = &state;
@@ -367,9 +377,11 @@ Result<Gradients> clip_value(const Gradients& gradients, float most) noexcept {
 Tape Workspace::record() noexcept { return Tape(context()); }
 
 Tape::Tape(Context& context) noexcept : scope_(context) {
-  if (context.failure.code != Errc::ok || context.tape) return;
+  TapeState* const outer = static_cast<TapeState*>(context.tape);
+  if (context.failure.code != Errc::ok || (outer && !outer->in_rule)) return;
   auto* state = take_array<TapeState>(context, 1);
   if (!state) return;
+  state->outer = outer;
   context.tape = state;
   context.newest = nullptr;
   context.record = record_node;
@@ -379,9 +391,9 @@ Tape::Tape(Context& context) noexcept : scope_(context) {
 Tape::~Tape() {
   if (!recording_) return;
   Context& context = scope_.context();
-  context.tape = nullptr;
+  context.tape = state_of(context).outer;
   context.record = nullptr;
-  context.training = false;
+  context.training = context.tape != nullptr;
 }
 
 Result<Tensor> Tape::input(const Tensor& tensor) noexcept {
