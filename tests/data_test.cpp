@@ -375,3 +375,184 @@ TEST(Split, RefusesEmptyParts) {
   }
   EXPECT_FAILS(data::split(data::Dataset{}, 0.5, 1), Errc::invalid_size);
 }
+
+TEST(KFold, TestsEveryExampleOnce) {
+  const auto set = numbered(25, 3);
+  for (const bool stratified : {false, true}) {
+    const auto folds = stratified ? data::stratified_k_fold(set, 4, 9) : data::k_fold(set, 4, 9);
+    ASSERT_OK(folds);
+    ASSERT_EQ(folds->size(), 4u);
+    std::vector<int> tested;
+    for (std::size_t i = 0; i < 4; ++i) {
+      auto test = (*folds)[i].test | data::batch(64), train = (*folds)[i].train | data::batch(64);
+      auto in = seen(test, 3), out = seen(train, 3);
+      for (int c = 0; c < 3 && stratified; ++c) {
+        const auto of_class = std::count_if(in.begin(), in.end(), [&](int n) { return n % 3 == c; });
+        EXPECT_TRUE(of_class == 2 || of_class == 3) << "fold " << i << " class " << c;
+      }
+      tested.insert(tested.end(), in.begin(), in.end());
+      out.insert(out.end(), in.begin(), in.end());
+      EXPECT_EQ(sorted(out), up_to(25));
+    }
+    EXPECT_EQ(sorted(tested), up_to(25));
+    EXPECT_NE(tested, up_to(25));
+  }
+  EXPECT_FAILS(data::k_fold(set, 1, 0), Errc::invalid_argument);
+  EXPECT_FAILS(data::k_fold(set, 26, 0), Errc::invalid_argument);
+  EXPECT_FAILS(data::k_fold(data::Dataset(), 2, 0), Errc::invalid_size);
+  const auto numbers = data::Dataset::create(Owned::zeros({4, 1}).value(), Owned::zeros({4, 1}).value());
+  EXPECT_FAILS(data::stratified_k_fold(*numbers, 2, 0), Errc::invalid_dtype);
+}
+
+namespace {
+
+// n images [channels, 8, 6] of bytes, each pixel another; scaled to [0, 1].
+data::Dataset images(std::int64_t n, std::int64_t channels = 1) {
+  auto x = Owned::zeros({n, channels, 8, 6}, DType::u8).value();
+  const auto bytes = x.fill<std::uint8_t>();
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(1 + i * 37 % 250);
+  return data::Dataset::create(std::move(x), Owned::zeros({n}, DType::i32).value(), {.scale = 1 / 255.0f, .classes = 1})
+      .value();
+}
+// All pixels of one epoch.
+std::vector<float> pixels(data::Batches& batches) {
+  std::vector<float> all;
+  for (auto const& [x, y] : batches) {
+    const auto values = x.to_vector().value();
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  EXPECT_OK(batches.status());
+  return all;
+}
+std::vector<float> augmented(const data::Dataset& set, const data::Augment& options) {
+  auto batches = set | data::augment(options) | data::batch(3);
+  return pixels(batches);
+}
+
+}  // namespace
+
+TEST(Augment, DoesWhatItSays) {
+  const auto set = images(40, 2);
+  const std::vector<float> plain = augmented(set, {});
+  constexpr std::size_t k_size = 96;
+  const auto at = [&](const std::vector<float>& all, std::size_t i, int c, int y, int x) {
+    return y >= 0 && y < 8 && x >= 0 && x < 6 ? all[i * k_size + static_cast<std::size_t>(c * 48 + y * 6 + x)] : 0.0f;
+  };
+  // Every example is its plain self, changed by f(example, channel, y, x) for one of the candidates 0 … count.
+  const auto expect_one_of = [&](const std::vector<float>& got, int count, const auto& f) {
+    std::vector<int> used(static_cast<std::size_t>(count), 0);
+    for (std::size_t i = 0; i < 40; ++i) {
+      int found = -1;
+      for (int k = 0; k < count && found < 0; ++k) {
+        bool same = true;
+        for (int p = 0; p < 96 && same; ++p)
+          same = at(got, i, p / 48, p % 48 / 6, p % 6) == f(k, i, p / 48, p % 48 / 6, p % 6);
+        if (same) found = k;
+      }
+      ASSERT_GE(found, 0) << "example " << i;
+      ++used[static_cast<std::size_t>(found)];
+    }
+    EXPECT_GT(*std::min_element(used.begin(), used.end()), 0);
+  };
+  expect_one_of(augmented(set, {.flip = true}), 2,
+                [&](int k, std::size_t i, int c, int y, int x) { return at(plain, i, c, y, k ? 5 - x : x); });
+  expect_one_of(augmented(set, {.shift = 1}), 9, [&](int k, std::size_t i, int c, int y, int x) {
+    return at(plain, i, c, y - k / 3 + 1, x - k % 3 + 1);
+  });
+  const auto turned = augmented(set, {.rotate = 30}), grey = augmented(set, {.contrast = 1});
+  EXPECT_NE(turned, plain);
+  for (const float value : turned) EXPECT_TRUE(value >= 0 && value <= 1) << value;
+  const auto light = augmented(set, {.brightness = 0.25f});
+  for (std::size_t i = 0; i < 40; ++i) {
+    const float add = light[i * k_size] - plain[i * k_size];
+    EXPECT_LE(std::abs(add), 0.2501f);
+    double mean = 0, grey_mean = 0;
+    for (std::size_t p = i * k_size; p < (i + 1) * k_size; ++p) {
+      EXPECT_NEAR(light[p], plain[p] + add, 1e-6);
+      mean += plain[p] / 96.0;
+      grey_mean += grey[p] / 96.0;
+    }
+    EXPECT_NEAR(grey_mean, mean, 1e-5);
+    const double gain = (grey[i * k_size] - mean) / (plain[i * k_size] - mean);
+    EXPECT_NEAR(grey[i * k_size + 7], mean + gain * (plain[i * k_size + 7] - mean), 1e-4);
+  }
+  const auto noisy = augmented(set, {.noise = 0.1f});
+  double square = 0;
+  for (std::size_t p = 0; p < plain.size(); ++p) square += std::pow(noisy[p] - plain[p], 2.0);
+  EXPECT_NEAR(std::sqrt(square / static_cast<double>(plain.size())), 0.1, 0.005);
+  const auto holes = augmented(set, {.cutout = 3});
+  for (std::size_t i = 0; i < 40; ++i) {
+    int blank = 0;
+    for (int p = 0; p < 96; ++p) blank += at(holes, i, p / 48, p % 48 / 6, p % 6) == 0;
+    EXPECT_TRUE(blank >= 2 * 4 && blank <= 2 * 9) << blank;
+  }
+}
+
+TEST(Augment, DependsOnSeedEpochAndExampleAlone) {
+  const auto set = images(20);
+  const data::Augment options{.flip = true, .shift = 2, .rotate = 10, .noise = 0.01f};
+  auto small = set | data::augment(options) | data::batch(3), large = set | data::augment(options) | data::batch(20);
+  const auto first = pixels(small), second = pixels(small);
+  EXPECT_NE(first, second);
+  EXPECT_EQ(pixels(large), first);
+  EXPECT_EQ(pixels(large.epoch(1)), second);
+  auto other = options;
+  other.seed = 1;
+  EXPECT_NE(augmented(set, other), first);
+  const auto bad = [&](const data::Dataset& data, const data::Augment& o) {
+    return (data | data::augment(o) | data::batch(4)).status();
+  };
+  EXPECT_FAILS(bad(numbered(9), options), Errc::invalid_size);
+  EXPECT_FAILS(bad(set, {.noise = -1}), Errc::invalid_argument);
+  EXPECT_FAILS(bad(set, {.shift = NAN}), Errc::invalid_argument);
+  EXPECT_OK(bad(numbered(9), {}));
+}
+
+TEST(Prefetch, GivesTheSameBatches) {
+  const auto set = images(50);
+  const data::Augment options{.flip = true, .shift = 1};
+  for (const std::size_t ahead : {1u, 2u, 7u}) {
+    for (const bool drop_last : {false, true}) {
+      const auto make = [&] {
+        return set | data::shuffle(3) | data::augment(options) | data::batch(8, {.drop_last = drop_last});
+      };
+      auto plain = make(), fetched = make() | data::prefetch(ahead);
+      for (int epoch = 0; epoch < 3; ++epoch) EXPECT_EQ(pixels(fetched), pixels(plain)) << ahead;
+      for (data::Batches* batches : {&plain, &fetched}) {  // left half-way; then from a place of its own
+        int count = 0;
+        for (auto const& batch : *batches) {
+          static_cast<void>(batch);
+          if (++count == 3) break;
+        }
+      }
+      EXPECT_EQ(fetched.position(), plain.position());
+      const auto place = plain.position();
+      EXPECT_OK(plain.seek(place));
+      EXPECT_OK(fetched.seek(place));
+      auto moved = std::move(fetched);
+      EXPECT_EQ(pixels(moved), pixels(plain));
+    }
+  }
+  auto many = set | data::batch(8) | data::prefetch(5000);
+  expect_one_invalid_batch(many, Errc::invalid_argument);
+  Tensor kept;
+  auto batches = set | data::batch(25) | data::prefetch(1);
+  for (auto const& [x, y] : batches) {
+    if (kept.shape().valid() && kept.numel()) EXPECT_FALSE(kept.check("use"));  // stale since the next was made
+    kept = x;
+  }
+}
+
+TEST(Prefetch, AllocatesNothingPerBatch) {
+  QORUS_NEEDS_ALLOCATION_COUNTER();
+  const auto set = images(64);
+  auto batches = set | data::shuffle(1) | data::augment({.rotate = 5}) | data::batch(4) | data::prefetch(3);
+  pixels(batches);
+  const auto before = qorus_test::allocations();
+  std::size_t count = 0;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    for (auto const& [x, y] : batches) count += static_cast<std::size_t>(x.dim(0));
+  }
+  EXPECT_EQ(qorus_test::allocations() - before, 0u);
+  EXPECT_EQ(count, 192u);
+}

@@ -1,7 +1,11 @@
-// qorus.io: npy files, every type and order, damaged and hostile.
+// qorus.io: npy files and npz archives, every type and order, damaged and hostile.
+#include <zlib.h>
+
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/files.h"
@@ -167,4 +171,152 @@ TEST(NpyOfOthers, AreRead) {
   const auto made = io::read_npy(qorus_test::data_path("quant-blocks/source.npy"));
   ASSERT_OK(made);
   EXPECT_EQ(made->tensor().shape(), Shape({64, 512}));
+}
+
+namespace {
+
+// A zip file as numpy.savez and savez_compressed write it.
+std::string deflated(const std::string& bytes) {
+  std::string out(bytes.size() + 64, '\0');
+  z_stream stream{};
+  deflateInit2(&stream, 9, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(out.size() - stream.avail_out);
+  deflateEnd(&stream);
+  return out;
+}
+struct Entry {
+  std::string name, content;
+  bool deflates = false, wide = false;  // wide: sizes and place in a zip64 field
+};
+std::string zip(const std::vector<Entry>& entries, bool wide_end = false, std::uint16_t flags = 0) {
+  using U16 = std::uint16_t;
+  using U32 = std::uint32_t;
+  using U64 = std::uint64_t;
+  std::string file, directory;
+  for (const Entry& e : entries) {
+    const std::string packed = e.deflates ? deflated(e.content) : e.content;
+    const U32 crc = static_cast<U32>(
+        crc32(0, reinterpret_cast<const Bytef*>(e.content.data()), static_cast<uInt>(e.content.size())));
+    const auto sizes = [&] {
+      return e.wide ? bytes_of(U32{UINT32_MAX}, U32{UINT32_MAX})
+                    : bytes_of(static_cast<U32>(packed.size()), static_cast<U32>(e.content.size()));
+    };
+    const U16 name = static_cast<U16>(e.name.size()), method = e.deflates ? 8 : 0;
+    const std::string extra = e.wide ? bytes_of(U16{7}, U16{1}, 'x') + bytes_of(U16{1}, U16{24}, U64{e.content.size()},
+                                                                                U64{packed.size()}, U64{file.size()})
+                                     : "";
+    directory += bytes_of(U32{0x02014b50}, U16{45}, U16{45}, flags, method, U32{0}, crc) + sizes() +
+                 bytes_of(name, static_cast<U16>(extra.size()), U16{0}, U16{0}, U16{0}, U32{0},
+                          e.wide ? U32{UINT32_MAX} : static_cast<U32>(file.size())) +
+                 e.name + extra;
+    file += bytes_of(U32{0x04034b50}, U16{45}, flags, method, U32{0}, crc) + sizes() + bytes_of(name, U16{3}) + e.name +
+            "ext" + packed;
+  }
+  const U64 begin = file.size(), count = entries.size();
+  file += directory;
+  if (wide_end) {
+    const U64 at = file.size();
+    file += bytes_of(U32{0x06064b50}, U64{44}, U16{45}, U16{45}, U32{0}, U32{0}, count, count, U64{directory.size()},
+                     begin);
+    file += bytes_of(U32{0x07064b50}, U32{0}, at, U32{1});
+    return file + bytes_of(U32{0x06054b50}, U16{0}, U16{0}, U16{UINT16_MAX}, U16{UINT16_MAX}, U32{UINT32_MAX},
+                           U32{UINT32_MAX}, U16{0});
+  }
+  return file +
+         bytes_of(U32{0x06054b50}, U16{0}, U16{0}, static_cast<U16>(count), static_cast<U16>(count),
+                  static_cast<U32>(directory.size()), static_cast<U32>(begin), U16{4}) +
+         "note";
+}
+std::string floats(int n) {
+  std::string data;
+  for (int i = 0; i < n; ++i) data += bytes_of(0.5f * static_cast<float>(i % 7));
+  return npy(literal("<f4", "(" + std::to_string(n) + ",)"), data);
+}
+
+}  // namespace
+
+TEST_F(Npy, ArchivesOfArrays) {
+  const std::vector<Entry> entries{
+      {"x.npy", floats(9)},
+      {"y.npy", npy(literal("<i8", "(2, 1)"), bytes_of(std::int64_t{3}, std::int64_t{-4})), true},
+      {"deep/z.npy", floats(100), true, true},
+      {"w.npy", floats(3), false, true}};
+  for (const bool wide_end : {false, true}) {
+    write_file(path, zip(entries, wide_end));
+    const auto npz = io::Npz::open(path);
+    ASSERT_OK(npz);
+    ASSERT_EQ(npz->size(), 4u);
+    EXPECT_EQ(npz->name(2), "deep/z");
+    EXPECT_EQ(npz->read("x")->tensor().shape(), (Shape{9}));
+    EXPECT_EQ(npz->read("y")->tensor().to_vector<std::int32_t>().value(), (std::vector<std::int32_t>{3, -4}));
+    EXPECT_EQ(npz->read("deep/z")->tensor().to_vector().value()[99], 0.5f * (99 % 7));
+    EXPECT_EQ(npz->read("w")->tensor().to_vector().value(), (std::vector<float>{0, 0.5f, 1}));
+    EXPECT_FAILS_SAYING(npz->read("v"), "v");
+  }
+  write_file(path, zip({{"x.npy", floats(9)}}, false, 1));
+  EXPECT_FAILS(io::Npz::open(path)->read("x"), Errc::unsupported);  // encrypted
+  std::string bomb = zip({{"x.npy", floats(500), true}});
+  const auto central = bomb.find("PK\x01\x02");
+  bomb.replace(central + 24, 4, bytes_of(std::uint32_t{0xfffffff0}));  // says that it unpacks to 4 GiB
+  write_file(path, bomb);
+  EXPECT_FAILS_SAYING(io::Npz::open(path)->read("x"), "another size than it says");
+  EXPECT_FAILS(io::Npz::open(folder / "none.npz"), Errc::not_found);
+}
+
+TEST_F(Npy, AnyBytesOfAnArchive) {
+  const std::string good = zip({{"x.npy", floats(9)}, {"y.npy", floats(40), true, true}}, true);
+  const auto look = [&](const std::string& bytes) {
+    write_file(path, bytes);
+    const auto npz = io::Npz::open(path);
+    if (!npz) return;
+    for (std::size_t i = 0; i < npz->size() && i < 9; ++i) static_cast<void>(npz->read(npz->name(i)));
+  };
+  for (std::size_t at = 0; at < good.size(); ++at) {
+    for (const int change : {1, 255, 128}) {
+      std::string damaged = good;
+      damaged[at] = static_cast<char>(damaged[at] + change);
+      look(damaged);
+    }
+    look(good.substr(0, at));
+  }
+}
+
+TEST_F(Npy, MappedArraysAreUsedWhereTheyLie) {
+  write_file(path, npy(literal("<f4", "(3, 2)") + std::string(3, ' '), bytes_of(1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f)));
+  ASSERT_OK(io::write_npy(path, io::read_npy(path)->tensor()));  // as NumPy aligns it
+  Tensor kept;
+  {
+    const auto mapped = io::MappedNpy::open(path);
+    ASSERT_OK(mapped);
+    EXPECT_EQ(mapped->tensor().to_vector().value(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+    EXPECT_EQ(mapped->tensor().shape(), (Shape{3, 2}));
+    kept = mapped->tensor();
+  }
+  EXPECT_FAILS(kept.check("use"), Errc::stale_tensor);
+  write_file(path, npy(literal("<f8", "(1,)"), bytes_of(1.0)));
+  EXPECT_FAILS(io::MappedNpy::open(path), Errc::unsupported);
+  write_file(path, npy(literal("<f4", "(1, 1)", "True"), bytes_of(1.0f)));
+  EXPECT_FAILS(io::MappedNpy::open(path), Errc::unsupported);
+}
+
+// numpy.savez_compressed(path, x=[[1, 2, 3], [4, 5, 6]]) as Python's zipfile writes it.
+TEST_F(Npy, ArchivesOfOthers) {
+  const std::string_view hex =
+      "504b03042d0000000800000021007c9cdea2ffffffffffffffff05001400782e6e70790100100098000000000000005800000000000000"
+      "9bec17ea1b10c9c850c650ad9e925a9c5ca46ea5a06e9366a2aea3a09e965f54529498179f5f94920a12774bcc294e058a17672416a402"
+      "f91a463a0ac69a3a0ab50a64032e0686067b060606072002e206205e00c4071c00504b01022d032d0000000800000021007c9cdea25800"
+      "000098000000050000000000000000000000800100000000782e6e7079504b05060000000001000100330000008f0000000000";
+  std::string bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2)
+    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+  write_file(path, bytes);
+  const auto npz = io::Npz::open(path);
+  ASSERT_OK(npz);
+  EXPECT_EQ(npz->name(0), "x");
+  EXPECT_EQ(npz->read("x")->tensor().to_vector().value(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
 }

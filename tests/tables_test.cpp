@@ -233,3 +233,65 @@ TEST(Csv, RealTables) {
   ASSERT_OK(wine);
   EXPECT_EQ(wine->rows(), 1599u);
 }
+
+TEST(JsonLines, AreReadAsCsvIs) {
+  auto table = data::Table::parse_json_lines(
+      "\xEF\xBB\xBF{\"a\": 1, \"b\": \"x, \\\"y\\\"\", \"c\": true}\n\n"
+      "  {\"c\":false,\"d\":\"1999-12-31\",\"a\":-2.5e1}\r\n"
+      "{\"a\":null,\"b\":\"\",\"d\":\"2000-01-01\"}\n{ }\n{\"b\":\"\\u00e4\\ud83d\\ude00\\n\"}");
+  ASSERT_OK(table);
+  ASSERT_EQ(table->rows(), 5u);
+  const auto& c = table->columns();
+  ASSERT_EQ(c.size(), 4u);
+  using data::ColumnKind;
+  EXPECT_TRUE(c[0].kind == ColumnKind::number && c[1].kind == ColumnKind::category && c[2].kind == ColumnKind::number &&
+              c[3].kind == ColumnKind::date);
+  EXPECT_EQ(c[0].numbers[1], -25);
+  EXPECT_TRUE(std::isnan(c[0].numbers[2]) && std::isnan(c[0].numbers[3]) && std::isnan(c[2].numbers[2]));
+  ASSERT_EQ(c[1].categories.size(), 2u);
+  EXPECT_EQ(c[1].categories[0].view(), "x, \"y\"");
+  EXPECT_EQ(c[1].categories[1].view(), "\xC3\xA4\xF0\x9F\x98\x80\n");
+  EXPECT_EQ(c[1].codes[2], -1);
+  EXPECT_EQ(c[3].numbers[2] - c[3].numbers[1], 1);
+  auto one = data::Table::parse_json_lines("{\"\":3}\n{}\n{\"\":4}");
+  ASSERT_OK(one);
+  EXPECT_EQ(one->rows(), 3u);
+}
+
+TEST(JsonLines, ErrorsNameTheLine) {
+  const struct {
+    const char* text;
+    Errc code;
+    const char* says;
+  } cases[] = {{"", Errc::corrupt, "nothing in it"},
+               {"{}\n{}", Errc::corrupt, "nothing in it"},
+               {"{\"a\":1}\n[1]", Errc::corrupt, "line 2"},
+               {"{\"a\":1}\n\n{\"a\":{\"b\":1}}", Errc::unsupported, "line 3"},
+               {"{\"a\":[1]}", Errc::unsupported, "tables are flat"},
+               {"{\"a\":1,\"a\":2}", Errc::corrupt, "a key occurs twice"},
+               {"{\"a\":1} x", Errc::corrupt, "something follows"},
+               {"{\"a\":1", Errc::corrupt, "missing"},
+               {"{\"a\" 1}", Errc::corrupt, "colon"},
+               {"{\"a\":01x}", Errc::corrupt, "no JSON"},
+               {"{\"a\":nan}", Errc::corrupt, "no JSON"},
+               {"{\"a\":}", Errc::corrupt, "no JSON"},
+               {"{\"a\":\"\\ud800\"}", Errc::corrupt, "surrogate"},
+               {"{\"a\":\"\\x\"}", Errc::corrupt, "escape"},
+               {"{\"a\":\"b}", Errc::corrupt, "not closed"},
+               {"{a:1}", Errc::corrupt, "a key is a string"}};
+  for (const auto& one : cases) {
+    EXPECT_FAILS(data::Table::parse_json_lines(one.text), one.code) << one.text;
+    EXPECT_FAILS_SAYING(data::Table::parse_json_lines(one.text), one.says) << one.text;
+  }
+  const std::string good = "{\"a\": -1.5e3, \"b\": \"\\u00e4\\\\\", \"c\": null}\n{\"b\": true, \"d\": \"x\"}\n";
+  for (std::size_t at = 0; at < good.size(); ++at) {  // any byte, and a cut anywhere: an error or a table
+    for (const char c : {'\0', '"', '{', '}', '\\', ',', '\xff', '9'}) {
+      std::string damaged = good;
+      damaged[at] = c;
+      static_cast<void>(data::Table::parse_json_lines(damaged));
+    }
+    static_cast<void>(data::Table::parse_json_lines(std::string_view(good).substr(0, at)));
+  }
+  qorus_test::TemporaryFolder folder;
+  EXPECT_FAILS(data::Table::read_json_lines(folder / "none.jsonl"), Errc::not_found);
+}

@@ -3,37 +3,18 @@ module;
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <new>
 #include <span>
 #include <utility>
 module qorus.data;
+import :ring;
 
 namespace qorus::data {
-namespace {
 
-// Copies the rows of `width` bytes, those that `indices` name.
-void gather(const std::byte* from, std::size_t width, std::span<const std::uint32_t> indices, std::byte* to) noexcept {
-  for (const std::uint32_t i : indices) {
-    if (width) std::memcpy(to, from + i * width, width);
-    to += width;
-  }
-}
-
-// to = from * scale + shift, for rows of `width` elements.
-template <class T>
-void gather_scaled(const T* from, std::size_t width, std::span<const std::uint32_t> indices, const Encoding& encoding,
-                   float* to) noexcept {
-  const float scale = encoding.scale, shift = encoding.shift;
-  for (const std::uint32_t i : indices) {
-    const T* row = from + i * width;
-    for (std::size_t j = 0; j < width; ++j) to[j] = static_cast<float>(row[j]) * scale + shift;
-    to += width;
-  }
-}
-
-DType batch_dtype(DType stored) noexcept { return stored == DType::u8 ? DType::f32 : stored; }
-
-}  // namespace
+Batches::Batches() noexcept = default;
+Batches::Batches(Batches&& other) noexcept = default;
+Batches& Batches::operator=(Batches&& other) noexcept = default;
+Batches::~Batches() = default;
 
 Batches::Batches(Examples examples, std::size_t batch, const BatchOptions& options) noexcept
     : source_(std::move(examples)), batch_size_(batch), drop_last_(options.drop_last) {
@@ -51,19 +32,34 @@ Status Batches::allocate() noexcept {
     return fail(Errc::invalid_argument, "batch", "a batch is larger than the data, and drop_last leaves it out",
                 source_.inputs_.shape().dims());
   }
-  const std::size_t rows = std::min(batch_size_, source_.size());
-  const auto x_bytes =
-      (Checked(rows) * input_shape().numel() * size_of(batch_dtype(source_.inputs_.dtype()))).get("batch");
-  if (!x_bytes) return fail(x_bytes.error());
-  const auto y_bytes = (Checked(rows) * target_shape().numel() * size_of(source_.target_dtype())).get("batch");
-  if (!y_bytes) return fail(y_bytes.error());
-  auto x = Slab::create(*x_bytes);
-  if (!x) return fail(x.error());
-  auto y = Slab::create(*y_bytes);
-  if (!y) return fail(y.error());
-  x_ = std::move(*x);
-  y_ = std::move(*y);
+  auto buffers = source().make_buffers(std::min(batch_size_, source_.size()));
+  if (!buffers) return fail(buffers.error());
+  x_ = std::move(buffers->x);
+  y_ = std::move(buffers->y);
+  if (source_.augment_.any()) {
+    if (auto ok = spare_.resize(input_shape().numel()); !ok) return ok;
+  }
   return order_.resize(source_.reach());
+}
+
+BatchSource Batches::source() noexcept {
+  return {.inputs = source_.inputs_,
+          .targets = source_.targets_,
+          .encoding = source_.encoding_,
+          .augment = source_.augment_,
+          .key = source_.seed_,
+          .epoch = source_.epoch_,
+          .spare = spare_.data()};
+}
+
+Batches Batches::prefetched(std::size_t count) && noexcept {
+  if (count > 0 && failure_.code == Errc::ok) {
+    ring_.reset(new (std::nothrow) Ring);
+    const Status ready = ring_ ? ring_->start(source(), count, std::min(batch_size_, source_.size()))
+                               : fail(Errc::out_of_memory, "prefetch", "the system has no more memory");
+    if (!ready) give_up(ready.error());
+  }
+  return std::move(*this);
 }
 
 std::size_t Batches::limit() const noexcept {
@@ -86,6 +82,7 @@ Status Batches::status() const noexcept {
 void Batches::give_up(const Error& error) noexcept {
   failure_ = error;
   batch_ = {};
+  ring_.reset();
   x_.renew();
   y_.renew();
 }
@@ -97,7 +94,9 @@ Batches::Iterator Batches::begin() noexcept {
     return Iterator(this);
   }
   if (!std::exchange(sought_, false)) next_ = 0;
+  if (ring_) ring_->drop();
   source_.write_order(order_.span(), source_.epoch_);
+  if (ring_) ring_->begin(source(), order_.span().first(limit()).subspan(next_), batch_size_);
   advance();
   return Iterator(this);
 }
@@ -114,33 +113,22 @@ void Batches::advance() noexcept {
     return;
   }
   const std::size_t rows = std::min(batch_size_, limit() - next_);
-  if (auto ok = fill(order_.span().subspan(next_, rows)); !ok) {
-    give_up(ok.error());
+  auto batch = ring_ ? ring_->next() : fill(order_.span().subspan(next_, rows));
+  if (!batch) {
+    give_up(batch.error());
     return;
   }
+  batch_ = *batch;
   next_ += rows;
 }
 
-Status Batches::fill(std::span<const std::uint32_t> indices) noexcept {
-  if (auto ok = source_.status(); !ok) return ok;
-  x_.renew();
-  y_.renew();
-  const Tensor &from = source_.inputs_, &targets = source_.targets_;
-  const Encoding& encoding = source_.encoding_;
-  const std::size_t width = input_shape().numel();
-  auto* x = reinterpret_cast<float*>(x_.data());
-  if (from.dtype() == DType::u8) {
-    gather_scaled(from.u8(), width, indices, encoding, x);
-  } else if (from.dtype() == DType::f32 && (encoding.scale != 1.0f || encoding.shift != 0.0f)) {
-    gather_scaled(from.f32(), width, indices, encoding, x);
-  } else {
-    gather(from.data(), width * size_of(from.dtype()), indices, x_.data());
-  }
-  gather(targets.data(), target_shape().numel() * size_of(targets.dtype()), indices, y_.data());
-  const auto rows = static_cast<std::int64_t>(indices.size());
-  batch_ = {Tensor(x_.data(), batch_dtype(from.dtype()), Layout::dense(from.shape().with(0, rows)), x_.lifetime()),
-            Tensor(y_.data(), targets.dtype(), Layout::dense(targets.shape().with(0, rows)), y_.lifetime())};
-  return {};
+Result<Batch> Batches::fill(std::span<const std::uint32_t> indices) noexcept {
+  Buffers buffers{std::move(x_), std::move(y_)};
+  buffers.renew();
+  auto batch = source().fill(indices, buffers);
+  x_ = std::move(buffers.x);
+  y_ = std::move(buffers.y);
+  return batch;
 }
 
 Batches& Batches::epoch(std::uint64_t epoch) noexcept {

@@ -4,11 +4,17 @@ module;
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <memory>
 #include <span>
 #include <utility>
 export module qorus.data:batch;
 import qorus.tensor;
 import :dataset;
+
+namespace qorus::data {
+struct BatchSource;  // what it takes to fill a batch
+class Ring;          // batches that a thread of its own makes ahead
+}  // namespace qorus::data
 
 export namespace qorus::data {
 
@@ -63,7 +69,10 @@ class Batches {
     Batches* batches_ = nullptr;
   };
 
-  Batches() noexcept = default;
+  Batches() noexcept;
+  Batches(Batches&& other) noexcept;
+  Batches& operator=(Batches&& other) noexcept;
+  ~Batches();
   // Allocates the buffers. Failures show in status(): those of the examples, invalid_argument (a batch of 0; with
   // drop_last, a batch larger than the data), overflow, out_of_memory.
   Batches(Examples examples, std::size_t batch, const BatchOptions& options) noexcept;
@@ -87,20 +96,26 @@ class Batches {
   [[nodiscard]] Position position() const noexcept { return {source_.seed_, source_.epoch_, next_}; }
   // The next begin() continues there. Errors: invalid_argument (past the end).
   [[nodiscard]] Status seek(const Position& position) noexcept;
+  // Has a thread of its own make up to `count` batches ahead, in as many buffers more: the same batches, bit for bit. 0: none.
+  // The data must stay until these batches are gone. Failures show in status(): out_of_memory, invalid_argument (more than 1024).
+  [[nodiscard]] Batches prefetched(std::size_t count) && noexcept;
 
  private:
   void advance() noexcept;
   void give_up(const Error& error) noexcept;
   [[nodiscard]] Status allocate() noexcept;
-  [[nodiscard]] Status fill(std::span<const std::uint32_t> indices) noexcept;
+  [[nodiscard]] BatchSource source() noexcept;
+  [[nodiscard]] Result<Batch> fill(std::span<const std::uint32_t> indices) noexcept;
   [[nodiscard]] std::size_t limit() const noexcept;  // examples that an epoch gives out
 
   Examples source_;
   std::size_t batch_size_ = 0;
   bool drop_last_ = false;
   List<std::uint32_t> order_;
+  List<float> spare_;  // an image on its way through an augmentation
   Slab x_, y_;
   Batch batch_;
+  std::unique_ptr<Ring> ring_;
   std::size_t next_ = 0;
   bool sought_ = false, done_ = true;
   Error failure_{.code = Errc::invalid_size, .op = "batch", .text = "an empty data set"};
@@ -113,6 +128,15 @@ struct BatchStep {
 };
 [[nodiscard]] constexpr BatchStep batch(std::size_t size, const BatchOptions& options = {}) noexcept {
   return {size, options};
+}
+
+// The last step of a pipeline: `dataset | shuffle(7) | batch(64) | prefetch(2)`.
+struct Prefetch {
+  std::size_t count;
+};
+[[nodiscard]] constexpr Prefetch prefetch(std::size_t count) noexcept { return {count}; }
+[[nodiscard]] inline Batches operator|(Batches&& batches, Prefetch step) noexcept {
+  return std::move(batches).prefetched(step.count);
 }
 
 [[nodiscard]] inline Batches operator|(Examples&& examples, const BatchStep& step) noexcept {

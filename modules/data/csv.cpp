@@ -263,11 +263,15 @@ Result<Table> Table::parse(std::string_view text, const CsvOptions& options) noe
   return CsvParser(text, options).run();
 }
 
-Result<Table> Table::read(std::string_view path, const CsvOptions& options) noexcept {
+Result<Table> Table::read(std::string_view path, const CsvOptions& options) noexcept { return read_as(path, &options); }
+Result<Table> Table::read_json_lines(std::string_view path) noexcept { return read_as(path, nullptr); }
+
+Result<Table> Table::read_as(std::string_view path, const CsvOptions* csv) noexcept {
   auto file = MappedFile::open(path);
   if (!file) return fail(file.error());
   const auto bytes = file->bytes();
-  auto table = parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, options);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  auto table = csv ? parse(text, *csv) : parse_json_lines(text);
   if (!table) {  // the line, if one is named, and the file
     Text name;
     name += path;

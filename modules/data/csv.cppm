@@ -1,4 +1,4 @@
-// Tables: CSV files (RFC 4180) with the columns' types inferred, and what makes numbers of them for a model: missing values, categories,
+// Tables: CSV files (RFC 4180) and JSON lines with the columns' types inferred, and what makes numbers of them for a model: missing values, categories,
 // dates, standardising, all learned from the training rows alone.
 module;
 #include <cstddef>
@@ -44,6 +44,12 @@ class Table {
   [[nodiscard]] static Result<Table> read(std::string_view path, const CsvOptions& options = {}) noexcept;
   [[nodiscard]] static Result<Table> parse(std::string_view text, const CsvOptions& options = {}) noexcept;
 
+  // JSON lines: an object a line (empty lines left out), whose keys are the columns, in the order in which they first occur. A key that a
+  // line lacks, null and "" are missing; types are inferred as for CSV. Errors: as read; corrupt (no JSON object, a key twice), unsupported (an
+  // object or a list as a value); the line is named.
+  [[nodiscard]] static Result<Table> read_json_lines(std::string_view path) noexcept;
+  [[nodiscard]] static Result<Table> parse_json_lines(std::string_view text) noexcept;
+
   [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
   [[nodiscard]] const List<Column>& columns() const noexcept { return columns_; }
   // Errors: not_found.
@@ -51,6 +57,8 @@ class Table {
 
  private:
   friend class CsvParser;
+  [[nodiscard]] static Result<Table> read_as(std::string_view path,
+                                             const CsvOptions* csv) noexcept;  // null: JSON lines
   List<Column> columns_;
   std::size_t rows_ = 0;
 };

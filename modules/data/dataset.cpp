@@ -95,6 +95,7 @@ Examples Examples::clone() const noexcept {
   copy.inputs_ = inputs_;
   copy.targets_ = targets_;
   copy.encoding_ = encoding_;
+  copy.augment_ = augment_;
   copy.shuffle_ = shuffle_;
   copy.seed_ = seed_;
   copy.epoch_ = epoch_;
@@ -123,6 +124,13 @@ Examples Examples::shuffled(std::uint64_t seed, std::uint64_t epoch) && noexcept
   shuffle_ = true;
   seed_ = seed;
   epoch_ = epoch;
+  return std::move(*this);
+}
+
+Examples Examples::augmented(const Augment& options) && noexcept {
+  augment_ = options;
+  if (!options.any() || failure_.code != Errc::ok) return std::move(*this);
+  if (auto ok = check_augment(options, input_shape(), inputs_.dtype()); !ok) failure_ = ok.error();
   return std::move(*this);
 }
 
@@ -175,7 +183,51 @@ struct Selector {
     if (auto ok = order.resize(first); !ok) return fail(ok.error());
     return Parts{select(all, std::move(order)), select(all, std::move(rest))};
   }
+
+  // Deals the examples to k test parts in turn: as they were shuffled, or class after class.
+  static Result<List<Parts>> k_fold(const Examples& all, int k, std::uint64_t seed, bool stratified) noexcept {
+    const auto folds = static_cast<std::size_t>(std::max(k, 0));
+    if (auto ok = all.status(); !ok) return fail(ok.error());
+    if (folds < 2 || folds > all.size())
+      return fail(Errc::invalid_argument, "k_fold", "at least 2 parts, of at least one example each");
+    Examples now = all.clone();
+    if (auto ok = now.settle(); !ok) return fail(ok.error());
+    List<std::uint32_t> order;
+    if (auto ok = order.resize(all.size()); !ok) return fail(ok.error());
+    now.write_order(order.span(), 0);
+    shuffle_front(order.span(), order.size(), Random(mix(seed) ^ k_split_stream, 1));
+    if (stratified) {
+      if (auto ok = all.targets_.check(DType::i32, "k_fold"); !ok) return fail(ok.error());
+      if (all.targets_.rank() != 1)
+        return fail(Errc::invalid_size, "k_fold", "one class for each example", all.targets_.shape().dims());
+      const std::int32_t* classes = all.targets_.i32();
+      List<std::uint32_t> places;  // in the shuffled order, to break ties: a stable sort that allocates nothing
+      if (auto ok = places.resize(all.targets_.numel()); !ok) return fail(ok.error());
+      for (std::size_t i = 0; i < order.size(); ++i) places[order[i]] = static_cast<std::uint32_t>(i);
+      std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+        return classes[a] != classes[b] ? classes[a] < classes[b] : places[a] < places[b];
+      });
+    }
+    List<Parts> parts;
+    if (auto ok = parts.reserve(folds); !ok) return fail(ok.error());
+    for (std::size_t fold = 0; fold < folds; ++fold) {
+      List<std::uint32_t> test, train;
+      Status kept = train.reserve(order.size());
+      for (std::size_t i = 0; i < order.size() && kept; ++i)
+        kept = i % folds == fold ? test.push(order[i]) : train.push(order[i]);
+      if (kept) kept = parts.push(Parts{select(all, std::move(train)), select(all, std::move(test))});
+      if (!kept) return fail(kept.error());
+    }
+    return parts;
+  }
 };
+
+Result<List<Parts>> k_fold(const Examples& examples, int k, std::uint64_t seed) noexcept {
+  return Selector::k_fold(examples, k, seed, false);
+}
+Result<List<Parts>> stratified_k_fold(const Examples& examples, int k, std::uint64_t seed) noexcept {
+  return Selector::k_fold(examples, k, seed, true);
+}
 
 Result<Parts> split(const Examples& examples, double fraction, std::uint64_t seed) noexcept {
   if (auto ok = examples.status(); !ok) return fail(ok.error());

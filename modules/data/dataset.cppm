@@ -7,6 +7,7 @@ module;
 #include <utility>
 export module qorus.data:dataset;
 import qorus.tensor;
+import :augment;
 
 export namespace qorus::data {
 
@@ -52,6 +53,7 @@ class Examples {
   // it give.
   [[nodiscard]] Examples taken(std::size_t count) && noexcept;  // the first `count`, or all if there are fewer
   [[nodiscard]] Examples shuffled(std::uint64_t seed, std::uint64_t epoch) && noexcept;
+  [[nodiscard]] Examples augmented(const Augment& options) && noexcept;  // as batches are made; see Augment
 
  private:
   friend class Batches;
@@ -64,6 +66,7 @@ class Examples {
 
   Tensor inputs_, targets_;
   Encoding encoding_;
+  Augment augment_;
   List<std::uint32_t> chosen_;  // the base order; empty: 0, 1, 2, …
   std::size_t base_count_ = 0;  // examples before the shuffle
   std::size_t count_ = 0;       // the first so many of them after it
@@ -123,6 +126,14 @@ struct Parts {
 // in (0, 1), or a part would be empty), out_of_memory, and those of status().
 [[nodiscard]] Result<Parts> split(const Examples& examples, double fraction, std::uint64_t seed) noexcept;
 
+// k cuts of a data set for cross-validation: the i-th has the i-th k-th part, drawn by the seed, as its test part and all others for train.
+// Every example is in one test part. Sizes differ by one at most. Errors: invalid_argument (k below 2 or above the number of examples),
+// out_of_memory, and those of status().
+[[nodiscard]] Result<List<Parts>> k_fold(const Examples& examples, int k, std::uint64_t seed) noexcept;
+// The same, stratified: every test part has as many of each class as any other, but for one. Errors: also invalid_dtype,
+// invalid_size (targets that are not one class each).
+[[nodiscard]] Result<List<Parts>> stratified_k_fold(const Examples& examples, int k, std::uint64_t seed) noexcept;
+
 // Steps: `dataset | take(1000) | shuffle(7) | batch(64)`.
 struct Take {
   std::size_t count;
@@ -140,7 +151,13 @@ struct Shuffle {
 [[nodiscard]] inline Examples operator|(Examples&& examples, Shuffle step) noexcept {
   return std::move(examples).shuffled(step.seed, step.epoch);
 }
+[[nodiscard]] inline Examples operator|(Examples&& examples, const Augment& step) noexcept {
+  return std::move(examples).augmented(step);
+}
 [[nodiscard]] inline Examples operator|(const Examples& examples, Take step) noexcept {
+  return examples.clone() | step;
+}
+[[nodiscard]] inline Examples operator|(const Examples& examples, const Augment& step) noexcept {
   return examples.clone() | step;
 }
 [[nodiscard]] inline Examples operator|(const Examples& examples, Shuffle step) noexcept {
@@ -152,8 +169,12 @@ struct Shuffle {
 [[nodiscard]] inline Examples operator|(const Dataset& dataset, Shuffle step) noexcept {
   return dataset.examples() | step;
 }
+[[nodiscard]] inline Examples operator|(const Dataset& dataset, const Augment& step) noexcept {
+  return dataset.examples() | step;
+}
 // A temporary data set would be gone before its examples are read: give it a name first.
 Examples operator|(Dataset&& dataset, Take step) = delete;
 Examples operator|(Dataset&& dataset, Shuffle step) = delete;
+Examples operator|(Dataset&& dataset, const Augment& step) = delete;
 
 }  // namespace qorus::data

@@ -238,7 +238,26 @@ std::string_view type_name(DType dtype) noexcept {
 Result<Owned> read_npy(std::string_view path) noexcept {
   const auto mapped = MappedFile::open(path);
   if (!mapped) return fail(mapped.error());
+  return npy_of(mapped->bytes(), path);
+}
+
+Result<MappedNpy> MappedNpy::open(std::string_view path) noexcept {
+  auto mapped = MappedFile::open(path);
+  if (!mapped) return fail(mapped.error());
   const auto file = parse(mapped->bytes(), path);
+  if (!file) return fail(file.error());
+  const ElementType& type = *file->header.type;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(file->data.data()) % type.width == 0;
+  if (!type.as_is || file->header.fortran || !aligned)
+    return fail(Errc::unsupported, k_op, "an array that cannot be used where it lies: read_npy", path);
+  MappedNpy npy;
+  npy.tensor_ = Tensor(file->data.data(), type.dtype, Layout::dense(file->header.shape), mapped->lifetime());
+  npy.file_ = std::move(*mapped);
+  return npy;
+}
+
+Result<Owned> npy_of(std::span<const std::byte> bytes, std::string_view path) noexcept {
+  const auto file = parse(bytes, path);
   if (!file) return fail(file.error());
   const Header& header = file->header;
   const ElementType& type = *header.type;

@@ -1,5 +1,8 @@
-// npy, the array files of NumPy (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
+// npy, the array files of NumPy (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html), and npz, zip archives of them.
 module;
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string_view>
 export module qorus.io:npy;
 import qorus.tensor;
@@ -16,4 +19,50 @@ export namespace qorus::io {
 // of a tensor that is not contiguous. Errors: invalid_dtype, stale_tensor, invalid_size, not_found (no such folder), io.
 [[nodiscard]] Status write_npy(std::string_view path, const Tensor& tensor) noexcept;
 
+// An npy file whose array is used where it lies, however large: nothing is copied or read until it is looked at. Tensors are stale once
+// this is gone. For data sets beyond memory: `data::Examples(inputs->tensor(), targets->tensor())`.
+class MappedNpy {
+ public:
+  // Errors: as read_npy; unsupported (numbers that would have to be converted, turned round or moved: f2, f4, i4, i1 and u1 in row-major
+  // order do not, as NumPy writes them).
+  [[nodiscard]] static Result<MappedNpy> open(std::string_view path) noexcept;
+  [[nodiscard]] const Tensor& tensor() const noexcept { return tensor_; }
+
+ private:
+  MappedFile file_;
+  Tensor tensor_;
+};
+
+// The arrays of an npz file (numpy.savez and savez_compressed), by name. Entries stored or deflated, zip64 as well; checked by their CRC-32.
+class Npz {
+ public:
+  // Maps the file and reads its directory. Errors: not_found, io, corrupt, unsupported (parts on other disks), out_of_memory.
+  [[nodiscard]] static Result<Npz> open(std::string_view path) noexcept;
+  [[nodiscard]] std::size_t size() const noexcept { return entries_.size(); }
+  // Without ".npy"; as long as this lives.
+  [[nodiscard]] std::string_view name(std::size_t i) const noexcept { return entries_[i].name; }
+  // Errors: not_found (no array of this name), and those of read_npy; unsupported also: encryption, another compression. An entry takes no
+  // more memory than its compressed bytes can hold.
+  [[nodiscard]] Result<Owned> read(std::string_view name) const noexcept;
+
+ private:
+  struct Entry {
+    std::string_view name;
+    std::uint64_t offset, packed, size;  // of its local header; bytes in the file, and unpacked
+    std::uint32_t crc;
+    std::uint16_t method, flags;
+  };
+  [[nodiscard]] Status read_directory() noexcept;
+  [[nodiscard]] tl::unexpected<Error> broken(const char* text, Errc code = Errc::corrupt) const noexcept;
+  MappedFile file_;
+  Text path_;
+  List<Entry> entries_;
+};
+
+}  // namespace qorus::io
+
+// Within the module only.
+namespace qorus::io {
+// The array of an npy file's bytes; `path` is for errors.
+[[nodiscard]] Result<Owned> npy_of(std::span<const std::byte> bytes, std::string_view path) noexcept;
 }  // namespace qorus::io

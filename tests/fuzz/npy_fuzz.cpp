@@ -12,5 +12,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (const auto read = qorus::io::read_npy(file.path())) {
     if (const auto kept = qorus::keep(*read); !kept) __builtin_trap();
   }
+  if (const auto npz = qorus::io::Npz::open(file.path())) {
+    for (std::size_t i = 0; i < npz->size() && i < 16; ++i) static_cast<void>(npz->read(npz->name(i)));
+  }
+  static_cast<void>(qorus::io::MappedNpy::open(file.path()));
   return 0;
 }

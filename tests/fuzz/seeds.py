@@ -7,6 +7,7 @@ import json
 import pathlib
 import struct
 import sys
+import zipfile
 import zlib
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
@@ -65,6 +66,15 @@ def safetensors(tensors, metadata=None):
     return struct.pack("<Q", len(words)) + words + data
 
 
+def npz(method):
+    bytes_ = io.BytesIO()
+    with zipfile.ZipFile(bytes_, "w", method) as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as entry:
+            entry.write(npy("(2, 3)", "<f4", b"\0" * 24))
+        archive.writestr("y.npy", npy("(3,)", "<i8", b"\1" * 24))
+    return bytes_.getvalue()
+
+
 def npy(shape, kind, data):
     words = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
     words += b" " * (63 - (len(words) + 10) % 64) + b"\n"
@@ -119,12 +129,14 @@ def seeds():
     return {
         "chat": [p.read_bytes() for p in sorted((TESTS / "templates").glob("*.jinja"))],
         "checkpoint": sealed(),
-        "csv": [b"a,b,c\n1,x,2020-01-01\n2,\"y,\"\"\",2020-01-02 10:30\n,x,\n3,z,1999-12-31\n", b"1;2\n3;4\n", b"t\ntrue\nfalse\n"],
+        "csv": [b"a,b,c\n1,x,2020-01-01\n2,\"y,\"\"\",2020-01-02 10:30\n,x,\n3,z,1999-12-31\n", b"1;2\n3;4\n", b"t\ntrue\nfalse\n",
+                b'{"a": 1, "b": "x \\u00e4\\n"}\n{"b": null, "c": true, "a": -2.5e3}\n'],
         "gguf": [llama(), llama(8), gguf([(b"a", 0, b"\1"), (b"b", 9, struct.pack("<IQ", 9, 0))], [], b"")],
         "idx": [digits, gz(digits), idx(13, [2], b"\0" * 8), idx(8, [0], b"")],
         "json": [*small, b'{"kind":"linear","out":4}', b'[1,2.5e3,"\\u00e4",null,true,{"a":[]}]'],
         "model": [llama(), llama(8)],
-        "npy": [npy("(2, 3)", "<f4", b"\0" * 24), npy("()", "<i8", b"\0" * 8), npy("(0,)", "|u1", b"")],
+        "npy": [npy("(2, 3)", "<f4", b"\0" * 24), npy("()", "<i8", b"\0" * 8), npy("(0,)", "|u1", b""),
+                npz(zipfile.ZIP_STORED), npz(zipfile.ZIP_DEFLATED)],
         "ops": [bytes((i * 37 + j * j) % 256 for j in range(64)) for i in range(16)],
         "safetensors": [safetensors({"w": ("F32", [2, 2], b"\0" * 16), "b": ("BF16", [2], b"\0" * 4)}, {"format": "pt"})],
         "tokenizer": tokenizers(),
