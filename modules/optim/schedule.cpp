@@ -16,10 +16,12 @@ using Kind = ScheduleStage::Kind;
 double fall(double q) noexcept { return (1 + std::cos(std::numbers::pi * std::clamp(q, 0.0, 1.0))) / 2; }
 
 double restarts(const ScheduleStage& stage, double epoch) noexcept {
+  constexpr int k_most = 100'000;  // restarts: a period of nothing must not take for ever
   double period = std::max(stage.period, 1e-9);
-  while (epoch >= period) {
+  if (stage.growth <= 1) return stage.end + (1 - stage.end) * fall(std::fmod(epoch, period) / period);
+  for (int i = 0; epoch >= period && i < k_most; ++i) {
     epoch -= period;
-    period *= std::max(stage.growth, 1.0);
+    period *= stage.growth;
   }
   return stage.end + (1 - stage.end) * fall(epoch / period);
 }
