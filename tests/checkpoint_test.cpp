@@ -53,6 +53,7 @@ struct Setting {
   float ema = 0;
   std::int64_t width = 9;
   bool resume = true;
+  std::size_t shards = 1, prefetch = 0;
   train::Callbacks callbacks = {};
 };
 
@@ -69,6 +70,8 @@ Result<train::Fit<decltype(nn::linear(9) | nn::tanh() | nn::dropout(0.1f) | nn::
                      .clip_norm = 1,
                      .ema = s.ema,
                      .threads = s.threads,
+                     .shards = s.shards,
+                     .prefetch = s.prefetch,
                      .checkpoints = {.folder = s.folder, .every_steps = 2, .keep = 2, .resume = s.resume},
                      .callbacks = s.callbacks});
 }
@@ -118,6 +121,18 @@ TEST(Checkpoint, ARunGoesOnToTheSameBits) {
             << batches << " batches, accumulate " << accumulate << ", ema " << ema;
       }
     }
+  }
+}
+
+TEST(Checkpoint, ARunInShardsGoesOnToTheSameBits) {
+  const auto wanted = weights({.shards = 3});
+  EXPECT_NE(wanted, weights({}));  // dropout draws otherwise
+  for (const std::size_t batches : {1u, 7u, 12u}) {
+    qorus_test::TemporaryFolder folder;
+    const std::string place = folder / "run";
+    ASSERT_OK(run({.folder = place, .threads = 2, .shards = 3, .prefetch = 2, .callbacks = {stop_after(batches)}}));
+    EXPECT_FAILS_SAYING(run({.folder = place, .shards = 2}), "other batches");
+    EXPECT_EQ(weights({.folder = place, .threads = 3, .shards = 3}), wanted) << batches;
   }
 }
 
@@ -223,7 +238,8 @@ TEST(Checkpoint, SurvivesBeingKilledAtAnyMoment) {
   EXPECT_GT(resumed, 20);  // the kills did fall into runs that had begun
 }
 
-// Every system call of every write fails once, in each way; the run says so, and the next one ends with the same bits.
+// Every system call of every write fails once, in each way; the run says so, has lost no checkpoint that was there before, and the next one
+// ends with the same bits.
 TEST(Checkpoint, SurvivesEveryFailingWrite) {
   QORUS_NEEDS_FAULTY_FILES();
   const auto wanted = weights({.epochs = 1});
@@ -233,16 +249,28 @@ TEST(Checkpoint, SurvivesEveryFailingWrite) {
       qorus_test::TemporaryFolder folder;
       const std::string place = folder / "run";
       bool reached = false;
+      std::string newest;  // that was there when the last step ended
+      const auto watch = [&](train::Event& event) noexcept {
+        if (event.moment != train::Moment::step_end) return;
+        for (const std::string& name : files_in(place)) {
+          if (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) newest = std::max(newest, name);
+        }
+      };
       {
         const qorus_test::FailingFiles failing(call, error);
-        auto done = run({.folder = place, .epochs = 1});
+        auto done = run({.folder = place, .epochs = 1, .callbacks = {watch}});
         reached = failing.reached();
         const bool harmless = error == qorus_test::k_short_write || error == EINTR;
         EXPECT_EQ(done.has_value(), harmless || !reached) << "call " << call << " error " << error;
         if (!done) EXPECT_EQ(done.error().code, Errc::io) << done.error().message().c_str();
       }
       if (!reached) break;
-      EXPECT_EQ(weights({.folder = place, .epochs = 1}), wanted) << "call " << call << " error " << error;
+      const std::size_t step = newest.empty() ? 0 : std::stoul(newest.substr(newest.find('-') + 1));
+      auto resumed = run({.folder = place, .epochs = 1, .threads = 2});
+      ASSERT_OK(resumed);
+      EXPECT_GE(resumed->history.resumed_at, step) << "call " << call << " error " << error;
+      EXPECT_TRUE(std::equal(wanted.begin(), wanted.end(), resumed->model.slab().begin()))
+          << "call " << call << " error " << error;
     }
   }
 }

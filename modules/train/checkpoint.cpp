@@ -47,6 +47,11 @@ struct State {
   [[nodiscard]] std::uint64_t operator[](Field field) const noexcept { return words[field]; }
 };
 
+// Batches of a step and shards of a batch in one word, which is the number of batches where there are no shards.
+std::uint64_t gathering(const FitOptions& options) noexcept {
+  return options.accumulate | static_cast<std::uint64_t>(options.shards - 1) << 48;
+}
+
 State state_of(const Run& run) noexcept {
   const data::Position place = run.batches.position();
   const Meter::Sums sums = run.meter.sums();
@@ -67,7 +72,7 @@ State state_of(const Run& run) noexcept {
                  sums.classifier ? 1u : 0u,
                  word(static_cast<double>(run.event.lr_scale)),
                  run.options.batch,
-                 run.options.accumulate,
+                 gathering(run.options),
                  run.batches.examples(),
                  run.best.taken() ? 1u : 0u,
                  word(static_cast<double>(run.options.ema))};
@@ -200,7 +205,7 @@ Status check(const Run& run, const io::SafeTensors& file, State& state) noexcept
     }
   }
   if (state[State::data_seed] != run.options.seed) return refuse("the checkpoint is of a run with another seed");
-  if (state[State::batch] != run.options.batch || state[State::accumulate] != run.options.accumulate)
+  if (state[State::batch] != run.options.batch || state[State::accumulate] != gathering(run.options))
     return refuse("the checkpoint is of a run with other batches");
   if (state[State::examples] != run.batches.examples()) return refuse("the checkpoint is of a run over other data");
   if ((number(state[State::ema]) > 0) != (run.options.ema > 0))

@@ -10,30 +10,36 @@ import :plan;
 
 namespace qorus::train {
 
-Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples,
-                                const EvaluateOptions& options) noexcept {
+Result<Evaluation> evaluate_on(Workspace& workspace, const ModelRef& model, const data::Examples& examples,
+                               const EvaluateOptions& options) noexcept {
   if (options.metrics.too_many) return fail(Errc::invalid_argument, "evaluate", "at most 8 metrics");
   data::Batches batches = examples | data::batch(options.batch);
   if (auto good = batches.status(); !good) return fail(good.error());
-  auto scratch =
-      plan_scratch(model, examples, std::min(options.batch, examples.size()), options.threads, {.loss = &options.loss});
-  if (!scratch) return fail(scratch.error());
-  Workspace workspace{{.scratch = *scratch, .threads = options.threads}};
   Meter meter(options.metrics, options.confusion);
   for (const data::Batch& batch : batches) {
-    auto frame = workspace.frame();
-    auto output = frame.input(batch.x).and_then([&](const Tensor& x) { return model(x); });
-    auto loss = options.loss(output, frame.input(batch.y));
-    if (!loss) return fail(loss.error());
-    auto value = loss->item();
+    auto tape = workspace.record();
+    only_observe(tape);
+    auto forward = compute(model, options.loss, options.forward, tape, batch);
+    if (!forward) return fail(forward.error());
+    auto value = forward->loss.item();
     if (!value) return fail(value.error());
-    if (auto added = meter.add(*output, batch.y, *value); !added) return fail(added.error());
+    if (auto added = meter.add(forward->output, batch.y, *value); !added) return fail(added.error());
   }
   if (auto good = batches.status(); !good) return fail(good.error());
   Evaluation evaluation{.loss = meter.loss(), .accuracy = meter.accuracy(), .examples = meter.examples()};
   for (std::size_t i = 0; i < options.metrics.count; ++i) evaluation.metrics[i] = meter.value(i);
   evaluation.confusion = std::move(meter).take_confusion();
   return evaluation;
+}
+
+Result<Evaluation> run_evaluate(const ModelRef& model, const data::Examples& examples,
+                                const EvaluateOptions& options) noexcept {
+  if (auto good = examples.status(); !good) return fail(good.error());
+  auto scratch = plan_scratch(model, examples, std::min(options.batch, examples.size()), options.threads,
+                              {.loss = &options.loss, .forward = options.forward});
+  if (!scratch) return fail(scratch.error());
+  Workspace workspace{{.scratch = *scratch, .threads = options.threads}};
+  return evaluate_on(workspace, model, examples, options);
 }
 
 Result<Owned> run_predict(const ModelRef& model, const data::Examples& examples,

@@ -15,6 +15,7 @@ Status check(const FitOptions& options) noexcept {
   const auto refuse = [](const char* text) { return fail(Errc::invalid_argument, "fit", text); };
   if (options.epochs < 0) return refuse("epochs must not be negative");
   if (options.accumulate < 1) return refuse("accumulate must be at least 1");
+  if (options.shards < 1 || options.shards > k_most_shards) return refuse("shards must be 1 to 32");
   if (options.clip_norm < 0) return refuse("clip_norm must not be negative");
   if (!(options.ema >= 0 && options.ema < 1)) return refuse("ema must be at least 0 and below 1");
   if (options.callbacks.too_many()) return refuse("at most 16 callbacks");
@@ -25,6 +26,25 @@ Status check(const FitOptions& options) noexcept {
       return refuse("the checkpoints' folder is a path of at most 300 bytes");
   }
   return {};
+}
+
+// Bytes for a step (a shard has its own) and for validation; a size that was asked for is for the steps alone.
+Result<std::size_t> plan_run(const ModelRef& model, const data::Examples& train, const data::Examples& validation,
+                             const FitOptions& options, bool sharded) noexcept {
+  constexpr std::size_t k_little = 64_KiB;
+  if (options.scratch != 0) return sharded ? k_little : options.scratch;
+  Result<std::size_t> step = k_little, check = k_little;
+  if (!sharded) {
+    step = plan_scratch(model, train, std::min(options.batch, train.size()), options.threads,
+                        {.loss = &options.loss, .forward = options.forward, .training = true});
+  }
+  if (!step) return step;
+  if (validation.size() > 0) {
+    const EvaluateOptions how = validation_options(options);
+    check = plan_scratch(model, validation, std::min(how.batch, validation.size()), how.threads,
+                         {.loss = &how.loss, .forward = how.forward});
+  }
+  return check ? std::max(*step, *check) : check;
 }
 
 // Sets up what the run needs besides its parts.
@@ -41,7 +61,7 @@ Status prepare(Run& run) noexcept {
   run.event.confusion = &run.confusion;
   run.event.history = &run.history.epochs;
   if (auto room = run.history.epochs.reserve(static_cast<std::size_t>(options.epochs)); !room) return room;
-  if (options.accumulate > 1) {
+  if (options.accumulate > 1 || options.shards > 1) {
     if (auto room = run.gathered.resize(run.model.parameters->block().floats); !room) return room;
   }
   return options.ema > 0 ? run.average.keep(*run.model.parameters) : Status{};
@@ -70,24 +90,23 @@ Status execute(Run& run, const data::Examples& validation) noexcept {
 Result<History> run_fit(const ModelRef& model, const data::Examples& train, const data::Examples& validation,
                         const FitOptions& options) noexcept {
   if (auto good = check(options); !good) return fail(good.error());
-  data::Batches batches = train | data::shuffle(options.seed) | data::batch(options.batch);
+  data::Batches batches = train | data::shuffle(options.seed) | data::augment(options.augment) |
+                          data::batch(options.batch) | data::prefetch(options.prefetch);
   if (auto good = batches.status(); !good) return fail(good.error());
-  std::size_t scratch = options.scratch;
-  if (scratch == 0) {
-    auto planned = plan_scratch(model, train, std::min(options.batch, train.size()), options.threads,
-                                {.loss = &options.loss, .forward = options.forward, .training = true});
-    if (!planned) return fail(planned.error());
-    scratch = *planned;
-  }
-  Workspace workspace{{.scratch = scratch, .threads = options.threads, .seed = options.seed}};
+  const bool sharded = options.shards > 1 && !options.step;
+  auto scratch = plan_run(model, train, validation, options, sharded);
+  if (!scratch) return fail(scratch.error());
+  Workspace workspace{{.scratch = *scratch, .threads = options.threads, .seed = options.seed}};
   if (auto ready = workspace.status(); !ready) return fail(ready.error());
   Run run{.model = model,
           .options = options,
           .workspace = workspace,
           .batches = batches,
           .optimizer = Optimizer(options.optimizer, *model.parameters),
-          .callbacks = options.callbacks};
+          .callbacks = options.callbacks,
+          .validates_here = options.scratch == 0};
   if (auto ready = prepare(run); !ready) return fail(ready.error());
+  if (auto ready = sharded ? run.make_shards(train) : Status{}; !ready) return fail(ready.error());
   const Status done = execute(run, validation);
   run.event.failure = done ? Error{} : done.error();
   if (done && options.ema > 0) run.average.swap_with(*model.parameters);

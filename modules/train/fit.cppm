@@ -35,7 +35,8 @@ struct Forward {
   Tensor loss, output;
 };
 // A reference to anything callable as Result<Forward>(const ModelRef&, Tape&, const data::Batch&), which must outlive the run. It is
-// also run over shapes only, to plan the memory: so it may not look at values.
+// also run over shapes only, to plan the memory: so it may not look at values; by several threads at once where the batch is cut into
+// shards; and, on a tape that records nothing, over the validation examples.
 class ForwardRef {
  public:
   ForwardRef() noexcept = default;
@@ -55,6 +56,33 @@ class ForwardRef {
  private:
   void* user_ = nullptr;
   Result<Forward> (*call_)(void*, const ModelRef&, Tape&, const data::Batch&) noexcept = nullptr;
+};
+
+// What a step of one's own works with. The optimizer has this step's learning rate; the workspace is open for a tape or a frame.
+struct StepContext {
+  const ModelRef& model;
+  Workspace& workspace;
+  Optimizer& optimizer;
+  const data::Batch& batch;
+};
+// A reference to anything callable as Result<float>(StepContext&), which must outlive the run: it does all of a step, the optimizer's part
+// too, and gives the loss to follow. For what is not forward, backward, update: two losses in turn, a step to look ahead.
+class StepRef {
+ public:
+  StepRef() noexcept = default;
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, StepRef>) &&
+                std::is_nothrow_invocable_r_v<Result<float>, F&, StepContext&>
+  StepRef(F&& f) noexcept  // NOLINT(google-explicit-constructor): any such function is one
+      : user_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* user, StepContext& step) noexcept {
+          return Result<float>((*static_cast<std::remove_reference_t<F>*>(user))(step));
+        }) {}
+  explicit operator bool() const noexcept { return call_ != nullptr; }
+  [[nodiscard]] Result<float> operator()(StepContext& step) const noexcept { return call_(user_, step); }
+
+ private:
+  void* user_ = nullptr;
+  Result<float> (*call_)(void*, StepContext&) noexcept = nullptr;
 };
 
 // Where a run keeps what it needs to go on after a crash. Each file is written beside its place, flushed and renamed, and holds weights,
@@ -81,9 +109,19 @@ struct FitOptions {
   bool gradient_norm = false;  // measure it in each step, for callbacks (with clip_norm it is known anyway)
   float ema = 0;  // e = ema e + (1 - ema) w after each step: validated, and the model's weights in the end; 0: none
   int threads = cpu_count();
-  std::size_t scratch = 0;  // bytes of workspace; 0: as much as a step takes, planned from the shapes
-  Metrics metrics = {};     // of the validation examples, after each epoch
-  ForwardRef forward = {};  // in place of loss(model(x), y)
+  // Pieces that each batch is cut into, at most 32: each is computed on one thread, on a workspace and with random draws of its own, side
+  // by side with the others, and their gradients are summed in order. So the number of threads does not change a bit; the number of
+  // shards does (rounding, dropout, and each shard normalises by its own rows). Worth it where single operations are too small for
+  // several threads. Takes memory for as many gradients. Running statistics take the mean over the shards.
+  std::size_t shards = 1;
+  std::size_t scratch = 0;  // bytes of workspace (of each shard's); 0: as much as a step takes, planned from the shapes
+  data::Augment augment = {};  // of the training examples, another for each epoch
+  std::size_t prefetch = 0;    // batches that a thread of its own makes ahead; 0: none
+  Metrics metrics = {};        // of the validation examples, after each epoch
+  ForwardRef forward = {};     // in place of loss(model(x), y), in training and validation
+  // In place of the whole step; accumulate, shards, clip_norm and gradient_norm are its own affair then. Scratch is planned for one forward
+  // and backward: a step that takes more says so in `scratch`.
+  StepRef step = {};
   Checkpoints checkpoints = {};
   Callbacks callbacks = {};
 };
@@ -106,8 +144,8 @@ struct Fit {
 };
 
 // Trains a model in place. `validation` may have no examples. The same seed gives the same bits, whatever the number of threads.
-// Errors: those of the examples, the layers and the loss; diverged (a loss that is not finite; the parameters are then those before the
-// epoch); invalid_argument (options; a checkpoint of another run); invalid_size, not_found (a checkpoint of another model: which parameter,
+// Errors: those of the examples, the layers and the loss; diverged (a loss that is not finite; the parameters are then those at the
+// begin of the last epoch whose first batch had a finite loss); invalid_argument (options; a checkpoint of another run); invalid_size, not_found (a checkpoint of another model: which parameter,
 // both shapes); io (a checkpoint or log that cannot be written); out_of_memory.
 [[nodiscard]] Result<History> run_fit(const ModelRef& model, const data::Examples& train,
                                       const data::Examples& validation, const FitOptions& options) noexcept;
@@ -141,6 +179,7 @@ template <nn::Layer L>
 
 struct EvaluateOptions {
   Loss loss = loss::cross_entropy();
+  ForwardRef forward = {};  // in place of loss(model(x), y), on a tape that records nothing
   std::size_t batch = 256;
   int threads = cpu_count();
   Metrics metrics = {};

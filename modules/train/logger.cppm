@@ -5,6 +5,7 @@ module;
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 export module qorus.train:logger;
 import qorus.nn;
 import :callback;
@@ -64,17 +65,52 @@ class TensorBoard {
   return TensorBoard(folder, options);
 }
 
-// One page that needs nothing else: curves of loss, accuracy, metrics, rate and gradient norm, the confusion matrix, the parameters and the
-// environment; light or dark as the browser is. Written, as a whole or not at all, when the run
-// ends, for whatever reason.
+// What a report's samples write: texts and pictures, in order. Valid during the call alone.
+class SamplePage {
+ public:
+  explicit SamplePage(void* page) noexcept : page_(page) {}
+  void text(std::string_view caption, std::string_view body) noexcept;
+  // [height, width] or [1 or 3, height, width]: u8, or f32 from 0 (black) to 1 (white). Anything else is shown as its error.
+  void picture(std::string_view caption, const Tensor& image) noexcept;
+
+ private:
+  void* page_;
+};
+// A reference to anything callable as void(SamplePage&), which must outlive the run.
+class SamplesRef {
+ public:
+  SamplesRef() noexcept = default;
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, SamplesRef>) && std::is_nothrow_invocable_v<F&, SamplePage&>
+  SamplesRef(F&& f) noexcept  // NOLINT(google-explicit-constructor): any such function is one
+      : user_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* user, SamplePage& page) noexcept { (*static_cast<std::remove_reference_t<F>*>(user))(page); }) {}
+  explicit operator bool() const noexcept { return call_ != nullptr; }
+  void operator()(SamplePage& page) const noexcept { call_(user_, page); }
+
+ private:
+  void* user_ = nullptr;
+  void (*call_)(void*, SamplePage&) noexcept = nullptr;
+};
+struct ReportOptions {
+  std::string_view title = "Training run";  // must outlive the run
+  SamplesRef samples = {};  // written when the run has ended: what the model makes of some examples, say
+};
+
+// One page that needs nothing else: curves of loss, accuracy, metrics, rate and gradient norm, the confusion matrix, samples, the parameters
+// and the environment; light or dark as the browser is, on a phone as well. Written, as a whole or not at all, when the run ends, for
+// whatever reason.
 class Report {
  public:
-  explicit Report(std::string_view path) noexcept : path_(path) {}
+  explicit Report(std::string_view path, const ReportOptions& options = {}) noexcept : path_(path), options_(options) {}
   void operator()(Event& event) noexcept;
 
  private:
   std::string_view path_;
+  ReportOptions options_;
 };
-[[nodiscard]] inline Report report(std::string_view path) noexcept { return Report(path); }
+[[nodiscard]] inline Report report(std::string_view path, const ReportOptions& options = {}) noexcept {
+  return Report(path, options);
+}
 
 }  // namespace qorus::train

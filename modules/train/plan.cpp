@@ -22,37 +22,44 @@ Status plan_metrics(const Tensor& output) noexcept {
 
 Status plan_training(Workspace& workspace, const ModelRef& model, const Pass& pass, const data::Batch& batch) noexcept {
   auto tape = workspace.record();
-  Result<Tensor> loss, output;
-  if (pass.forward) {
-    auto forward = pass.forward(model, tape, batch);
-    if (!forward) return fail(forward.error());
-    loss = forward->loss;
-    output = forward->output;
-  } else {
-    output = tape.input(batch.x).and_then([&](const Tensor& x) { return model(x); });
-    loss = (*pass.loss)(output, tape.input(batch.y));
+  auto forward = compute(model, *pass.loss, pass.forward, tape, batch);
+  if (!forward) return fail(forward.error());
+  const bool measured = forward->output.shape().valid() && forward->output.context();
+  if (measured && !pass.shard) {
+    if (auto planned = plan_metrics(forward->output); !planned) return planned;
   }
-  if (!loss) return fail(loss.error());
-  if (output->shape().valid() && output->context()) {
-    if (auto planned = plan_metrics(*output); !planned) return planned;
-  }
-  auto gradients = backward(*loss);
+  auto gradients = backward(forward->loss);
   if (!gradients) return fail(gradients.error());
+  if (measured && pass.shard) return plan_metrics(forward->output);
   if (auto norm = gradients->norm(); !norm) return fail(norm.error());
   return {};
 }
 
 Status plan_inference(Workspace& workspace, const ModelRef& model, const Pass& pass,
                       const data::Batch& batch) noexcept {
-  auto frame = workspace.frame();
-  auto output = frame.input(batch.x).and_then([&](const Tensor& x) { return model(x); });
-  if (!output) return fail(output.error());
-  if (!pass.loss) return {};
-  if (auto loss = (*pass.loss)(output, frame.input(batch.y)); !loss) return fail(loss.error());
-  return plan_metrics(*output);
+  if (!pass.loss) {
+    auto frame = workspace.frame();
+    auto output = frame.input(batch.x).and_then([&](const Tensor& x) { return model(x); });
+    return output ? Status{} : fail(output.error());
+  }
+  auto tape = workspace.record();
+  only_observe(tape);
+  auto forward = compute(model, *pass.loss, pass.forward, tape, batch);
+  if (!forward) return fail(forward.error());
+  const bool measured = forward->output.shape().valid() && forward->output.context();
+  return measured ? plan_metrics(forward->output) : Status{};
 }
 
 }  // namespace
+
+Result<Forward> compute(const ModelRef& model, const Loss& loss, const ForwardRef& forward, Tape& tape,
+                        const data::Batch& batch) noexcept {
+  if (forward) return forward(model, tape, batch);
+  auto output = tape.input(batch.x).and_then([&](const Tensor& x) { return model(x); });
+  auto value = loss(output, tape.input(batch.y));
+  if (!value) return fail(value.error());
+  return Forward{*value, *output};
+}
 
 Result<std::size_t> plan_scratch(const ModelRef& model, const data::Examples& examples, std::size_t batch, int threads,
                                  const Pass& pass) noexcept {

@@ -1,4 +1,4 @@
-// How much scratch one pass over a batch takes, found by running it over shapes only.
+// One pass over a batch, and how much scratch it takes, found by running it over shapes only.
 module;
 #include <cstddef>
 module qorus.train:plan;
@@ -13,9 +13,22 @@ struct Pass {
   const Loss* loss = nullptr;
   ForwardRef forward = {};
   bool training = false;
+  bool shard = false;  // of a batch: metrics are taken after the backward
 };
+// The pass's forward on a batch.
+[[nodiscard]] Result<Forward> compute(const ModelRef& model, const Loss& loss, const ForwardRef& forward, Tape& tape,
+                                      const data::Batch& batch) noexcept;
+// Has an open tape record nothing and drop nothing: for validation.
+inline void only_observe(Tape& tape) noexcept {
+  tape.context().record = nullptr;
+  tape.context().training = false;
+}
 // Bytes of scratch. Errors: those of the layers, the loss and the backward.
 [[nodiscard]] Result<std::size_t> plan_scratch(const ModelRef& model, const data::Examples& examples, std::size_t batch,
                                                int threads, const Pass& pass) noexcept;
+
+// run_evaluate on a workspace that is there, with scratch enough.
+[[nodiscard]] Result<Evaluation> evaluate_on(Workspace& workspace, const ModelRef& model,
+                                             const data::Examples& examples, const EvaluateOptions& options) noexcept;
 
 }  // namespace qorus::train

@@ -9,6 +9,7 @@ module;
 
 #include "kernels/kernels.h"
 module qorus.train;
+import :plan;
 import :run;
 import qorus.io;
 
@@ -32,11 +33,20 @@ float norm_of(std::span<const float> values) noexcept {
   return std::sqrt(square);
 }
 
+}  // namespace
+
 tl::unexpected<Error> diverged() noexcept {
   return fail(Errc::diverged, "fit", "the loss is not finite: a smaller learning rate, or clip_norm, may help");
 }
 
-}  // namespace
+EvaluateOptions validation_options(const FitOptions& options) noexcept {
+  return {.loss = options.loss,
+          .forward = options.forward,
+          .batch = std::max<std::size_t>(options.batch, 256),
+          .threads = options.threads,
+          .metrics = options.metrics,
+          .confusion = true};
+}
 
 Status Snapshot::keep(const nn::Parameters& model) noexcept {
   if (auto room = make_room(model); !room) return room;
@@ -65,48 +75,70 @@ void Run::tell(Moment moment) noexcept {
   callbacks(event);
 }
 
+// These weights gave a finite loss: what an epoch began with is remembered.
+Status Run::note_good() noexcept { return std::exchange(noted, true) ? Status{} : before.keep(*model.parameters); }
+
 // Forward, loss, backward, and an update once enough batches are gathered. Allocates nothing when warm.
 Status Run::step(const data::Batch& batch) noexcept {
+  if (options.step) return own_step(batch);
+  if (options.shards > 1) return step_by_shards(batch);
   auto tape = workspace.record();
-  Result<Tensor> loss, output;
-  if (options.forward) {
-    auto forward = options.forward(model, tape, batch);
-    if (!forward) return fail(forward.error());
-    loss = forward->loss;
-    output = forward->output;
-  } else {
-    output = tape.input(batch.x).and_then([&](const Tensor& x) { return model(x); });
-    loss = options.loss(output, tape.input(batch.y));
-  }
-  if (!loss) return fail(loss.error());
-  auto value = loss->item();
+  auto forward = compute(model, options.loss, options.forward, tape, batch);
+  if (!forward) return fail(forward.error());
+  auto value = forward->loss.item();
   if (!value) return fail(value.error());
   event.last_loss = *value;
   if (!std::isfinite(*value)) return diverged();
-  if (auto added = meter.add(*output, batch.y, *value); !added) return added;
-  auto gradients = backward(*loss);
+  if (auto kept = note_good(); !kept) return kept;
+  if (auto added = meter.add(forward->output, batch.y, *value); !added) return added;
+  auto gradients = backward(forward->loss);
   if (!gradients) return fail(gradients.error());
   model.parameters->apply(gradients->state_updates());
-  if (options.accumulate > 1) return gather(*gradients, batch);
   auto slab = gradients->slab(model.parameters->block());
   if (!slab) return fail(slab.error());
+  const Context& context = gradients->context();
+  if (options.accumulate > 1) {
+    const MeanGradients part{slab->data(), static_cast<std::size_t>(batch.x.dim(0))};
+    return gather(std::span(&part, 1), context);
+  }
   float norm = -1;
   if (options.clip_norm > 0 || options.gradient_norm) {
     auto measured = gradients->norm();
     if (!measured) return fail(measured.error());
     norm = *measured;
   }
-  return update(*slab, gradients->context(), 1, norm);
+  return update(*slab, context, 1, norm);
 }
 
-Status Run::gather(const Gradients& gradients, const data::Batch& batch) noexcept {
-  auto slab = gradients.slab(model.parameters->block());
-  if (!slab) return fail(slab.error());
-  const auto examples = static_cast<std::size_t>(batch.x.dim(0));
-  const Context& context = gradients.context();
-  if (gathered_batches == 0) std::fill(gathered.begin(), gathered.end(), 0.0f);
-  blend(context, 1, static_cast<float>(examples), slab->data(), gathered.data(), slab->size());
-  gathered_examples += examples;
+Status Run::own_step(const data::Batch& batch) noexcept {
+  if (auto kept = note_good(); !kept) return kept;
+  set_rate();
+  StepContext step{model, workspace, optimizer, batch};
+  auto value = options.step(step);
+  if (!value) return fail(value.error());
+  event.last_loss = *value;
+  if (!std::isfinite(*value)) return diverged();
+  ++history.steps;
+  average_weights(workspace.context());
+  return meter.add(Tensor(), batch.y, *value);
+}
+
+// Adds the parts, in their order, to what is gathered; after the last batch of a step, updates.
+Status Run::gather(std::span<const MeanGradients> parts, const Context& context) noexcept {
+  const bool first = gathered_batches == 0;
+  parallel_chunks(context, gathered.size(), k_piece, [&](std::size_t begin, std::size_t end) {
+    const kernels::Table& table = kernels::active();
+    float* sum = gathered.data() + begin;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const float weight = static_cast<float>(parts[i].examples);
+      if (first && i == 0) {
+        table.unary(kernels::Unary::mul, parts[i].values + begin, sum, end - begin, weight);
+      } else {
+        table.axpy(weight, parts[i].values + begin, sum, end - begin);
+      }
+    }
+  });
+  for (const MeanGradients& part : parts) gathered_examples += part.examples;
   const bool last = event.step + 1 == event.steps;
   if (++gathered_batches < options.accumulate && !last) return {};
   const float scale = 1 / static_cast<float>(gathered_examples);
@@ -115,32 +147,38 @@ Status Run::gather(const Gradients& gradients, const data::Batch& batch) noexcep
   return update(gathered.span(), context, scale, norm);
 }
 
+void Run::set_rate() noexcept {
+  const double total = static_cast<double>(total_steps), epochs = total / static_cast<double>(steps_per_epoch);
+  const double progress = static_cast<double>(history.steps) / total;
+  optimizer.set_lr(options.optimizer.lr() * event.lr_scale * options.schedule.factor(progress, epochs, total));
+}
+
+void Run::average_weights(const Context& context) noexcept {
+  if (options.ema == 0) return;
+  const std::span<const float> p = model.parameters->trainable_slab();
+  blend(context, options.ema, 1 - options.ema, p.data(), average.values().data(), p.size());
+}
+
 Status Run::update(std::span<const float> gradients, const Context& context, float scale, float norm) noexcept {
   event.gradient_norm = norm;
   if (options.clip_norm > 0) {
     if (!std::isfinite(norm)) return fail(Errc::diverged, "fit", "a gradient is not finite");
     if (norm > options.clip_norm) scale *= options.clip_norm / norm;
   }
-  const double total = static_cast<double>(total_steps), epochs = total / static_cast<double>(steps_per_epoch);
-  const double progress = static_cast<double>(history.steps) / total;
-  optimizer.set_lr(options.optimizer.lr() * event.lr_scale * options.schedule.factor(progress, epochs, total));
+  set_rate();
   if (auto done = optimizer.step(*model.parameters, gradients, context, scale); !done) return done;
   ++history.steps;
-  if (options.ema > 0) {
-    const std::span<const float> p = model.parameters->trainable_slab();
-    blend(context, options.ema, 1 - options.ema, p.data(), average.values().data(), p.size());
-  }
+  average_weights(context);
   return {};
 }
 
 Status Run::validate(const data::Examples& validation) noexcept {
   if (!validation.size()) return {};
-  auto measured = run_evaluate(model, validation,
-                               {.loss = options.loss,
-                                .batch = std::max<std::size_t>(options.batch, 256),
-                                .threads = options.threads,
-                                .metrics = options.metrics,
-                                .confusion = true});
+  const EvaluateOptions how = validation_options(options);
+  const std::uint64_t draws = workspace.draws();
+  auto measured =
+      validates_here ? evaluate_on(workspace, model, validation, how) : run_evaluate(model, validation, how);
+  workspace.set_draws(options.seed, draws);
   if (!measured) return fail(measured.error());
   event.record.validation_loss = measured->loss;
   event.record.validation_accuracy = measured->accuracy;
@@ -179,7 +217,7 @@ Status Run::epoch(const data::Examples& validation) noexcept {
   epoch_watch.restart();
   if (event.step == 0) meter.clear();
   event.record = {};
-  if (auto kept = before.keep(*model.parameters); !kept) return kept;
+  noted = false;
   tell(Moment::epoch_begin);
   const std::size_t every = options.checkpoints.folder.empty() ? 0 : options.checkpoints.every_steps;
   for (const data::Batch& batch : batches) {

@@ -1,7 +1,9 @@
 // One run of fit: its state, which a checkpoint holds, and its steps.
 module;
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 module qorus.train:run;
 import qorus.data;
@@ -28,6 +30,26 @@ class Snapshot {
   List<float> values_;
 };
 
+// A piece of each batch, computed on a workspace of its own. Its tape stays open until the gradients were summed.
+struct Shard {
+  std::optional<Workspace> workspace;
+  std::optional<Tape> tape;
+  data::Batch batch;  // rows of the run's batch
+  std::size_t rows = 0;
+  Tensor output;
+  float loss = 0;
+  std::span<const float> gradients;  // laid out as the slab
+  const StateUpdate* updates = nullptr;
+  Status status;
+};
+constexpr std::size_t k_most_shards = 32;
+
+// Gradients that are the mean over so many examples.
+struct MeanGradients {
+  const float* values = nullptr;
+  std::size_t examples = 0;
+};
+
 // What lives as long as a run does.
 struct Run {
   const ModelRef& model;
@@ -40,26 +62,41 @@ struct Run {
   Meter meter;
   History history;
   Confusion confusion;
-  Snapshot best, before, average;  // before: the epoch began; for a run that diverges
+  Snapshot best, before, average;  // before: the epoch began, with a loss that was finite; for a run that diverges
+  bool noted = false;              // whether `before` is of this epoch
+  bool validates_here = false;     // the workspace has scratch enough for validation, too
   Watch best_on_disk;
-  List<float> gathered;  // gradients of the batches of this step so far, each times its examples
+  List<float> gathered;  // gradients of the batches (or shards) of this step so far, each times its examples
   std::size_t gathered_examples = 0, gathered_batches = 0;
   std::size_t total_steps = 1, steps_per_epoch = 1;
   Stopwatch watch = {}, epoch_watch = {};
+  std::array<Shard, k_most_shards> shards = {};  // as many as the options say have a workspace, if more than one
 
   // All epochs, from where `history` and `event` stand.
   [[nodiscard]] Status go(const data::Examples& validation) noexcept;
   void tell(Moment moment) noexcept;
+  // Makes the shards' workspaces. Errors: those of the model and the loss, out_of_memory.
+  [[nodiscard]] Status make_shards(const data::Examples& train) noexcept;
 
  private:
   [[nodiscard]] Status epoch(const data::Examples& validation) noexcept;
   [[nodiscard]] Status step(const data::Batch& batch) noexcept;
-  [[nodiscard]] Status gather(const Gradients& gradients, const data::Batch& batch) noexcept;
+  [[nodiscard]] Status own_step(const data::Batch& batch) noexcept;
+  [[nodiscard]] Status step_by_shards(const data::Batch& batch) noexcept;
+  [[nodiscard]] Status gather_shards(std::span<Shard> parts, std::size_t rows) noexcept;
+  [[nodiscard]] Status gather(std::span<const MeanGradients> parts, const Context& context) noexcept;
+  [[nodiscard]] Status note_good() noexcept;
+  void set_rate() noexcept;
+  void average_weights(const Context& context) noexcept;
   [[nodiscard]] Status update(std::span<const float> gradients, const Context& context, float scale,
                               float norm) noexcept;
   [[nodiscard]] Status validate(const data::Examples& validation) noexcept;
   [[nodiscard]] Status finish_epoch(const data::Examples& validation) noexcept;
 };
+
+[[nodiscard]] tl::unexpected<Error> diverged() noexcept;
+// How a run validates.
+[[nodiscard]] EvaluateOptions validation_options(const FitOptions& options) noexcept;
 
 // --- checkpoints (checkpoint.cpp) ---
 // Writes the run as it stands between two steps, and removes the oldest files beyond `keep`. Allocates. Errors: those of write_sealed; io.
