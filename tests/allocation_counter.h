@@ -1,7 +1,8 @@
-// Counts the heap allocations of the whole process (malloc and all that ends there, operator new too), and makes them fail.
+// Counts the heap allocations of the whole process (malloc and all that ends there, operator new too) and their bytes, and makes them fail.
 // For tests that prove "no allocation here" and "out of memory is an error value". A sanitizer brings its own malloc: there,
 // k_counts_allocations is false and such tests skip.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 namespace qorus_test {
@@ -20,13 +21,25 @@ inline constexpr bool k_counts_allocations = true;
 // Allocations since the process began, by any thread.
 std::uint64_t allocations() noexcept;
 
+// Bytes that the heap has given to the process; and at most at once, above what it had given when this was made.
+[[nodiscard]] std::size_t heap_in_use() noexcept;
+class HeapPeak {
+ public:
+  HeapPeak() noexcept;
+  [[nodiscard]] std::size_t bytes() const noexcept;
+
+ private:
+  std::size_t before_;
+};
+
 // While it lives, this thread's allocations number `first`, `first + 1`, … (counted from 0) give null. Assert nothing meanwhile.
 class FailingAllocations {
  public:
-  explicit FailingAllocations(std::uint64_t first = 0) noexcept;
+  explicit FailingAllocations(std::uint64_t first = 0, std::uint64_t count = UINT64_MAX) noexcept;  // so many of them
   ~FailingAllocations();
   FailingAllocations(const FailingAllocations&) = delete;
   FailingAllocations& operator=(const FailingAllocations&) = delete;
+  [[nodiscard]] bool reached() const noexcept;  // whether one has failed
 };
 
 // What f() allocates, in calls.

@@ -1,5 +1,5 @@
-// Makes the system calls with which files are written fail: open (for writing), write, fsync, rename. Linked in by CMake for programs that
-// include this; not with sanitizers, which bring calls of their own.
+// Makes the system calls with which files are read and written fail: open, fstat, stat, mmap, read, write, fsync, close, rename. Linked in by
+// CMake for programs that include this; not with sanitizers, which bring calls of their own.
 #pragma once
 #include <cstdint>
 
@@ -13,10 +13,15 @@ namespace qorus_test {
 
 constexpr int k_short_write = -1;  // write takes half of what it was given; the other calls succeed
 
+enum class Calls {
+  writing,  // open of new files, write, fsync, rename; an interrupt meets only those that begin again
+  all,      // every call of the above, and in every way
+};
+
 // While it lives, the call-th of these calls (from 0) of this process fails with the error, once.
 class FailingFiles {
  public:
-  FailingFiles(std::uint64_t call, int error) noexcept;
+  FailingFiles(std::uint64_t call, int error, Calls calls = Calls::writing) noexcept;
   ~FailingFiles();
   FailingFiles(const FailingFiles&) = delete;
   FailingFiles& operator=(const FailingFiles&) = delete;

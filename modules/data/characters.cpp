@@ -8,6 +8,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.data;
+import qorus.trust;
 
 namespace qorus::data {
 namespace {
@@ -55,12 +56,12 @@ Alphabet::Alphabet(std::string_view text, int first) noexcept : count_(std::clam
 Result<List<char>> read_text(std::string_view path) noexcept {
   auto file = MappedFile::open(path);
   if (!file) return fail(file.error());
-  constexpr std::size_t k_longest = std::size_t{1} << 30;
   const auto bytes = file->bytes();
-  if (bytes.size() > k_longest) return fail(Errc::unsupported, "read_text", "longer than 1 GiB", path);
+  if (bytes.size() > limits::text_bytes) return fail(Errc::unsupported, "read_text", "longer than 1 GiB", path);
   List<char> text;
   if (auto copied = text.append({reinterpret_cast<const char*>(bytes.data()), bytes.size()}); !copied)
     return fail(copied.error());
+  if (auto there = whole(*file, "read_text", path); !there) return fail(there.error());
   return text;
 }
 

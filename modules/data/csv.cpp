@@ -11,11 +11,11 @@ module;
 #include <system_error>
 #include <utility>
 module qorus.data;
+import qorus.trust;
 
 namespace qorus::data {
 namespace {
 
-constexpr std::size_t k_most_columns = 4096, k_most_rows = 10'000'000, k_most_categories = 65536;
 constexpr float k_missing = std::numeric_limits<float>::quiet_NaN();
 
 bool lower_is(std::string_view field, std::string_view word) noexcept {
@@ -182,7 +182,7 @@ class CsvParser {
       }
       if (width_ == 0) width_ = fields;
       if (fields != width_) return broken("a line has another number of fields");
-      if (width_ > k_most_columns || line_ > k_most_rows)
+      if (width_ > limits::csv_columns || line_ > limits::csv_rows)
         return fail(Errc::unsupported, "csv", "too many rows or columns");
     }
     return {};
@@ -233,11 +233,12 @@ class CsvParser {
     const std::string_view* const begin = sorted.begin();
     const std::string_view* const last = std::unique(sorted.begin(), sorted.end());
     categories_ += static_cast<std::size_t>(last - begin);
-    if (categories_ > k_most_categories) {
+    if (categories_ > limits::csv_categories) {
       categories_ -= static_cast<std::size_t>(last - begin);
       column.kind = ColumnKind::text;
       return {};
     }
+    if (auto room = column.categories.reserve(static_cast<std::size_t>(last - begin)); !room) return room;
     for (const std::string_view* name = begin; name != last; ++name) {
       Text text;
       text += *name;
@@ -272,6 +273,7 @@ Result<Table> Table::read_as(std::string_view path, const CsvOptions* csv) noexc
   const auto bytes = file->bytes();
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   auto table = csv ? parse(text, *csv) : parse_json_lines(text);
+  if (auto there = whole(*file, "csv", path); !there) return fail(there.error());
   if (!table) {  // the line, if one is named, and the file
     Text name;
     name += path;

@@ -9,11 +9,10 @@ module;
 #include <string_view>
 #include <system_error>
 module qorus.data;
+import qorus.trust;
 
 namespace qorus::data {
 namespace {
-
-constexpr std::size_t k_most_columns = 4096, k_most_rows = 10'000'000;
 
 // Lines of objects, from front to back. What reads gives false once something failed; `failure_` says what.
 class JsonLines {
@@ -77,7 +76,7 @@ class JsonLines {
       at_ = 0;
       skip_blanks();
       if (at_ == line_text_.size()) continue;
-      if (++rows_ > k_most_rows) return broken("too many rows or columns", Errc::unsupported);
+      if (++rows_ > limits::csv_rows) return broken("too many rows or columns", Errc::unsupported);
       if (!read_object() || (writes && !write_row())) return false;
     }
     line_ = 0;
@@ -185,7 +184,7 @@ class JsonLines {
     column = low < sorted_.size() ? sorted_[low] : 0;
     if (low < sorted_.size() && name_of(column) == name) return true;
     column = names_.size();
-    if (column == k_most_columns) return broken("too many rows or columns", Errc::unsupported);
+    if (column == limits::csv_columns) return broken("too many rows or columns", Errc::unsupported);
     if (!kept(names_.push({letters_.size(), name.size()})) || !put(letters_, name) || !kept(values_.push({})) ||
         !kept(sorted_.push(0)))
       return false;

@@ -11,15 +11,15 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.data;
+import qorus.trust;
 import :source;
 
 namespace qorus::data {
 namespace {
 
-constexpr int k_gzip_only = 15 + 16;                          // zlib's windowBits: the largest window, a gzip header
-constexpr std::uint64_t k_trusted = std::uint64_t{64} << 20;  // bytes that a gzipped file may announce unexamined
-constexpr std::size_t k_max_step = std::size_t{1} << 30;      // zlib counts in 32 bits
-constexpr std::uint64_t k_max_ratio = 1040;                   // deflate packs at most 1032 to 1
+constexpr int k_gzip_only = 15 + 16;                      // zlib's windowBits: the largest window, a gzip header
+constexpr std::size_t k_max_step = std::size_t{1} << 30;  // zlib counts in 32 bits
+constexpr std::uint64_t k_max_ratio = 1040;               // deflate packs at most 1032 to 1
 constexpr const char* k_short = "fewer bytes than its header announces";
 
 bool is_gzip(std::span<const std::byte> bytes) noexcept {
@@ -49,6 +49,7 @@ void Source::close() noexcept {
 }
 
 tl::unexpected<Error> Source::corrupt(const char* text) const noexcept {
+  if (auto there = whole(file_, "idx", path()); !there) return fail(there.error());
   return fail(Errc::corrupt, "idx", text, path());
 }
 
@@ -129,17 +130,19 @@ Status Source::read(std::span<std::byte> out) noexcept {
 }
 
 Status Source::finish() noexcept {
+  if (auto there = whole(file_, "idx", path()); !there) return there;
   if (!stream_) return used_ == file_.bytes().size() ? Status{} : corrupt("bytes are left over after its data");
   std::byte more{};
   const auto made = inflate_some({&more, 1});
   if (!made) return fail(made.error());
+  if (auto there = whole(file_, "idx", path()); !there) return there;
   return *made == 0 ? Status{} : corrupt("bytes are left over after its data");
 }
 
 Status Source::expect(std::uint64_t bytes) noexcept {
   if (!stream_) return file_.bytes().size() - used_ >= bytes ? Status{} : corrupt(k_short);
   if (bytes / k_max_ratio > file_.bytes().size()) return corrupt(k_short);
-  if (bytes <= k_trusted) return {};
+  if (bytes <= limits::gzip_unexamined) return {};
   const std::uint64_t place = given_;
   std::byte window[16384];
   std::uint64_t there = 0;

@@ -14,6 +14,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
+import qorus.trust;
 import :json;
 import :gguf_format;
 
@@ -60,8 +61,10 @@ class GgufReader {
     auto file = MappedFile::open(path_);
     if (!file) return fail(file.error());
     made_.file_ = std::move(*file);
-    if (auto ok = read_all(); !ok) {
-      Error error = ok.error();
+    const Status done = read_all();
+    if (auto there = whole(made_.file_, "read_gguf", path_); !there) return fail(there.error());
+    if (!done) {
+      Error error = done.error();
       error.op = "read_gguf";
       return fail(error.subject[0] ? error : error.about(path_));
     }
@@ -314,6 +317,7 @@ const TensorEntry* Gguf::find(std::string_view name) const noexcept {
 }
 
 Result<Tensor> Gguf::tensor(std::string_view name) const noexcept {
+  if (auto there = whole(); !there) return fail(there.error().about(name));
   const TensorEntry* entry = find(name);
   if (!entry) return fail(Errc::not_found, "gguf", "no tensor of this name", name);
   const Format& format = *format_of(entry->type);

@@ -6,21 +6,21 @@ module;
 #include <string_view>
 export module qorus.io:gguf;
 import qorus.tensor;
+import qorus.trust;
 import :safetensors;
 
 export namespace qorus::io {
 
-// What a file may have at most; more is Errc::unsupported. Far more than any known model has, and little enough that no file makes
-// us take more memory than about twice its size.
+// What a file may have at most (qorus::limits); more is Errc::unsupported.
 struct GgufLimits {
-  std::uint64_t entries = 16384;      // of metadata
-  std::uint64_t key = 65535;          // bytes
-  std::uint64_t text = 32_MiB;        // bytes of one string
-  std::uint64_t array = 1 << 24;      // elements
-  std::uint64_t tensors = 65536;      //
-  std::uint64_t name = 255;           // bytes
-  std::uint64_t dimensions = 4;       //
-  std::uint64_t alignment = 1 << 20;  // bytes
+  std::uint64_t entries = limits::gguf_entries;
+  std::uint64_t key = limits::gguf_key;
+  std::uint64_t text = limits::gguf_text;
+  std::uint64_t array = limits::gguf_array;
+  std::uint64_t tensors = limits::gguf_tensors;
+  std::uint64_t name = limits::gguf_name;
+  std::uint64_t dimensions = limits::gguf_dimensions;
+  std::uint64_t alignment = limits::gguf_alignment;
 };
 inline constexpr GgufLimits k_gguf_limits;
 
@@ -55,7 +55,9 @@ class Gguf {
   // Null if there is none.
   [[nodiscard]] const GgufEntry* metadata(std::string_view key) const noexcept;
   [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;
-  // A view, no copy. Errors: not_found, unsupported (a format that tensors do not have: IQ2_XS, I64, …).
+  // Errc::io if the file has shrunk, or could not be read, since it was opened: tensors may have been read as zeros then.
+  [[nodiscard]] Status whole() const noexcept { return qorus::whole(file_, "gguf", {}); }
+  // A view, no copy. Errors: not_found, unsupported (a format that tensors do not have: IQ2_XS, I64, …), io (of whole()).
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;
 
   // The value under a key. Errors, with the key: not_found; invalid_dtype (another kind of value); overflow (an integer that does

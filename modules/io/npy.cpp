@@ -13,6 +13,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
+import qorus.trust;
 
 namespace qorus::io {
 namespace {
@@ -20,7 +21,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the files' numbers are used as they lie");
 
 constexpr std::string_view k_magic = "\x93NUMPY";
-constexpr std::uint64_t k_max_header = 65536;
 constexpr const char* k_op = "read_npy";
 
 // The element types: the letter and width of the file, the type in memory.
@@ -164,7 +164,7 @@ Result<File> parse(std::span<const std::byte> bytes, std::string_view path) noex
   if (all.size() < begin) return corrupt("the file ends within its header");
   std::memcpy(&length, all.data() + 8, width);
   if (length > all.size() - begin) return corrupt("the file ends within its header");
-  if (length > k_max_header) return fail(Errc::unsupported, k_op, "a header of more than 64 KiB", path);
+  if (length > limits::npy_header) return fail(Errc::unsupported, k_op, "a header of more than 64 KiB", path);
   const auto header = HeaderReader(std::string_view(all.data() + begin, length), path).read();
   if (!header) return fail(header.error());
   const auto data = bytes.subspan(begin + length);
@@ -238,13 +238,16 @@ std::string_view type_name(DType dtype) noexcept {
 Result<Owned> read_npy(std::string_view path) noexcept {
   const auto mapped = MappedFile::open(path);
   if (!mapped) return fail(mapped.error());
-  return npy_of(mapped->bytes(), path);
+  auto made = npy_of(mapped->bytes(), path);
+  if (auto there = whole(*mapped, k_op, path); !there) return fail(there.error());
+  return made;
 }
 
 Result<MappedNpy> MappedNpy::open(std::string_view path) noexcept {
   auto mapped = MappedFile::open(path);
   if (!mapped) return fail(mapped.error());
   const auto file = parse(mapped->bytes(), path);
+  if (auto there = whole(*mapped, k_op, path); !there) return fail(there.error());
   if (!file) return fail(file.error());
   const ElementType& type = *file->header.type;
   const bool aligned = reinterpret_cast<std::uintptr_t>(file->data.data()) % type.width == 0;

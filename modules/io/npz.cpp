@@ -11,6 +11,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
+import qorus.trust;
 
 namespace qorus::io {
 namespace {
@@ -97,6 +98,7 @@ std::uint32_t checksum(std::span<const std::byte> bytes) noexcept {
 }  // namespace
 
 tl::unexpected<Error> Npz::broken(const char* text, Errc code) const noexcept {
+  if (auto there = whole(file_, "npz", path_.view()); !there) return fail(there.error());
   return fail(code, "npz", text, path_.view());
 }
 
@@ -174,7 +176,9 @@ Result<Owned> Npz::read(std::string_view name) const noexcept {
   }
   if (content.size() != entry->size || checksum(content) != entry->crc)
     return broken("an entry's checksum or size is another");
-  return npy_of(content, path_.view());
+  auto made = npy_of(content, path_.view());
+  if (auto there = whole(file_, "npz", path_.view()); !there) return fail(there.error());
+  return made;
 }
 
 }  // namespace qorus::io

@@ -12,6 +12,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
+import qorus.trust;
 import :json;
 
 namespace qorus::io {
@@ -19,8 +20,6 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the files' numbers are used where they lie");
 
-constexpr std::uint64_t k_max_header = 100'000'000;  // the reference implementation's limit
-constexpr std::size_t k_max_metadata = 65536;        // texts of the metadata
 constexpr std::string_view k_metadata = "__metadata__";
 
 // The element types of the format, and whether tensors have them.
@@ -68,8 +67,10 @@ class SafeTensorsReader {
     auto file = MappedFile::open(path_);
     if (!file) return fail(file.error());
     made_.file_ = std::move(*file);
-    if (auto ok = read_table(); !ok) {
-      Error error = ok.error();
+    const Status done = read_table();
+    if (auto there = whole(made_.file_, "read_safetensors", path_); !there) return fail(there.error());
+    if (!done) {
+      Error error = done.error();
       error.op = "read_safetensors";
       return fail(error.subject[0] ? error : error.about(path_));
     }
@@ -86,7 +87,7 @@ class SafeTensorsReader {
     std::uint64_t length = 0;
     if (bytes.size() < sizeof length) return corrupt("too short for a header");
     std::memcpy(&length, bytes.data(), sizeof length);
-    if (length > k_max_header) return corrupt("a header of more than 100 MB");
+    if (length > limits::safetensors_header) return corrupt("a header of more than 100 MB");
     if (length > bytes.size() - sizeof length) return corrupt("the file ends within its header");
     data_begin_ = sizeof length + static_cast<std::size_t>(length);
     header_ = {reinterpret_cast<const char*>(bytes.data()) + sizeof length, static_cast<std::size_t>(length)};
@@ -127,7 +128,7 @@ class SafeTensorsReader {
       const auto more = json.more('{', first);
       if (!more) return fail(more.error());
       if (!*more) break;
-      if (made_.metadata_.size() == k_max_metadata) return corrupt("more than 65536 texts of metadata");
+      if (made_.metadata_.size() == limits::safetensors_metadata) return corrupt("more than 65536 texts of metadata");
       const auto raw_key = json.key();
       if (!raw_key) return fail(raw_key.error());
       const auto raw_value = json.string();
@@ -274,6 +275,7 @@ const TensorEntry* SafeTensors::find(std::string_view name) const noexcept {
 }
 
 Result<Tensor> SafeTensors::tensor(std::string_view name) const noexcept {
+  if (auto there = whole(); !there) return fail(there.error().about(name));
   const TensorEntry* entry = find(name);
   if (!entry) return fail(Errc::not_found, "safetensors", "no tensor of this name", name);
   const ElementType* type = type_of(entry->type);
@@ -287,12 +289,16 @@ Result<Tensor> SafeTensors::tensor(std::string_view name) const noexcept {
 }
 
 Result<Owned> SafeTensors::copy(std::string_view name) const noexcept {
+  auto there = whole();
+  if (!there) return fail(there.error().about(name));
   const TensorEntry* entry = find(name);
   if (!entry) return fail(Errc::not_found, "safetensors", "no tensor of this name", name);
   const ElementType* type = type_of(entry->type);
   if (!type || !type->usable)
     return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
-  return keep(Tensor(file_.bytes().data() + entry->offset, type->dtype, Layout::dense(entry->shape), file_.lifetime()));
+  auto kept = keep(Tensor(file_.bytes().data() + entry->offset, type->dtype, Layout::dense(entry->shape), {}));
+  there = whole();
+  return there ? std::move(kept) : fail(there.error().about(name));
 }
 
 Result<std::string_view> SafeTensors::text(std::string_view key) const noexcept {

@@ -7,6 +7,7 @@ module;
 #include <string_view>
 export module qorus.io:safetensors;
 import qorus.tensor;
+import qorus.trust;
 
 export namespace qorus::io {
 
@@ -29,10 +30,12 @@ class SafeTensors {
   [[nodiscard]] const List<TensorEntry>& entries() const noexcept { return entries_; }  // in the order of their data
   [[nodiscard]] const List<TextPair>& metadata() const noexcept { return metadata_; }   // sorted by key
   [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;          // null if there is none
-  // A view, no copy. Errors: not_found, unsupported (an element type that tensors do not have: F64, I64, BOOL, …), misaligned
+  // Errc::io if the file has shrunk, or could not be read, since it was opened: tensors may have been read as zeros then.
+  [[nodiscard]] Status whole() const noexcept { return qorus::whole(file_, "safetensors", {}); }
+  // A view, no copy. Errors: io (of whole()), not_found, unsupported (an element type that tensors do not have: F64, I64, BOOL, …), misaligned
   // (bytes that do not stand at a multiple of their element's size: copy() takes them).
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;
-  // The same elements in memory of their own. Errors: not_found, unsupported, out_of_memory.
+  // The same elements in memory of their own. Errors: io, not_found, unsupported, out_of_memory.
   [[nodiscard]] Result<Owned> copy(std::string_view name) const noexcept;
   // The text under a key of the metadata. Errors: not_found.
   [[nodiscard]] Result<std::string_view> text(std::string_view key) const noexcept;

@@ -146,6 +146,7 @@ Result<SafeTensors> read_sealed(std::string_view path) noexcept {
     auto tensor = file->tensor(entry.name);
     if (!tensor) return fail(tensor.error());
     const auto sum = hexadecimal(crc32(bytes_of(*tensor)));
+    if (auto there = file->whole(); !there) return fail(there.error().about(path));
     if (checksum_in(file->metadata(), entry.name) != std::string_view(sum.data(), sum.size()))
       return damaged("a tensor does not fit its checksum", entry.name);
   }

@@ -7,6 +7,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.llm;
+import qorus.trust;
 import :binder;
 
 namespace qorus::llm {
@@ -33,6 +34,7 @@ struct JsonFile {
     if (!mapped) return fail(mapped.error());
     file = std::move(*mapped);
     auto parsed = tree.parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+    if (auto there = whole(file, "open", path); !there) return there;
     return parsed ? parsed : Status(fail(parsed.error().about(path)));
   }
 };
@@ -95,7 +97,9 @@ Status Companions::chat_template(List<char>& out) const noexcept {
   if (is_file(own.view())) {
     auto file = MappedFile::open(own.view());
     if (!file) return fail(file.error());
-    return take({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()});
+    auto taken = take({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()});
+    auto there = whole(*file, "open", own.view());
+    return there ? taken : there;
   }
   if (weights_.kind() != Weights::Kind::safetensors || !is_file(config.view())) return {};
   JsonFile json;

@@ -6,6 +6,7 @@ module;
 #include <iterator>
 #include <string_view>
 module qorus.llm;
+import qorus.trust;
 
 namespace qorus::llm {
 namespace {
@@ -106,11 +107,10 @@ const Architecture* architecture_of_hugging_face(std::string_view name) noexcept
 }
 
 Status check_config(const Config& c) noexcept {
-  constexpr std::int64_t k_most = 1 << 24;  // of anything that a model counts
   for (const std::int64_t number : {c.layers, c.d_model, c.d_ff, c.context, c.head_dim, c.heads, c.kv_heads}) {
-    if (number < 1 || number > k_most) return nonsense("sizes lie between 1 and 2^24");
+    if (number < 1 || number > limits::model_size) return nonsense("sizes lie between 1 and 2^24");
   }
-  if (c.layers > 4096) return nonsense("at most 4096 layers");
+  if (c.layers > limits::model_layers) return nonsense("at most 4096 layers");
   if (c.heads % c.kv_heads != 0) return nonsense("heads must be a multiple of kv_heads");
   if (!positive(c.norm_eps)) return nonsense("the norms' eps must be positive");
   if (c.window < 0 || c.window_period < 0 || c.first_windowed < 0) return nonsense("a window is not negative");
@@ -118,9 +118,9 @@ Status check_config(const Config& c) noexcept {
     if (!(scale >= 0) || !std::isfinite(scale)) return nonsense("scales and caps must not be negative");
   }
   if (c.experts != 0) {
-    if (c.experts < 1 || c.experts > 4096 || c.experts_used < 1 || c.experts_used > c.experts || c.experts_used > 64 ||
-        c.expert_ff < 1 || c.expert_ff > k_most || c.shared_ff < 0 || c.shared_ff > k_most || c.expert_period < 1 ||
-        c.first_expert < 0)
+    if (c.experts < 1 || c.experts > limits::model_experts || c.experts_used < 1 || c.experts_used > c.experts ||
+        c.experts_used > limits::model_experts_used || c.expert_ff < 1 || c.expert_ff > limits::model_size ||
+        c.shared_ff < 0 || c.shared_ff > limits::model_size || c.expert_period < 1 || c.first_expert < 0)
       return nonsense("experts: at most 4096, of which at most 64 are used");
   }
   if (c.architecture->learned_positions) return {};

@@ -8,6 +8,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.llm;
+import qorus.trust;
 
 namespace qorus::llm {
 namespace {
@@ -43,6 +44,8 @@ class JsonConfig {
   }
   [[nodiscard]] Status need(std::int64_t& to, const char* name, const char* other = nullptr) const noexcept {
     to = at(name, other).integer(to);
+    if (to > limits::model_size)  // before anything is computed from it
+      return fail(Errc::invalid_argument, "open", "sizes lie between 1 and 2^24", name);
     if (to >= 1) return {};
     return fail(Errc::not_found, "open", "config.json has no such number", name);
   }
@@ -69,7 +72,7 @@ class JsonConfig {
     }
     c_.kv_heads = at("num_key_value_heads").integer(c_.kv_heads);
     if (!gemma3) c_.head_dim = c_.d_model / c_.heads;
-    c_.head_dim = at("head_dim").integer(c_.head_dim);
+    c_.head_dim = std::clamp<std::int64_t>(at("head_dim").integer(c_.head_dim), -1, limits::model_size + 1);
     const double eps = c_.architecture->layer_norm ? 1e-5 : 1e-6;
     c_.norm_eps = f32(at("rms_norm_eps", type_ == "starcoder2" ? "norm_epsilon" : "layer_norm_epsilon").number(eps));
     if (c_.architecture->scales_embedding) c_.embedding_scale = std::sqrt(f32(static_cast<double>(c_.d_model)));

@@ -78,7 +78,9 @@ class Opener {
 
 Result<Model> open(std::string_view path, const OpenOptions& options) noexcept {
   Opener opener;
-  if (auto done = opener.run(path, options); !done) return fail(done.error());
+  const Status done = opener.run(path, options);
+  if (auto there = opener.model.whole(); !there) return fail(there.error().about(path));
+  if (!done) return fail(done.error());
   return std::move(opener.model);
 }
 

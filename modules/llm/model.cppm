@@ -48,6 +48,8 @@ class Model {
   // Returns when the weights of a layer, or with -1 of all, are laid out, which goes on after open() has returned. Sessions ask for
   // what they need. Errors: out_of_memory.
   [[nodiscard]] Status ready(std::int64_t layer = -1) const noexcept { return packed_.wait(layer); }
+  // Errc::io if a file of its weights has shrunk, or could not be read, since it was opened. Sessions ask after every step.
+  [[nodiscard]] Status whole() const noexcept { return weights_.whole(); }
   // The chat template that came with it, in Jinja; empty if none did.
   [[nodiscard]] std::string_view chat_template() const noexcept { return {template_.data(), template_.size()}; }
   // How its authors would have it sampled (generation_config.json; general.sampling of GGUF files); greedy if they do not say.

@@ -6,14 +6,15 @@ module;
 #include <span>
 #include <utility>
 module qorus.llm;
+import qorus.trust;
 
 namespace qorus::llm {
 
 Result<Session> Session::create(const Model& model, const SessionOptions& options) noexcept {
   const Config& c = model.config();
   const std::int64_t context = options.context ? options.context : c.context;
-  constexpr std::int64_t k_longest = 1 << 20;
-  if (context < 1 || context > k_longest || options.batch < 1 || options.sequences < 1 || options.sequences > 1024) {
+  if (context < 1 || context > limits::session_context || options.batch < 1 || options.sequences < 1 ||
+      options.sequences > limits::session_sequences) {
     return fail(Errc::invalid_argument, "Session",
                 "the context lies between 1 and 2^20, the batch is at least 1, and there are up to 1024 sequences");
   }
@@ -125,6 +126,7 @@ Result<std::span<const float>> Session::feed_all(std::span<const SequenceInput> 
       input += last;
     }
     if (status) status = feed_pieces(see, user, seen);
+    if (auto there = model_->whole(); !there) status = there;  // whatever was computed, or failed, from what is gone
     if (!status) return fail(status.error());
     seen += ids_.size();
   }

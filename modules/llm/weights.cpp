@@ -3,6 +3,7 @@ module;
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.llm;
+import qorus.trust;
 
 namespace qorus::llm {
 
@@ -27,7 +29,12 @@ FilePath path_in(std::string_view folder, std::string_view name) noexcept {
   return path;
 }
 
-bool is_file(std::string_view path) noexcept { return !path.empty() && MappedFile::open(path).has_value(); }
+// A file that is there and cannot be read is one, too: opening it will say why.
+bool is_file(std::string_view path) noexcept {
+  if (path.empty()) return false;
+  const auto file = MappedFile::open(path);
+  return file || (file.error().system != 0 && file.error().system != ENOENT && file.error().system != ENOTDIR);
+}
 
 Result<Llama2c> Llama2c::open(std::string_view path) noexcept {
   constexpr std::size_t k_header = 7 * sizeof(std::int32_t);
@@ -51,6 +58,7 @@ Result<Llama2c> Llama2c::open(std::string_view path) noexcept {
     const auto wanted = (made.floats_wanted() * sizeof(float) + k_header).get("open");
     good = wanted && *wanted == bytes.size();
   }
+  if (auto there = qorus::whole(*file, "open", path); !there) return fail(there.error());
   if (!good) return fail(Errc::corrupt, "open", "not a model: neither GGUF nor another format", path);
   made.file_ = std::move(*file);
   return made;
@@ -208,11 +216,12 @@ Status Weights::open_shards(std::string_view index) noexcept {
   auto done = tree.root()["weight_map"].each_member([&](std::string_view, const text::JsonValue& value) -> Status {
     const std::string_view name = value.string();
     if (std::find(opened.begin(), opened.end(), name) != opened.end()) return {};
-    if (name.empty() || name.find('/') != name.npos || opened.size() >= 4096)
+    if (name.empty() || name.find('/') != name.npos || opened.size() >= limits::model_shards)
       return fail(Errc::corrupt, "open", "the index names something that is no file of its folder", path.view());
     if (auto kept = opened.push(name); !kept) return kept;
     return open_shard(name);
   });
+  if (auto there = qorus::whole(*file, "open", path.view()); !there) return there;
   if (done && opened.empty()) return fail(Errc::corrupt, "open", "the index names no files", path.view());
   return done;
 }
@@ -226,6 +235,17 @@ Result<Config> Weights::config() const noexcept {
   if (auto parsed = tree.parse({reinterpret_cast<const char*>(bytes.data()), bytes.size()}); !parsed)
     return fail(parsed.error().about(path.view()));
   return read_config(tree.root());
+}
+
+Status Llama2c::whole() const noexcept { return qorus::whole(file_, "open", {}); }
+
+Status Weights::whole() const noexcept {
+  auto there = kind_ == Kind::gguf ? gguf_.whole() : kind_ == Kind::llama2c ? llama2c_.whole() : Status();
+  if (there && kind_ == Kind::safetensors) there = qorus::whole(config_file_, "open", folder());
+  for (const io::SafeTensors& shard : shards_.span()) {
+    if (there) there = shard.whole();
+  }
+  return there;
 }
 
 const io::SafeTensors* Weights::shard_with(std::string_view name) const noexcept {

@@ -19,6 +19,7 @@ class Llama2c {
   [[nodiscard]] static Result<Llama2c> open(std::string_view path) noexcept;
   [[nodiscard]] Result<Config> config() const noexcept;
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;
+  [[nodiscard]] Status whole() const noexcept;
 
  private:
   [[nodiscard]] Checked floats_wanted() const noexcept;
@@ -36,6 +37,8 @@ class Weights {
   [[nodiscard]] static Result<Weights> open(std::string_view path) noexcept;
 
   [[nodiscard]] Kind kind() const noexcept { return kind_; }
+  // Errc::io if one of the files has shrunk, or could not be read, since it was opened.
+  [[nodiscard]] Status whole() const noexcept;
   [[nodiscard]] Result<Config> config() const noexcept;
   // "blk.3.attn_q.weight"; of experts "blk.3.experts.7.ffn_up.weight", of shared ones "blk.3.shared.ffn_up.weight". As the file has
   // them, which may be transposed or several in one. Errors: not_found, those of the readers.

@@ -11,6 +11,7 @@ module;
 #include <new>
 #include <utility>
 module qorus.memory;
+import :guard;
 
 namespace qorus {
 namespace {
@@ -48,6 +49,7 @@ Result<Block*> acquire_block() noexcept {
 void release_block(Block* block) noexcept {
   if (!block) return;
   block->generation.fetch_add(1, std::memory_order_acq_rel);
+  block->generation.fetch_and(~k_torn, std::memory_order_acq_rel);
   block->base = nullptr;
   block->leaves = nullptr;
   block->floats = block->leaf_count = 0;

@@ -16,6 +16,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.memory;
+import :guard;
 
 namespace qorus {
 namespace {
@@ -57,7 +58,7 @@ std::array<char, 4096> folder_of(std::array<char, 4096> path) noexcept {
 Result<MappedFile> MappedFile::open(std::string_view path) {
   const auto name = terminated(path, "open");
   if (!name) return fail(name.error());
-  const Descriptor file{open_retrying(name->data(), O_RDONLY | O_NONBLOCK)};  // a pipe must not make us wait
+  Descriptor file{open_retrying(name->data(), O_RDONLY | O_NONBLOCK)};  // a pipe must not make us wait
   if (file.value < 0) return fail_system(errno, "open", "cannot read", path);
   struct stat facts{};
   if (::fstat(file.value, &facts) != 0) return fail_system(errno, "open", "cannot read", path);
@@ -72,6 +73,8 @@ Result<MappedFile> MappedFile::open(std::string_view path) {
   if (place == MAP_FAILED) return fail_system(errno, "open", "cannot map", path);
   mapped.data_ = static_cast<const std::byte*>(place);
   mapped.size_ = size;
+  if (auto watched = watch(mapped.data_, size, mapped.block_, std::exchange(file.value, -1)); !watched)
+    return fail(watched.error().about(path));
   return mapped;
 }
 
@@ -92,6 +95,7 @@ void MappedFile::let_go(std::span<const std::byte> part) noexcept {
 }
 
 MappedFile::~MappedFile() {
+  if (data_) unwatch(data_);
   release_block(block_);
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
 }

@@ -9,6 +9,7 @@ module;
 #include <system_error>
 #include <utility>
 module qorus.nn;
+import qorus.trust;
 
 namespace qorus::nn {
 
@@ -68,7 +69,7 @@ class DescriptionParser {
   explicit DescriptionParser(std::string_view text) noexcept : at_(text.data()), end_(text.data() + text.size()) {}
 
   Result<Description> run() noexcept {
-    if (end_ - at_ > k_longest) return too_much();
+    if (end_ - at_ > limits::layers_bytes) return too_much();
     if (auto none = made_.values_.push({}); !none) return fail(none.error());
     if (auto root = value({}, 0); !root) return fail(root.error());
     skip();
@@ -77,10 +78,6 @@ class DescriptionParser {
   }
 
  private:
-  static constexpr std::ptrdiff_t k_longest = 1 << 20;
-  static constexpr int k_deepest = 32;
-  static constexpr std::size_t k_most = 65536;
-
   static tl::unexpected<Error> wrong() noexcept { return fail(Errc::corrupt, "from_json", "this is not JSON"); }
   static tl::unexpected<Error> too_much() noexcept {
     return fail(Errc::unsupported, "from_json", "too long, too deep or too many values");
@@ -120,7 +117,7 @@ class DescriptionParser {
   }
   // The value's index.
   Result<std::uint32_t> value(std::string_view key, int depth) noexcept {
-    if (depth > k_deepest || made_.values_.size() > k_most) return too_much();
+    if (depth > limits::layers_depth || made_.values_.size() > limits::layers_values) return too_much();
     skip();
     if (at_ == end_) return wrong();
     const auto index = static_cast<std::uint32_t>(made_.values_.size());

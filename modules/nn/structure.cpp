@@ -7,11 +7,10 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.nn;
+import qorus.trust;
 
 namespace qorus::nn {
 namespace {
-
-constexpr double k_most_layers = 65536;  // once repeats are made
 
 // A type of this file's own: what Any makes of it are no symbols for the linker, whose names and sections took more room than the code.
 template <class L>
@@ -64,7 +63,7 @@ class Maker {
   Result<Any> make(const Described& object, double weight) noexcept {
     const Described* kind = from_->find(object, "kind");
     if (!kind || kind->kind != Described::Kind::text) return broken("a layer is an object with a kind");
-    if ((made_ += weight) > k_most_layers)
+    if ((made_ += weight) > limits::layers)
       return fail(Errc::unsupported, "from_json", "the structure stands for too many layers");
     auto layer = make_kind(kind->text, object, weight);
     if (!layer) return layer;
@@ -134,8 +133,8 @@ class Maker {
 
   Result<double> count_of(const Described& object, double weight) noexcept {
     double count = 1;
-    if (auto ok = read_number(*from_, object, "count", count, 0, k_most_layers, true); !ok) return fail(ok.error());
-    if (count * weight > k_most_layers)
+    if (auto ok = read_number(*from_, object, "count", count, 0, limits::layers, true); !ok) return fail(ok.error());
+    if (count * weight > limits::layers)
       return fail(Errc::unsupported, "from_json", "the structure stands for too many layers");
     return count;
   }
@@ -180,7 +179,7 @@ class Maker {
       const Described* list = from_->find(part, "from");
       if (!list || list->kind != Described::Kind::list) return broken("a node of a graph says where it reads from");
       for (const Described* edge = from_->first(*list); edge; edge = from_->after(*edge)) {
-        if (edge->kind != Described::Kind::number || !(edge->number >= 0 && edge->number < k_most_layers) ||
+        if (edge->kind != Described::Kind::number || !(edge->number >= 0 && edge->number < limits::layers) ||
             edge->number != std::floor(edge->number))
           return broken("a node reads from nodes by number");
         if (auto ok = edges.push({static_cast<std::uint32_t>(edge->number)}); !ok) return ok;

@@ -7,6 +7,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.text;
+import qorus.trust;
 import :jinja;
 
 namespace qorus::text {
@@ -14,7 +15,7 @@ namespace qorus::text {
 ChatTemplate::~ChatTemplate() { delete program_; }
 
 Result<ChatTemplate> ChatTemplate::parse(std::string_view source) noexcept {
-  if (source.size() > 1_MiB) return fail(Errc::overflow, "chat template", "more than 1 MiB");
+  if (source.size() > limits::template_bytes) return fail(Errc::overflow, "chat template", "more than 1 MiB");
   ChatTemplate made;
   made.program_ = new (std::nothrow) JinjaProgram;
   if (!made.program_) return fail(Errc::out_of_memory, "chat template", "the system has no more memory");

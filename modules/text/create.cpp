@@ -11,6 +11,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.text;
+import qorus.trust;
 import :model;
 import :pieces;
 import :split;
@@ -20,7 +21,6 @@ import :unicode;
 namespace qorus::text {
 namespace {
 
-constexpr std::size_t k_longest_piece = 65536;
 constexpr std::string_view k_marker = "\xe2\x96\x81";  // U+2581
 
 tl::unexpected<Error> corrupt(const char* text, std::string_view subject = {}) noexcept {
@@ -92,7 +92,7 @@ class Builder {
     m_.lower_case = spec_.lower_case;
     const std::size_t count = spec_.pieces.size();
     if (count == 0) return corrupt("a vocabulary without pieces");
-    if (count > INT32_MAX / 2) return fail(Errc::overflow, "tokenizer", "more pieces than ids can number");
+    if (count > limits::vocabulary) return fail(Errc::overflow, "tokenizer", "more pieces than ids can number");
     if (!spec_.scores.empty() && spec_.scores.size() != count) return corrupt("not as many scores as pieces");
     if (!spec_.kinds.empty() && spec_.kinds.size() != count) return corrupt("not as many kinds as pieces");
     const struct {
@@ -110,7 +110,7 @@ class Builder {
   [[nodiscard]] Status copy_pieces() noexcept {
     Checked bytes = 0;
     for (const std::string_view piece : spec_.pieces) {
-      if (piece.size() > k_longest_piece)
+      if (piece.size() > limits::piece_bytes)
         return fail(Errc::unsupported, "tokenizer", "a piece of more than 64 KiB", piece);
       bytes = bytes + piece.size();
     }
@@ -246,7 +246,7 @@ class Builder {
 
   [[nodiscard]] Status read_merges() noexcept {
     if (!bpe()) return {};
-    if (spec_.merges.size() > INT32_MAX / 2)
+    if (spec_.merges.size() > limits::vocabulary)
       return fail(Errc::overflow, "tokenizer", "more merges than a table can have");
     if (spec_.merges.empty()) return {};
     if (auto ok = m_.merges.reserve(spec_.merges.size()); !ok) return ok;
@@ -259,7 +259,7 @@ class Builder {
   // "left right": the first space that has a piece on either side (pieces may contain spaces).
   [[nodiscard]] Status read_merge(std::string_view merge, std::uint32_t rank) noexcept {
     constexpr int k_most_tries = 8;
-    if (merge.size() > 2 * k_longest_piece) return corrupt("a merge that is too long", merge);
+    if (merge.size() > 2 * limits::piece_bytes) return corrupt("a merge that is too long", merge);
     std::size_t space = merge.find(' ', 1);
     for (int tries = 0; tries < k_most_tries && space != merge.npos; ++tries, space = merge.find(' ', space + 1)) {
       const std::string_view left = merge.substr(0, space), right = part_of(merge, space + 1);

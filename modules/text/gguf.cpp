@@ -108,12 +108,12 @@ class GgufVocabulary {
         {"tokenizer.ggml.unknown_token_id", spec_.unknown},
     };
     for (const auto& id : ids) {
+      if (id.id >= count) id.id = -1;  // what a kind of model takes for granted
+    }
+    for (const auto& id : ids) {
       const bool bert = spec_.algorithm == Algorithm::wordpiece;
       const bool berts = id.key.find("cls_") != id.key.npos || id.key.find("sep") != id.key.npos;
-      if (!file_.metadata(id.key) || (berts && !bert)) {
-        if (id.id >= count) id.id = -1;
-        continue;
-      }
+      if (!file_.metadata(id.key) || (berts && !bert)) continue;
       const auto value = file_.u32(id.key);
       if (!value) return fail(value.error());
       id.id = *value == UINT32_MAX ? -1 : static_cast<std::int64_t>(*value);  // how some files say "none"

@@ -9,6 +9,7 @@ module;
 #include <type_traits>
 module qorus.text:jinja;
 import qorus.memory;
+import qorus.trust;
 import :chat;
 import :json;
 
@@ -248,9 +249,9 @@ struct JsonStyle {
 // Appends a value as Python prints it, or as json.dumps does; text within quotes if `quoted`.
 [[nodiscard]] Status append_text(List<char>& out, const Value& v, bool quoted, int depth = 0) noexcept;
 [[nodiscard]] Status append_json(List<char>& out, const Value& v, const JsonStyle& style, int depth = 0) noexcept;
-constexpr int k_value_depth = 64;  // nested deeper, a value is not printed or compared
-constexpr std::size_t k_longest_value =
-    16_MiB;  // printed; a value may hold the same one many times, and is as long all the same
+constexpr int k_value_depth = limits::template_value_depth;  // nested deeper, a value is not printed or compared
+// Printed; a value may hold the same one many times, and is as long all the same.
+constexpr std::size_t k_longest_value = limits::template_value;
 
 [[nodiscard]] Result<List<Token>> jinja_tokens(std::string_view source, Store& store) noexcept;
 [[nodiscard]] Status jinja_parse(std::span<const Token> tokens, JinjaProgram& program) noexcept;
@@ -279,7 +280,7 @@ class Runner {
   [[nodiscard]] Status run(List<char>& out) noexcept;
 
  private:
-  static constexpr int k_deepest = 500;
+  static constexpr int k_deepest = limits::template_calls;
   enum class Flow : std::uint8_t { on, stop, next };  // what break and continue ask for
   struct Variable {
     std::string_view name;

@@ -9,6 +9,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.text;
+import qorus.trust;
 import :jinja;
 import :pieces;
 import :unicode;
@@ -69,13 +70,13 @@ Result<Value> Runner::call_function(const Node& node, std::uint32_t which, const
       bounds[given.count == 1 ? 1 : i] = given.values[i].integer;
     }
     const std::int64_t first = bounds[0], last = bounds[1], stride = bounds[2];
-    constexpr std::int64_t k_most = 100'000;
     const auto inside = [](std::int64_t x) { return x > -(std::int64_t{1} << 40) && x < std::int64_t{1} << 40; };
     if (given.count == 0 || stride == 0 || !inside(first) || !inside(last) || !inside(stride))
       return wrong(node, "a range that is none");
     const std::int64_t count = std::max<std::int64_t>(
         stride > 0 ? (last - first + stride - 1) / stride : (first - last - stride - 1) / -stride, 0);
-    if (count > k_most) return fail(Errc::overflow, "chat template", "a range of more than 100000 numbers");
+    if (count > limits::template_range)
+      return fail(Errc::overflow, "chat template", "a range of more than 100000 numbers");
     auto all = store_.array<Value>(static_cast<std::size_t>(count));
     if (!all) return fail(all.error());
     if (auto ok = step(static_cast<std::uint64_t>(count) / 16); !ok) return fail(ok.error());

@@ -8,6 +8,7 @@ module;
 #include <utility>
 module qorus.text:jinja_parser;
 import qorus.memory;
+import qorus.trust;
 import :jinja;
 
 namespace qorus::text {
@@ -26,7 +27,7 @@ class Parser {
   }
 
  private:
-  static constexpr int k_deepest = 200;
+  static constexpr int k_deepest = limits::template_depth;
   // Counts how deep the parser is in itself.
   class Deeper {
    public:

@@ -213,21 +213,22 @@ Status append_json(List<char>& out, const Value& v, const JsonStyle& style, int 
     default: return fail(Errc::invalid_argument, "chat template", "tojson of what JSON does not have");
   }
   const bool list = v.is(ValueKind::list);
-  List<std::uint32_t> turn;  // the order of members
+  List<std::uint32_t> turn;  // the order of members, if it is another than theirs
   Status status;
-  for (std::uint32_t i = 0; i < v.count && status; ++i) status = turn.push(i);
-  if (!status) return status;
   if (!list && style.sorted) {
+    for (std::uint32_t i = 0; i < v.count && status; ++i) status = turn.push(i);
+    if (!status) return status;
     std::sort(turn.begin(), turn.end(),
               [&](std::uint32_t a, std::uint32_t b) { return v.members[a].key.view() < v.members[b].key.view(); });
   }
+  const auto member = [&](std::size_t i) -> const auto& { return v.members[turn.empty() ? i : turn[i]]; };
   status = out.push(list ? '[' : '{');
   for (std::size_t i = 0; i < v.count && status; ++i) {
     if (i) status = add(out, !style.comma.empty() ? style.comma : style.indent < 0 ? ", " : ",");
     if (status) status = new_line(out, style, depth + 1);
-    if (!list && status) status = append_json_text(out, v.members[turn[i]].key.view(), style.ascii);
+    if (!list && status) status = append_json_text(out, member(i).key.view(), style.ascii);
     if (!list && status) status = add(out, style.colon);
-    if (status) status = append_json(out, list ? v.elements[i] : v.members[turn[i]].value, style, depth + 1);
+    if (status) status = append_json(out, list ? v.elements[i] : member(i).value, style, depth + 1);
   }
   if (v.count && status) status = new_line(out, style, depth);
   return status ? out.push(list ? ']' : '}') : status;

@@ -3,6 +3,7 @@ module;
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <system_error>
 module qorus.text;
@@ -69,7 +70,7 @@ double JsonValue::number(double otherwise) const noexcept {
   const std::string_view text = tree_->node(index_).text;
   double value = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  return parsed.ec == std::errc() ? value : otherwise;
+  return parsed.ec == std::errc() ? value : std::numeric_limits<double>::quiet_NaN();  // too large or small for any
 }
 
 bool JsonValue::fraction() const noexcept {

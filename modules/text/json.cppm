@@ -5,6 +5,7 @@ module;
 #include <string_view>
 export module qorus.text:json;
 import qorus.memory;
+import qorus.trust;
 
 export namespace qorus::text {
 
@@ -65,7 +66,7 @@ class JsonTree {
   [[nodiscard]] bool take(char c) noexcept;
   void skip_blanks() noexcept;
 
-  static constexpr std::size_t k_deepest = 64;
+  static constexpr std::size_t k_deepest = limits::json_depth;
   std::string_view text_;
   std::size_t at_ = 0;
   List<JsonNode> nodes_;

@@ -9,6 +9,7 @@ module;
 #include <string_view>
 module qorus.text;
 import qorus.io;
+import qorus.trust;
 import :gguf;
 import :load;
 import :pieces;
@@ -249,7 +250,9 @@ Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_toke
     std::size_t rank = 0, digits = 0;
     for (++at; at < line.size() && line[at] >= '0' && line[at] <= '9' && digits < 9; ++at, ++digits)
       rank = rank * 10 + static_cast<std::size_t>(line[at] - '0');
-    if (digits == 0 || rank != ends.size()) return corrupt(op, "expected lines of base64 and ranks from 0 on");
+    at += at < line.size() && line[at] == '\r';
+    if (digits == 0 || rank != ends.size() || at != line.size())
+      return corrupt(op, "expected lines of base64 and ranks from 0 on");
     if (auto ok = ends.push(bytes.size()); !ok) return fail(ok.error());
   }
   List<std::string_view> pieces;
@@ -299,19 +302,23 @@ Result<Tokenizer> from_known_tiktoken(std::string_view text) noexcept {
 }  // namespace
 
 Result<Tokenizer> open(std::string_view path) noexcept {
+  auto file = MappedFile::open(path);
+  if (!file) return fail(file.error());
   const auto named = [&](Result<Tokenizer> made) -> Result<Tokenizer> {
+    if (auto there = whole(*file, "open", path); !there) return fail(there.error());
     if (made || made.error().subject[0]) return made;
     return fail(made.error().about(path));
   };
-  auto file = MappedFile::open(path);
-  if (!file) return fail(file.error());
   const auto bytes = file->bytes();
   const std::string_view text = text_of(bytes);
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
   // A .model begins with a piece: field 1, a message. A llama2.c file begins with a length that is some dozens.
   if (text.starts_with("GGUF")) {
     auto gguf = io::read_gguf(path);
-    return gguf ? named(from_gguf(*gguf)) : fail(gguf.error());
+    if (!gguf) return fail(gguf.error());
+    auto made = named(from_gguf(*gguf));
+    if (auto there = gguf->whole(); !there) return fail(there.error().about(path));
+    return made;
   }
   if (begin != text.npos && text[begin] == '{') return named(from_json(text));
   if (is_rank_file(text)) return named(from_known_tiktoken(text));

@@ -64,6 +64,8 @@ class JsonReader {
           mentions_bytes("pre_tokenizer") || mentions_bytes("decoder") ? Algorithm::byte_bpe : Algorithm::char_bpe;
     } else if (type == "WordPiece" || type.empty()) {
       spec_.algorithm = Algorithm::wordpiece;
+      const std::string_view prefix = model_["continuing_subword_prefix"].string();
+      if (!prefix.empty() && prefix != "##") return unsupported("a WordPiece with another prefix than ##", prefix);
     } else {
       return unsupported("a model that is not known", type);
     }

@@ -1,0 +1,69 @@
+// What all readers of files share: how much of everything a file may have, and whether a mapped file is still all there.
+module;
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+export module qorus.trust;
+import qorus.memory;
+
+// The most that a file may have; more is an error, Errc::unsupported where nothing else is said. Far more than known files have, and little
+// enough that no file makes us take memory or time out of proportion. SECURITY.md shows the table, tests/hostile tries each at its cap
+// and one past it.
+export namespace qorus::limits {
+
+// GGUF
+constexpr std::uint64_t gguf_entries = 16384;      // of metadata
+constexpr std::uint64_t gguf_key = 65535;          // bytes
+constexpr std::uint64_t gguf_text = 32_MiB;        // bytes of one string
+constexpr std::uint64_t gguf_array = 1 << 24;      // elements
+constexpr std::uint64_t gguf_tensors = 65536;      //
+constexpr std::uint64_t gguf_name = 255;           // bytes
+constexpr std::uint64_t gguf_dimensions = 4;       //
+constexpr std::uint64_t gguf_alignment = 1 << 20;  // bytes
+// safetensors and npy; tensors have k_max_rank dimensions and Shape::k_max_elements elements at most
+constexpr std::uint64_t safetensors_header =
+    100'000'000;                                     // bytes, as the reference implementation has it: Errc::corrupt
+constexpr std::size_t safetensors_metadata = 65536;  // texts: Errc::corrupt
+constexpr std::uint64_t npy_header = 65536;          // bytes
+// tables and texts
+constexpr std::size_t csv_columns = 4096, csv_rows = 10'000'000;
+constexpr std::size_t csv_categories = 65536;  // of all columns together; a column that has more is a text
+constexpr std::size_t text_bytes = std::size_t{1_GiB};
+constexpr std::uint64_t gzip_unexamined = 64_MiB;  // what a gzipped file may announce; more is counted first
+// tokenizers
+constexpr std::size_t piece_bytes = 65536;
+constexpr std::size_t vocabulary = INT32_MAX / 2;  // pieces, and merges: Errc::overflow
+// language models: Errc::invalid_argument
+constexpr std::int64_t model_size = 1 << 24;  // of any width, count of heads, or context
+constexpr std::int64_t model_layers = 4096, model_experts = 4096, model_experts_used = 64;
+constexpr std::size_t model_shards = 4096;         // Errc::corrupt
+constexpr std::int64_t session_context = 1 << 20;  // positions
+constexpr int session_sequences = 1024;
+// JSON (Errc::corrupt), and layers written as JSON
+constexpr std::size_t json_depth = 64;
+constexpr std::ptrdiff_t layers_bytes = 1 << 20;
+constexpr int layers_depth = 32;
+constexpr std::size_t layers_values = 65536;
+constexpr double layers = 65536;  // once repeats are made
+// chat templates: Errc::overflow
+constexpr std::size_t template_bytes = 1_MiB;
+constexpr int template_depth = 200, template_calls = 500;  // of what is written, and of what runs
+constexpr std::int64_t template_range = 100'000;           // numbers
+constexpr std::size_t template_value = 16_MiB;             // bytes of one value when printed
+constexpr int template_value_depth = 64;
+
+}  // namespace qorus::limits
+
+extern "C" bool qorus_mapping_is_whole(const void* begin) noexcept;  // qorus.memory, guard.cpp
+
+export namespace qorus {
+
+// Whether all bytes of a mapped file could be read so far, and it is as long as it was. When a file shrinks while it is mapped, or its disk
+// fails, the bytes that are gone read as zeros, the tensors in it are stale, and this gives Errc::io: to be asked after the last read of what
+// is handed on. Costs a system call.
+[[nodiscard]] inline Status whole(const MappedFile& file, const char* op, std::string_view path) noexcept {
+  if (qorus_mapping_is_whole(file.bytes().data())) return {};
+  return fail(Errc::io, op, "the file shrank, or could not be read, while it was open", path);
+}
+
+}  // namespace qorus

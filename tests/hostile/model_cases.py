@@ -1,0 +1,210 @@
+"""Language models whose files are sound and say nonsense, configurations, indices of shards, and layers written as JSON: each with the error
+that it must give, and their caps."""
+import json
+import struct
+
+from files import CONFIG, MOST32, f32, llama, llama2c, llama_safetensors, safetensors, text, u32, u64
+
+WEIGHTS = llama_safetensors()
+
+
+def gguf_models():
+    def with_(key, kind, value):
+        return llama(change={key: (kind, value)})
+    yield "good", llama(), "ok", ""
+    yield "good-q8", llama(8), "ok", ""
+    for key in ("block_count", "embedding_length", "context_length", "attention.head_count", "feed_forward_length"):
+        full = b"llama." + key.encode()
+        yield f"no-{key}", llama(drop=(full,)), "not found", key
+        yield f"zero-{key}", with_(full, 4, u32(0)), "", ""
+        yield f"huge-{key}", with_(full, 4, u32(MOST32)), "", ""
+        yield f"u64-{key}", with_(full, 10, u64(2**64 - 1)), "overflow", key
+        yield f"negative-{key}", with_(full, 5, struct.pack("<i", -1)), "overflow", key
+        yield f"text-{key}", with_(full, 8, text(b"4")), "invalid dtype", key
+        yield f"float-{key}", with_(full, 6, f32(4)), "invalid dtype", key
+    for count in (3, 4096, 4097, 1 << 24):
+        yield f"layers-{count}", with_(b"llama.block_count", 4, u32(count)), "", ""
+    for heads in (3, 5, 1 << 24):
+        yield f"heads-{heads}", with_(b"llama.attention.head_count", 4, u32(heads)), "invalid argument", ""
+    for heads in (0, 3, MOST32):
+        yield f"kv-heads-{heads}", with_(b"llama.attention.head_count_kv", 4, u32(heads)), "invalid argument", ""
+    yield "heads-array-empty", with_(b"llama.attention.head_count", 9, u32(4) + u64(0)), "unsupported", "layers of different sizes"
+    yield "heads-array-mixed", with_(b"llama.attention.head_count", 9, u32(4) + u64(2) + u32(2) + u32(1)), "unsupported", "layers of different sizes"
+    for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        for value in (0, 1, 3, 2**20, MOST32):
+            yield f"{key}-{value}", with_(b"llama." + key.encode(), 4, u32(value)), "", ""
+    for value in (0.0, -1.0, float("nan"), float("inf")):
+        yield f"eps-{value}", with_(b"llama.attention.layer_norm_rms_epsilon", 6, f32(value)), "invalid argument", "eps must be positive"
+        yield f"rope-base-{value}", with_(b"llama.rope.freq_base", 6, f32(value)), "invalid argument", "rope's base and factor must be positive"
+    yield "rope-base-huge", with_(b"llama.rope.freq_base", 12, struct.pack("<d", 1e300)), "overflow", "rope.freq_base"
+    yield "rope-type", with_(b"llama.rope.scaling.type", 8, text(b"spiral")), "unsupported", "spiral"
+    for kind in (b"linear", b"yarn", b"longrope"):
+        for factor in (0.0, -4.0, float("nan"), float("inf")):
+            change = {b"llama.rope.scaling.type": (8, text(kind)), b"llama.rope.scaling.factor": (6, f32(factor))}
+            yield f"rope-{kind.decode()}-{factor}", llama(change=change), "invalid argument", ""
+    yield "rope-original-0", llama(change={b"llama.rope.scaling.type": (8, text(b"yarn")), b"llama.rope.scaling.factor": (6, f32(4)),
+                                           b"llama.rope.scaling.original_context_length": (4, u32(0))}), "invalid argument", "original context"
+    yield "architecture", with_(b"general.architecture", 8, text(b"lambs")), "unsupported", "lambs"
+    yield "architecture-missing", llama(drop=(b"general.architecture",)), "not found", "general.architecture"
+    yield "architecture-number", with_(b"general.architecture", 4, u32(1)), "invalid dtype", "general.architecture"
+    yield "architecture-200kb", with_(b"general.architecture", 8, text(b"x" * 200000)), "unsupported", "no such architecture"
+    for key, value in (("expert_count", 4097), ("expert_count", MOST32)):
+        yield f"{key}-{value}", llama(change={b"llama.expert_count": (4, u32(value)), b"llama.expert_used_count": (4, u32(1))}), "invalid argument", "experts"
+    for used in (0, 9, 65, MOST32):
+        yield f"experts-used-{used}", llama(change={b"llama.expert_count": (4, u32(8)), b"llama.expert_used_count": (4, u32(used))}), "invalid argument", "experts"
+    yield "window-huge", with_(b"llama.attention.sliding_window", 4, u32(MOST32)), "ok", ""
+    for name in (b"token_embd.weight", b"output_norm.weight", b"blk.0.attn_q.weight", b"blk.0.ffn_down.weight"):
+        yield f"no-{name.decode()}", llama(shapes={name: None}), "not found", name.decode()
+    for name, shape in ((b"token_embd.weight", (4,)), (b"token_embd.weight", (4, 6, 1)), (b"token_embd.weight", (8, 6)), (b"output_norm.weight", (5,)),
+                        (b"blk.0.attn_q.weight", (4, 8)), (b"blk.0.attn_k.weight", (4, 4)), (b"blk.0.ffn_gate.weight", (4, 8)), (b"blk.0.ffn_down.weight", (8, 4)),
+                        (b"blk.0.attn_norm.weight", (4, 1))):
+        yield f"shape-{name.decode()}-{'x'.join(map(str, shape))}", llama(shapes={name: shape}), "invalid size", ""
+    yield "embedding-empty", llama(shapes={b"token_embd.weight": (4, 0)}), "", ""
+    words = [b"<unk>", b"<s>", b"</s>", b"a", b"b"]
+    yield "piece-twice", llama(words=[*words, b"a"]), "corrupt", "a piece stands twice"
+    yield "piece-200kb", llama(words=[*words, b"x" * 200000]), "unsupported", "a piece of more than 64 KiB"
+    yield "scores-fewer", llama(scores=[0, 1]), "corrupt", "not as many scores as pieces"
+    yield "score-nan", llama(scores=[0, 1, 2, 3, 4, float("nan")]), "corrupt", "a score that is not finite"
+    yield "kinds-fewer", llama(kinds=[1]), "corrupt", "not as many kinds as pieces"
+    for kind in (7, -1, 2**31 - 1):
+        yield f"kind-{kind}", llama(kinds=[2, 3, 3, 1, 1, kind]), "corrupt", "a piece of a kind that is not known"
+    for word in (b"<0x-1>", b"<0x100>", b"ab"):
+        yield f"byte-{word.decode()}", llama(words=[*words, word], kinds=[2, 3, 3, 1, 1, 6]), "corrupt", "not spelled like <0x0A>"
+    for key in ("bos", "eos", "unknown"):
+        for value in (6, 2**31, MOST32 - 1):
+            change = {f"tokenizer.ggml.{key}_token_id".encode(): (4, u32(value))}
+            yield f"{key}-{value}", llama(change=change), "corrupt", "a special id beyond the vocabulary"
+    yield "tokenizer-model", with_(b"tokenizer.ggml.model", 8, text(b"abacus")), "unsupported", "abacus"
+    yield "tokens-numbers", with_(b"tokenizer.ggml.tokens", 9, u32(4) + u64(1) + u32(1)), "invalid dtype", "tokenizer.ggml.tokens"
+    yield "more-pieces-than-rows", llama(words=[*words, b"ab", b"c"], scores=range(7), kinds=[2, 3, 3, 1, 1, 1, 1], shapes={b"token_embd.weight": (4, 6)}), \
+        "invalid size", "more pieces than the embedding has rows"
+    gpt2 = {b"tokenizer.ggml.model": (8, text(b"gpt2")), b"tokenizer.ggml.merges": (9, u32(8) + u64(1) + text(b"a c"))}
+    yield "merge-unknown", llama(change=gpt2), "corrupt", "a merge of pieces"
+    yield "merges-missing", llama(change={b"tokenizer.ggml.model": (8, text(b"gpt2"))}), "", ""
+
+
+def llama2c_models():
+    good = llama2c()
+    yield "good", good, "ok", ""
+    for length in (0, 4, 27, 28, len(good) - 1):
+        yield f"cut-{length}", good[:length], "corrupt", "not a model"
+    yield "after", good + b"\0", "corrupt", "not a model"
+    yield "version-1", b"24ka" + good[4:], "unsupported", "of llama2.c's checkpoints only version 0"
+    for field in ("d", "ff", "layers", "heads", "kv", "vocab", "context"):
+        for value in (0, -2**31, 2**31 - 1, -1) if field != "vocab" else (0, -2**31, 2**31 - 1):
+            change = {"d": 4, "ff": 4, "layers": 1, "heads": 2, "kv": 1, "vocab": 6, "context": 8, field: value}
+            yield f"{field}-{value}", llama2c(**change, data=good[28:]), "corrupt", "not a model"
+    most = (1 << 28) - 1
+    yield "all-most", llama2c(most, most, most, 1, 1, most, most, good[28:]), "corrupt", "not a model"
+    yield "heads-of-d", llama2c(heads=3, data=good[28:]), "corrupt", "not a model"
+
+
+def folders():
+    def made(config=None, drop=(), **files):
+        if not isinstance(config, bytes):
+            config = json.dumps({k: v for k, v in {**CONFIG, **(config or {})}.items() if k not in drop}).replace("Infinity", "1e999").encode()
+        return {"config.json": config, "model.safetensors": WEIGHTS, **files}
+    yield "good", made(), "ok", ""
+    for name, words in (("empty", b""), ("half", b'{"model_type": "llama"'), ("nested", b"[" * 10000), ("list", b"[]"), ("utf8", b'{"model_type": "\xff"}')):
+        yield f"config-{name}", made(words), "not found" if name == "list" else "corrupt", ""
+    yield "type-missing", made(drop=("model_type",)), "not found", "model_type"
+    for kind in ("t5", "LLAMA", "llama ", "x" * 100000, 1, None, ["llama"]):
+        yield f"type-{str(kind)[:10]}", made({"model_type": kind}), "unsupported" if isinstance(kind, str) else "not found", ""
+    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "max_position_embeddings", "intermediate_size"):
+        yield f"no-{key}", made(drop=(key,)), "not found", key
+        for value in (0, -1, -2**63, 1.5, "4", [4], True):
+            negative = key == "intermediate_size" and isinstance(value, int) and value < 0
+            yield f"{key}-{value}", made({key: value}), "invalid argument" if negative else "not found", "" if negative else key
+        for value in (2**24 + 1, 2**31, 2**62, 2**63 - 1):
+            yield f"{key}-{value}", made({key: value}), "invalid argument", ""
+    for key in ("num_key_value_heads", "head_dim"):
+        for value in (0, -1, -2**63, 3, 2**31, 2**62, 2**63 - 1):
+            yield f"{key}-{value}", made({key: value}), "", ""
+    for value in (0, -1e-5, 1e999, "x"):
+        yield f"eps-{value}", made({"rms_norm_eps": value}), "" if value == "x" else "invalid argument", ""
+    for value in (0, -1, 1e-999, 1e999):
+        yield f"rope-theta-{value}", made({"rope_theta": value}), "invalid argument", "rope's base and factor"
+    for value in (0, -0.5, 1.5, 1e999, 0.25):
+        yield f"rotary-{value}", made({"partial_rotary_factor": value}), "invalid argument", ""
+    for kind in ("spiral", "Linear"):
+        yield f"rope-{kind}", made({"rope_scaling": {"type": kind, "factor": 2}}), "unsupported", kind
+    for kind in ("linear", "dynamic", "yarn", "llama3", "longrope"):
+        for factor in (0, -2, 1e999):
+            yield f"rope-{kind}-{factor}", made({"rope_scaling": {"rope_type": kind, "factor": factor}}), "invalid argument", ""
+    yield "rope-llama3-order", made({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1,
+                                                      "original_max_position_embeddings": 8}}), "invalid argument", "low_freq_factor"
+    for count in (0, 2, 100000):
+        factors = {"rope_type": "longrope", "factor": 2, "short_factor": [1] * count, "long_factor": [1] * count, "original_max_position_embeddings": 4}
+        yield f"rope-factors-{count}", made({"rope_scaling": factors}), "invalid argument", "longrope needs a factor for each pair"
+    gpt2 = {"model_type": "gpt2", "n_embd": 2**62, "n_layer": 1, "n_head": 2, "n_positions": 8, "hidden_size": None, "intermediate_size": None}
+    yield "gpt2-four-times", made({**gpt2, "num_hidden_layers": None, "num_attention_heads": None, "max_position_embeddings": None}), "invalid argument", ""
+    for activation in ("mish", "x" * 5000):
+        yield f"activation-{activation[:8]}", made({"hidden_act": activation}), "unsupported", "an activation that is not known"
+    yield "layer-types", made({"model_type": "gemma2", "layer_types": ["windowed"], "sliding_window": 4}), "unsupported", "a kind of layer"
+    for experts, used in ((4097, 1), (8, 9), (8, 65), (2**62, 2)):
+        yield f"experts-{experts}-{used}", made({"model_type": "mixtral", "num_local_experts": experts, "num_experts_per_tok": used}), "invalid argument", ""
+    yield "vocab-of-others", made({"vocab_size": 2**62}), "", ""
+    yield "layers-more", made({"num_hidden_layers": 2}), "not found", "blk.1."
+    yield "width-other", made({"hidden_size": 8, "num_attention_heads": 4}), "invalid size", ""
+    yield "cap-layers-past", made({"num_hidden_layers": 4097}), "invalid argument", "at most 4096 layers"
+    yield "cap-layers-at", made({"num_hidden_layers": 4096}), "not found", "blk.1."
+    yield "cap-size-at", made({"max_position_embeddings": 1 << 24}), "ok", ""
+    yield "cap-size-past", made({"max_position_embeddings": (1 << 24) + 1}), "invalid argument", "sizes lie between 1 and 2^24"
+    yield "cap-experts-at", made({"model_type": "mixtral", "num_local_experts": 4096, "num_experts_per_tok": 64}), "not found", ""
+
+    def sharded(index, **files):
+        return {"config.json": json.dumps(CONFIG).encode(), "model.safetensors.index.json": index if isinstance(index, bytes) else json.dumps(index).encode(),
+                **files}
+    yield "index-good", sharded({"weight_map": {"a": "one.safetensors"}}, **{"one.safetensors": WEIGHTS}), "ok", ""
+    for name, index in (("empty", b""), ("half", b'{"weight_map": {'), ("no-map", {}), ("list", {"weight_map": []}), ("nothing", {"weight_map": {}})):
+        yield f"index-{name}", sharded(index), "corrupt", "index.json"
+    for path in ("../model.safetensors", "/etc/passwd", "", "a/b", "./one.safetensors"):
+        yield f"index-path-{path}", sharded({"weight_map": {"a": path}}), "corrupt", "no file of its folder"
+    yield "index-path-number", sharded({"weight_map": {"a": 1}}), "corrupt", "no file of its folder"
+    yield "index-path-zero", sharded({"weight_map": {"a": "one\0.safetensors"}}), "invalid argument", ""
+    yield "index-path-long", sharded({"weight_map": {"a": "x" * 10000}}), "invalid argument", ""
+    for path in ("..", "."):
+        yield f"index-folder-{path}", sharded({"weight_map": {"a": path}}), "input/output error", "not a regular file"
+    yield "index-missing", sharded({"weight_map": {"a": "none.safetensors"}}), "not found", "none.safetensors"
+    yield "index-itself", sharded({"weight_map": {"a": "model.safetensors.index.json"}}), "corrupt", ""
+    yield "index-many", sharded({"weight_map": {str(i): f"{i}.safetensors" for i in range(100000)}}), "not found", "0.safetensors"
+    yield "weights-empty", made(**{"model.safetensors": safetensors({})}), "not found", ""
+    yield "tokenizer-broken", made(**{"tokenizer.json": b"{"}), "corrupt", "tokenizer.json"
+    yield "generation-broken", made(**{"generation_config.json": b"{"}), "corrupt", "generation_config.json"
+    yield "template-broken", made(**{"tokenizer_config.json": b"{"}), "corrupt", "tokenizer_config.json"
+    yield "eos-beyond", made(**{"generation_config.json": b'{"eos_token_id": [9223372036854775807, -1, 1e300, "x", null]}'}), "ok", ""
+
+
+def layers():
+    for name, words in (("empty", ""), ("open", "{"), ("list", "[]"), ("number", "1"), ("null", "null"), ("after", '{"kind":"relu"}x'), ("nan", '{"kind":NaN}'),
+                        ("infinite", '{"kind":"linear","out_features":1e999}'), ("control", '{"kind":"re\nlu"}'), ("no-kind", "{}"), ("kind-number", '{"kind":1}')):
+        yield name, words, "corrupt", ""
+    yield "escape", '{"kind":"\\u0041"}', "unsupported", "names have no escapes"
+    yield "unknown", '{"kind":"quantum"}', "not found", "quantum"
+    for value in ("-1", "0.5", "1e18", "9223372036854775808", '"4"', "true", "[4]"):
+        yield f"out-{value}", '{"kind":"linear","out_features":%s}' % value, "", ""
+    relu = '{"kind":"relu"}'
+    nest = lambda n: '{"kind":"chain","layers":[' * n + relu + "]}" * n
+    repeat = lambda n, inside=relu: '{"kind":"repeat","count":%s,"pattern":%s}' % (n, inside)
+    for count in ("-1", "0.5", "65537", "1e300", '"4"'):
+        yield f"repeat-{count}", repeat(count), "corrupt", "a setting is of another kind or out of range"
+    yield "repeat-of-repeats", repeat(4096, repeat(4096)), "unsupported", "stands for too many layers"
+    yield "repeat-cap", repeat(256, repeat(256)), "", ""
+    yield "repeat-no-pattern", '{"kind":"repeat","count":2}', "corrupt", "a repeat has a pattern"
+    yield "chain-no-list", '{"kind":"chain","layers":1}', "corrupt", "a container has a list of layers"
+    for edge in ("-1", "0.5", "65536", '"0"', "1e300"):
+        yield f"graph-edge-{edge}", '{"kind":"graph","nodes":[{"kind":"relu","from":[%s]}]}' % edge, "corrupt", "reads from nodes by number"
+    yield "graph-inputs", '{"kind":"graph","inputs":65,"nodes":[]}', "corrupt", "out of range"
+    yield "graph-no-from", '{"kind":"graph","nodes":[{"kind":"relu"}]}', "corrupt", "says where it reads from"
+    yield "near-depth", nest(15), "ok", ""
+    yield "past-depth", nest(17), "unsupported", "too long, too deep or too many values"
+    yield "nested-100000", "[" * 100000, "unsupported", "too long, too deep or too many values"
+    yield "nested-chains", nest(5000), "unsupported", "too long, too deep or too many values"
+    yield "cap-bytes-past", relu + " " * (1 << 20), "unsupported", "too long, too deep or too many values"
+    yield "cap-bytes-at", relu + " " * ((1 << 20) - len(relu)), "ok", ""
+
+
+def all_cases():
+    for group, reader in ((gguf_models, "model"), (llama2c_models, "model"), (folders, "folder"), (layers, "layers")):
+        for name, content, code, message in group():
+            yield f"{reader}/{group.__name__}-{name}", reader, content.encode() if isinstance(content, str) else content, code, message
