@@ -295,3 +295,17 @@ TEST(JsonLines, ErrorsNameTheLine) {
   qorus_test::TemporaryFolder folder;
   EXPECT_FAILS(data::Table::read_json_lines(folder / "none.jsonl"), Errc::not_found);
 }
+
+TEST(Tables, FeaturesAreDerived) {
+  auto table = data::Table::parse("paid,people\n10,2\n9,3\n,1\n");
+  ASSERT_OK(table);
+  const auto numbers = [&](const char* name) { return (*table->column(name))->numbers.span(); };
+  EXPECT_OK(table->derive("each", [&](std::size_t row) { return numbers("paid")[row] / numbers("people")[row]; }));
+  EXPECT_EQ(numbers("each")[0], 5.0f);
+  EXPECT_EQ(numbers("each")[1], 3.0f);
+  EXPECT_TRUE(std::isnan(numbers("each")[2]));
+  EXPECT_FAILS(table->derive("each", [](std::size_t) { return 0; }), Errc::invalid_argument);
+  auto tabular = data::Tabular::fit(*table, std::vector<std::uint32_t>{0, 1, 2}, {.target = "people"});
+  ASSERT_OK(tabular);
+  EXPECT_EQ(tabular->features(), 4);  // paid, each, and whether they are missing
+}

@@ -292,4 +292,15 @@ Result<const Column*> Table::column(std::string_view name) const noexcept {
   return fail(Errc::not_found, "table", "no column of this name", name);
 }
 
+Result<std::span<float>> Table::append(std::string_view name) noexcept {
+  if (column(name)) return fail(Errc::invalid_argument, "table", "there is a column of this name", name);
+  if (columns_.size() >= k_most_columns) return fail(Errc::unsupported, "table", "more than 4096 columns", name);
+  Column made;
+  made.name += name;
+  Status good = made.numbers.resize(rows_);
+  if (good) good = columns_.push(std::move(made));
+  if (!good) return fail(good.error());
+  return columns_[columns_.size() - 1].numbers.span();
+}
+
 }  // namespace qorus::data

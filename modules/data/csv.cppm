@@ -55,10 +55,21 @@ class Table {
   // Errors: not_found.
   [[nodiscard]] Result<const Column*> column(std::string_view name) const noexcept;
 
+  // Appends a column of numbers, value(row) for each row, NaN where it is missing: a feature made of others. Errors: invalid_argument (there is
+  // a column of this name), unsupported (more than 4096), out_of_memory.
+  template <class F>
+  [[nodiscard]] Status derive(std::string_view name, F&& value) noexcept {
+    auto numbers = append(name);
+    if (!numbers) return fail(numbers.error());
+    for (std::size_t row = 0; row < rows_; ++row) (*numbers)[row] = static_cast<float>(value(row));
+    return {};
+  }
+
  private:
   friend class CsvParser;
   [[nodiscard]] static Result<Table> read_as(std::string_view path,
                                              const CsvOptions* csv) noexcept;  // null: JSON lines
+  [[nodiscard]] Result<std::span<float>> append(std::string_view name) noexcept;
   List<Column> columns_;
   std::size_t rows_ = 0;
 };
