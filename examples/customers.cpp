@@ -25,9 +25,10 @@ static std::string drawn_table() {
     const double wish = 2.0 - 0.012 * days - 3.0 * returned / orders - 0.5 * complaints + 0.01 * spent / orders +
                         (shop == 2 ? 1.0 : 0.0) + 0.01 * below(200) - 1.0;
     const char* channels[] = {"web", "app", "shop"};
-    text += "c" + std::to_string(i) + ",2024-" + (month < 10 ? "0" : "") + std::to_string(month) + "-15," + channels[shop] +
-            "," + std::to_string(orders) + "," + (i % 17 ? std::to_string(spent) : "") + "," + std::to_string(returned) +
-            "," + std::to_string(days) + "," + std::to_string(complaints) + (wish > 0 ? ",yes\n" : ",no\n");
+    text += "c" + std::to_string(i) + ",2024-" + (month < 10 ? "0" : "") + std::to_string(month) + "-15," +
+            channels[shop] + "," + std::to_string(orders) + "," + (i % 17 ? std::to_string(spent) : "") + "," +
+            std::to_string(returned) + "," + std::to_string(days) + "," + std::to_string(complaints) +
+            (wish > 0 ? ",yes\n" : ",no\n");
   }
   return text;
 }
@@ -69,7 +70,8 @@ int main(int argc, char** argv) {
   constexpr int k_folds = 5;
   double accuracy = 0, area = 0, naive = 0;
   List<std::uint32_t> order;
-  auto rows = data::split_rows(*table, columns.target, 0.4, 0.4, 7);  // an order in which every fifth has as many of each class
+  auto rows =
+      data::split_rows(*table, columns.target, 0.4, 0.4, 7);  // an order in which every fifth has as many of each class
   if (!rows) return report(rows);
   for (const auto* part : {&rows->train, &rows->validation, &rows->test}) {
     if (auto kept = order.append(part->span()); !kept) return report(kept);
@@ -77,7 +79,8 @@ int main(int argc, char** argv) {
   for (int fold = 0; fold < k_folds; ++fold) {
     List<std::uint32_t> learn, judge;
     for (std::size_t i = 0; i < order.size(); ++i) {
-      if (auto kept = (static_cast<int>(i % k_folds) == fold ? judge : learn).push(order[i]); !kept) return report(kept);
+      if (auto kept = (static_cast<int>(i % k_folds) == fold ? judge : learn).push(order[i]); !kept)
+        return report(kept);
     }
     // Scales and categories are those of the rows to learn from.
     auto tabular = data::Tabular::fit(*table, learn.span(), columns);
@@ -105,7 +108,8 @@ int main(int argc, char** argv) {
     const double share = static_cast<double>(ones) / static_cast<double>(test->size());
     naive += (share > 0.5 ? share : 1 - share) / k_folds;
   }
-  std::printf("%zu customers, %d folds: %.1f %% right (the more frequent answer alone: %.1f %%), area under the curve %.3f\n",
-              table->rows(), k_folds, 100 * accuracy, 100 * naive, area);
+  std::printf(
+      "%zu customers, %d folds: %.1f %% right (the more frequent answer alone: %.1f %%), area under the curve %.3f\n",
+      table->rows(), k_folds, 100 * accuracy, 100 * naive, area);
   return 0;
 }

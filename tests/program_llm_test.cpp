@@ -237,7 +237,8 @@ TEST_F(TextProgram, GoesOnWhereItWasKilled) {
   const std::string same = "--steps 120 --tokenizer bytes --checkpoint-every 5 --out ";
   ASSERT_EQ(train(same + folder / "whole.gguf").code, 0);
   for (const char* seconds : {"0.15", "0.4"}) {
-    (void)shell("timeout -s KILL " + std::string(seconds) + " " QORUS_BIN "/qorus train text --data " + folder / "sea.txt" +
+    (void)shell("timeout -s KILL " + std::string(seconds) + " " QORUS_BIN "/qorus train text --data " +
+                folder / "sea.txt" +
                 " --layers 1 --width 32 --heads 2 --context 32 --batch 4 --lr 0.01 --threads 1 --checkpoints " +
                 folder / "run " + same + folder / "parts.gguf");
   }

@@ -20,7 +20,6 @@
 #include "tests/reading.h"
 #include "tests/testing.h"
 
-import qorus.trust;
 import qorus.llm;
 
 using namespace qorus;

@@ -61,7 +61,7 @@ Result<List<char>> read_text(std::string_view path) noexcept {
   List<char> text;
   if (auto copied = text.append({reinterpret_cast<const char*>(bytes.data()), bytes.size()}); !copied)
     return fail(copied.error());
-  if (auto there = whole(*file, "read_text", path); !there) return fail(there.error());
+  if (auto there = file->whole("read_text", path); !there) return fail(there.error());
   return text;
 }
 

@@ -273,7 +273,7 @@ Result<Table> Table::read_as(std::string_view path, const CsvOptions* csv) noexc
   const auto bytes = file->bytes();
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   auto table = csv ? parse(text, *csv) : parse_json_lines(text);
-  if (auto there = whole(*file, "csv", path); !there) return fail(there.error());
+  if (auto there = file->whole("csv", path); !there) return fail(there.error());
   if (!table) {  // the line, if one is named, and the file
     Text name;
     name += path;
@@ -294,7 +294,7 @@ Result<const Column*> Table::column(std::string_view name) const noexcept {
 
 Result<std::span<float>> Table::append(std::string_view name) noexcept {
   if (column(name)) return fail(Errc::invalid_argument, "table", "there is a column of this name", name);
-  if (columns_.size() >= k_most_columns) return fail(Errc::unsupported, "table", "more than 4096 columns", name);
+  if (columns_.size() >= limits::csv_columns) return fail(Errc::unsupported, "table", "more than 4096 columns", name);
   Column made;
   made.name += name;
   Status good = made.numbers.resize(rows_);

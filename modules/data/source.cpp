@@ -49,7 +49,7 @@ void Source::close() noexcept {
 }
 
 tl::unexpected<Error> Source::corrupt(const char* text) const noexcept {
-  if (auto there = whole(file_, "idx", path()); !there) return fail(there.error());
+  if (auto there = file_.whole("idx", path()); !there) return fail(there.error());
   return fail(Errc::corrupt, "idx", text, path());
 }
 
@@ -130,12 +130,12 @@ Status Source::read(std::span<std::byte> out) noexcept {
 }
 
 Status Source::finish() noexcept {
-  if (auto there = whole(file_, "idx", path()); !there) return there;
+  if (auto there = file_.whole("idx", path()); !there) return there;
   if (!stream_) return used_ == file_.bytes().size() ? Status{} : corrupt("bytes are left over after its data");
   std::byte more{};
   const auto made = inflate_some({&more, 1});
   if (!made) return fail(made.error());
-  if (auto there = whole(file_, "idx", path()); !there) return there;
+  if (auto there = file_.whole("idx", path()); !there) return there;
   return *made == 0 ? Status{} : corrupt("bytes are left over after its data");
 }
 

@@ -14,7 +14,6 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
-import qorus.trust;
 import :json;
 import :gguf_format;
 
@@ -62,7 +61,7 @@ class GgufReader {
     if (!file) return fail(file.error());
     made_.file_ = std::move(*file);
     const Status done = read_all();
-    if (auto there = whole(made_.file_, "read_gguf", path_); !there) return fail(there.error());
+    if (auto there = made_.file_.whole("read_gguf", path_); !there) return fail(there.error());
     if (!done) {
       Error error = done.error();
       error.op = "read_gguf";

@@ -56,7 +56,7 @@ class Gguf {
   [[nodiscard]] const GgufEntry* metadata(std::string_view key) const noexcept;
   [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;
   // Errc::io if the file has shrunk, or could not be read, since it was opened: tensors may have been read as zeros then.
-  [[nodiscard]] Status whole() const noexcept { return qorus::whole(file_, "gguf", {}); }
+  [[nodiscard]] Status whole() const noexcept { return file_.whole("gguf", {}); }
   // A view, no copy. Errors: not_found, unsupported (a format that tensors do not have: IQ2_XS, I64, …), io (of whole()).
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;
 

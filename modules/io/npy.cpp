@@ -239,7 +239,7 @@ Result<Owned> read_npy(std::string_view path) noexcept {
   const auto mapped = MappedFile::open(path);
   if (!mapped) return fail(mapped.error());
   auto made = npy_of(mapped->bytes(), path);
-  if (auto there = whole(*mapped, k_op, path); !there) return fail(there.error());
+  if (auto there = mapped->whole(k_op, path); !there) return fail(there.error());
   return made;
 }
 
@@ -247,7 +247,7 @@ Result<MappedNpy> MappedNpy::open(std::string_view path) noexcept {
   auto mapped = MappedFile::open(path);
   if (!mapped) return fail(mapped.error());
   const auto file = parse(mapped->bytes(), path);
-  if (auto there = whole(*mapped, k_op, path); !there) return fail(there.error());
+  if (auto there = mapped->whole(k_op, path); !there) return fail(there.error());
   if (!file) return fail(file.error());
   const ElementType& type = *file->header.type;
   const bool aligned = reinterpret_cast<std::uintptr_t>(file->data.data()) % type.width == 0;

@@ -11,7 +11,6 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
-import qorus.trust;
 
 namespace qorus::io {
 namespace {
@@ -98,7 +97,7 @@ std::uint32_t checksum(std::span<const std::byte> bytes) noexcept {
 }  // namespace
 
 tl::unexpected<Error> Npz::broken(const char* text, Errc code) const noexcept {
-  if (auto there = whole(file_, "npz", path_.view()); !there) return fail(there.error());
+  if (auto there = file_.whole("npz", path_.view()); !there) return fail(there.error());
   return fail(code, "npz", text, path_.view());
 }
 
@@ -177,7 +176,7 @@ Result<Owned> Npz::read(std::string_view name) const noexcept {
   if (content.size() != entry->size || checksum(content) != entry->crc)
     return broken("an entry's checksum or size is another");
   auto made = npy_of(content, path_.view());
-  if (auto there = whole(file_, "npz", path_.view()); !there) return fail(there.error());
+  if (auto there = file_.whole("npz", path_.view()); !there) return fail(there.error());
   return made;
 }
 

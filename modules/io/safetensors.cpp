@@ -68,7 +68,7 @@ class SafeTensorsReader {
     if (!file) return fail(file.error());
     made_.file_ = std::move(*file);
     const Status done = read_table();
-    if (auto there = whole(made_.file_, "read_safetensors", path_); !there) return fail(there.error());
+    if (auto there = made_.file_.whole("read_safetensors", path_); !there) return fail(there.error());
     if (!done) {
       Error error = done.error();
       error.op = "read_safetensors";

@@ -7,7 +7,6 @@ module;
 #include <string_view>
 export module qorus.io:safetensors;
 import qorus.tensor;
-import qorus.trust;
 
 export namespace qorus::io {
 
@@ -31,7 +30,7 @@ class SafeTensors {
   [[nodiscard]] const List<TextPair>& metadata() const noexcept { return metadata_; }   // sorted by key
   [[nodiscard]] const TensorEntry* find(std::string_view name) const noexcept;          // null if there is none
   // Errc::io if the file has shrunk, or could not be read, since it was opened: tensors may have been read as zeros then.
-  [[nodiscard]] Status whole() const noexcept { return qorus::whole(file_, "safetensors", {}); }
+  [[nodiscard]] Status whole() const noexcept { return file_.whole("safetensors", {}); }
   // A view, no copy. Errors: io (of whole()), not_found, unsupported (an element type that tensors do not have: F64, I64, BOOL, …), misaligned
   // (bytes that do not stand at a multiple of their element's size: copy() takes them).
   [[nodiscard]] Result<Tensor> tensor(std::string_view name) const noexcept;

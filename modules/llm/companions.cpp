@@ -7,7 +7,6 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.llm;
-import qorus.trust;
 import :binder;
 
 namespace qorus::llm {
@@ -34,7 +33,7 @@ struct JsonFile {
     if (!mapped) return fail(mapped.error());
     file = std::move(*mapped);
     auto parsed = tree.parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
-    if (auto there = whole(file, "open", path); !there) return there;
+    if (auto there = file.whole("open", path); !there) return there;
     return parsed ? parsed : Status(fail(parsed.error().about(path)));
   }
 };
@@ -98,7 +97,7 @@ Status Companions::chat_template(List<char>& out) const noexcept {
     auto file = MappedFile::open(own.view());
     if (!file) return fail(file.error());
     auto taken = take({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()});
-    auto there = whole(*file, "open", own.view());
+    auto there = file->whole("open", own.view());
     return there ? taken : there;
   }
   if (weights_.kind() != Weights::Kind::safetensors || !is_file(config.view())) return {};

@@ -9,7 +9,6 @@ module;
 #include <span>
 #include <string_view>
 module qorus.llm;
-import qorus.trust;
 
 namespace qorus::llm {
 namespace {
@@ -114,7 +113,7 @@ Status Session::restore(std::string_view path, int sequence) noexcept {
         left = left.subspan(size);
         return {};
       });
-  if (auto there = whole(*file, "restore", path); !there) return there;
+  if (auto there = file->whole("restore", path); !there) return there;
   cache_.advance(sequence, static_cast<std::int64_t>(count));
   return done;
 }

@@ -58,7 +58,7 @@ Result<Llama2c> Llama2c::open(std::string_view path) noexcept {
     const auto wanted = (made.floats_wanted() * sizeof(float) + k_header).get("open");
     good = wanted && *wanted == bytes.size();
   }
-  if (auto there = qorus::whole(*file, "open", path); !there) return fail(there.error());
+  if (auto there = file->whole("open", path); !there) return fail(there.error());
   if (!good) return fail(Errc::corrupt, "open", "not a model: neither GGUF nor another format", path);
   made.file_ = std::move(*file);
   return made;
@@ -221,7 +221,7 @@ Status Weights::open_shards(std::string_view index) noexcept {
     if (auto kept = opened.push(name); !kept) return kept;
     return open_shard(name);
   });
-  if (auto there = qorus::whole(*file, "open", path.view()); !there) return there;
+  if (auto there = file->whole("open", path.view()); !there) return there;
   if (done && opened.empty()) return fail(Errc::corrupt, "open", "the index names no files", path.view());
   return done;
 }
@@ -237,11 +237,11 @@ Result<Config> Weights::config() const noexcept {
   return read_config(tree.root());
 }
 
-Status Llama2c::whole() const noexcept { return qorus::whole(file_, "open", {}); }
+Status Llama2c::whole() const noexcept { return file_.whole("open", {}); }
 
 Status Weights::whole() const noexcept {
   auto there = kind_ == Kind::gguf ? gguf_.whole() : kind_ == Kind::llama2c ? llama2c_.whole() : Status();
-  if (there && kind_ == Kind::safetensors) there = qorus::whole(config_file_, "open", folder());
+  if (there && kind_ == Kind::safetensors) there = config_file_.whole("open", folder());
   for (const io::SafeTensors& shard : shards_.span()) {
     if (there) there = shard.whole();
   }

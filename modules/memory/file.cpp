@@ -87,6 +87,11 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+Status MappedFile::whole(const char* op, std::string_view path) const noexcept {
+  if (!data_ || mapping_is_whole(data_)) return {};
+  return fail(Errc::io, op, "the file shrank, or could not be read, while it was open", path);
+}
+
 void MappedFile::let_go(std::span<const std::byte> part) noexcept {
   constexpr std::uintptr_t k_page = 4096;
   const auto begin = reinterpret_cast<std::uintptr_t>(part.data());

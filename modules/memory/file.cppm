@@ -27,6 +27,10 @@ class MappedFile {
 
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   [[nodiscard]] Lifetime lifetime() const noexcept { return lifetime_of(block_); }
+  // Whether all bytes could be read so far, and the file is as long as it was. When a file shrinks while it is mapped, or its disk fails, the
+  // bytes that are gone read as zeros, the tensors in it are stale, and this gives Errc::io: to be asked after the last read of what is handed
+  // on. Costs a system call.
+  [[nodiscard]] Status whole(const char* op, std::string_view path) const noexcept;
   // The process keeps none of these bytes of a mapped file in memory until they are read again. A hint, to whole pages.
   static void let_go(std::span<const std::byte> part) noexcept;
 

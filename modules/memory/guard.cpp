@@ -153,10 +153,7 @@ void unwatch(const std::byte* begin) noexcept {
   line->version.fetch_add(1, std::memory_order_acq_rel);
 }
 
-}  // namespace qorus
-
-extern "C" bool qorus_mapping_is_whole(const void* begin) noexcept {
-  using namespace qorus;
+bool mapping_is_whole(const std::byte* begin) noexcept {
   const Lock lock;
   const Line* line = line_of(begin);
   if (!line) return true;  // of no bytes
@@ -166,3 +163,5 @@ extern "C" bool qorus_mapping_is_whole(const void* begin) noexcept {
     generation.fetch_or(k_torn, std::memory_order_acq_rel);
   return (generation.load(std::memory_order_acquire) & k_torn) == 0;
 }
+
+}  // namespace qorus

@@ -18,9 +18,7 @@ constexpr std::uint64_t k_torn = std::uint64_t{1} << 63;
 // QORUS_SIGBUS=host. Allocates for every 64 files. Errors: out_of_memory. Thread-safe.
 [[nodiscard]] Status watch(const std::byte* begin, std::size_t size, Block* block, int descriptor) noexcept;
 void unwatch(const std::byte* begin) noexcept;
+// Whether all bytes of the watched mapping that begins here could be read, and its file is as long as it was.
+[[nodiscard]] bool mapping_is_whole(const std::byte* begin) noexcept;
 
 }  // namespace qorus
-
-// Whether all bytes of the mapping that begins here could be read, and its file is as long as it was. Of C's linkage, so that qorus.trust
-// may declare it: it is no part of this module's interface.
-extern "C" bool qorus_mapping_is_whole(const void* begin) noexcept;

@@ -9,7 +9,6 @@ module;
 #include <string_view>
 module qorus.text;
 import qorus.io;
-import qorus.trust;
 import :gguf;
 import :load;
 import :pieces;
@@ -305,7 +304,7 @@ Result<Tokenizer> open(std::string_view path) noexcept {
   auto file = MappedFile::open(path);
   if (!file) return fail(file.error());
   const auto named = [&](Result<Tokenizer> made) -> Result<Tokenizer> {
-    if (auto there = whole(*file, "open", path); !there) return fail(there.error());
+    if (auto there = file->whole("open", path); !there) return fail(there.error());
     if (made || made.error().subject[0]) return made;
     return fail(made.error().about(path));
   };

@@ -1,8 +1,7 @@
-// What all readers of files share: how much of everything a file may have, and whether a mapped file is still all there.
+// What all readers of files share: how much of everything a file may have.
 module;
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 export module qorus.trust;
 import qorus.memory;
 
@@ -53,17 +52,3 @@ constexpr std::size_t template_value = 16_MiB;             // bytes of one value
 constexpr int template_value_depth = 64;
 
 }  // namespace qorus::limits
-
-extern "C" bool qorus_mapping_is_whole(const void* begin) noexcept;  // qorus.memory, guard.cpp
-
-export namespace qorus {
-
-// Whether all bytes of a mapped file could be read so far, and it is as long as it was. When a file shrinks while it is mapped, or its disk
-// fails, the bytes that are gone read as zeros, the tensors in it are stale, and this gives Errc::io: to be asked after the last read of what
-// is handed on. Costs a system call.
-[[nodiscard]] inline Status whole(const MappedFile& file, const char* op, std::string_view path) noexcept {
-  if (qorus_mapping_is_whole(file.bytes().data())) return {};
-  return fail(Errc::io, op, "the file shrank, or could not be read, while it was open", path);
-}
-
-}  // namespace qorus
