@@ -1,7 +1,7 @@
 // Times language models as bench/peers/llama_bench.py does: ppN, a prompt of N tokens at once, logits of the last; tgN, N tokens one by one.
 // Each file in a process of its own, so that its peak memory is its own.
 //
-//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] FILE.gguf ...
+//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] FILE ...   (GGUF or .qorus)
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,8 +33,9 @@ struct Settings {
 
 // Bytes of the weights that one token reads, and parameters of the layers' matrices, as a JSON object's members.
 std::string sizes_of(const std::string& path) {
-  auto file = io::read_gguf(path);
-  if (!file) give_up(file.error());
+  auto weights = llm::Weights::open(path);
+  if (!weights) give_up(weights.error());
+  const io::Gguf* file = &weights->gguf();
   std::size_t read = 0, layers = 0, bytes = 0;
   for (const io::TensorEntry& entry : file->entries()) {
     bytes += entry.bytes;

@@ -180,7 +180,7 @@ class Works {
     });
     add(
         "quantise",
-        [from = place_ / "gguf", to = place_ / "quantised"] { return code_of(io::quantize(from, to, {.threads = 1})); },
+        [from = place_ / "gguf", to = place_ / "quantised"] { return code_of(formats::quantize(from, to, {.threads = 1})); },
         place_ / "quantised");
     opened_ = std::make_unique<llm::Model>(std::move(*llm::open(model_)));
     session_ = std::make_unique<llm::Session>(std::move(*llm::Session::create(*opened_, {.context = 8, .threads = 1})));

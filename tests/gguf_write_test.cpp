@@ -11,6 +11,7 @@
 #include "tests/files.h"
 #include "tests/testing.h"
 
+import qorus.formats;
 import qorus.io;
 
 using namespace qorus;
@@ -113,7 +114,7 @@ TEST(Quantize, HasLlamaCppsBytes) {
   qorus_test::TemporaryFolder folder;
   const std::string from = qorus_test::data_path("models/stories260K/stories260K-F32.gguf"), to = folder / "x.gguf";
   for (const auto& [name, dtype] : {std::pair{"q4_0", DType::q4_0}, std::pair{"q8_0", DType::q8_0}}) {
-    auto done = io::quantize(from, to, {.dtype = dtype, .least_error = true, .threads = 2});
+    auto done = formats::quantize(from, to, {.dtype = dtype, .least_error = true, .threads = 2});
     ASSERT_OK(done);
     EXPECT_GT(done->converted, 30u);
     auto wanted = io::read_gguf(qorus_test::data_path("models/stories260K/stories260K-" + std::string(name) + ".gguf"));
@@ -128,7 +129,7 @@ TEST(Quantize, HasLlamaCppsBytes) {
       EXPECT_TRUE(bytes_of(*made, *mine) == bytes_of(*wanted, entry)) << name << " " << entry.name;
     }
     for (const io::GgufEntry& entry : wanted->metadata()) EXPECT_NE(made->metadata(entry.key), nullptr) << entry.key;
-    auto plain = io::quantize(from, to, {.dtype = dtype, .threads = 1});
+    auto plain = formats::quantize(from, to, {.dtype = dtype, .threads = 1});
     ASSERT_OK(plain);
     EXPECT_EQ(plain->bytes_after, done->bytes_after);
   }
@@ -138,23 +139,25 @@ TEST(Quantize, KeepsWhatShallBeKept) {
   qorus_test::TemporaryFolder folder;
   const std::string from = folder / "from.gguf", to = folder / "to.gguf";
   ASSERT_OK(write_sample(from));
-  auto done = io::quantize(from, to, {.dtype = DType::f16, .choose = [](void*, std::string_view name, const Shape&) {
-                                        return name == "q" ? DType::q8_0 : DType::f32;
-                                      }});
+  auto done = formats::quantize(from, to,
+                                {.dtype = DType::f16, .choose = [](void*, std::string_view name, const Shape&, DType) {
+                                   return name == "q" ? DType::q8_0 : DType::f32;
+                                 }});
   ASSERT_OK(done);
   EXPECT_EQ(done->converted, 0u);
   auto file = io::read_gguf(to);
   ASSERT_OK(file);
   EXPECT_EQ(bytes_of(*file, *file->find("q")), "QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ");
   EXPECT_EQ(*file->u32("general.file_type"), 1u);
-  EXPECT_FAILS_SAYING(io::quantize(from, to,
-                                   {.dtype = DType::q8_0,
-                                    .choose = [](void*, std::string_view, const Shape&) { return DType::iq4_nl; }}),
-                      "q: ");
-  EXPECT_FAILS(
-      io::quantize(from, to, {.progress = [](void*, std::string_view, std::size_t, std::size_t) { return false; }}),
-      Errc::invalid_argument);
-  EXPECT_FAILS(io::quantize(folder / "none", to), Errc::not_found);
-  EXPECT_FAILS(io::quantize(from, folder / "no/to.gguf"), Errc::not_found);
+  EXPECT_FAILS_SAYING(
+      formats::quantize(
+          from, to,
+          {.dtype = DType::q8_0, .choose = [](void*, std::string_view, const Shape&, DType) { return DType::i8; }}),
+      "x: ");
+  EXPECT_FAILS(formats::quantize(from, to,
+                                 {.progress = [](void*, std::string_view, std::size_t, std::size_t) { return false; }}),
+               Errc::invalid_argument);
+  EXPECT_FAILS(formats::quantize(folder / "none", to), Errc::not_found);
+  EXPECT_FAILS(formats::quantize(from, folder / "no/to.gguf"), Errc::not_found);
   EXPECT_OK(io::read_gguf(to));  // the failures left what was there
 }

@@ -468,7 +468,7 @@ TEST(WriteGguf, TypesAreThoseThatQuantizeMakes) {
   ASSERT_OK(tune::write_gguf(*model, vocabulary->spec(), folder / "f32.gguf"));
   for (const DType dtype : {DType::f16, DType::bf16, DType::q8_0, DType::q4_0}) {
     ASSERT_OK(tune::write_gguf(*model, vocabulary->spec(), folder / "a.gguf", {.dtype = dtype}));
-    ASSERT_OK(io::quantize(folder / "f32.gguf", folder / "b.gguf", {.dtype = dtype, .threads = 1}));
+    ASSERT_OK(formats::quantize(folder / "f32.gguf", folder / "b.gguf", {.dtype = dtype, .threads = 1}));
     auto a = io::read_gguf(folder / "a.gguf"), b = io::read_gguf(folder / "b.gguf");
     ASSERT_OK(a);
     ASSERT_OK(b);

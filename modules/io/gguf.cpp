@@ -60,17 +60,24 @@ class GgufReader {
     auto file = MappedFile::open(path_);
     if (!file) return fail(file.error());
     made_.file_ = std::move(*file);
-    const Status done = read_all();
-    if (auto there = made_.file_.whole("read_gguf", path_); !there) return fail(there.error());
-    if (!done) {
-      Error error = done.error();
-      error.op = "read_gguf";
-      return fail(error.subject[0] ? error : error.about(path_));
-    }
-    return std::move(made_);
+    return finish(read_all());
+  }
+  Result<Gguf> assemble(MappedFile file, std::span<const std::byte> metadata, std::uint64_t entries,
+                        std::span<const GgufLine> lines, std::uint32_t alignment) noexcept {
+    made_.file_ = std::move(file);
+    made_.version_ = 3;
+    rest_ = metadata;
+    return finish(assemble_all(entries, lines, alignment));
   }
 
  private:
+  Result<Gguf> finish(const Status& done) noexcept {
+    if (auto there = made_.file_.whole("read_gguf", path_); !there) return fail(there.error());
+    if (done) return std::move(made_);
+    Error error = done.error();
+    error.op = "read_gguf";
+    return fail(error.subject[0] ? error : error.about(path_));
+  }
   [[nodiscard]] tl::unexpected<Error> corrupt(const char* text) const noexcept {
     return fail(Errc::corrupt, "", text, path_);
   }
@@ -89,18 +96,45 @@ class GgufReader {
     rest_ = made_.file_.bytes();
     std::uint64_t tensors = 0, entries = 0;
     if (auto ok = read_header(tensors, entries); !ok) return ok;
-    if (auto ok = made_.metadata_.reserve(static_cast<std::size_t>(entries)); !ok) return ok;
-    for (std::uint64_t i = 0; i < entries; ++i) {
-      if (auto ok = read_entry(); !ok) return ok;
-    }
-    if (auto ok = index_keys(); !ok) return ok;
+    if (auto ok = read_metadata(entries); !ok) return ok;
     if (auto ok = read_alignment(); !ok) return ok;
     if (auto ok = made_.entries_.reserve(static_cast<std::size_t>(tensors)); !ok) return ok;
     for (std::uint64_t i = 0; i < tensors; ++i) {
       if (auto ok = read_tensor(); !ok) return ok;
     }
     if (auto ok = index_names(); !ok) return ok;
-    return place_tensors();
+    const std::size_t size = made_.file_.bytes().size();
+    return place_tensors(Checked(size - rest_.size()).aligned(made_.alignment_));
+  }
+
+  Status read_metadata(std::uint64_t entries) noexcept {
+    if (auto ok = made_.metadata_.reserve(static_cast<std::size_t>(entries)); !ok) return ok;
+    for (std::uint64_t i = 0; i < entries; ++i) {
+      if (auto ok = read_entry(); !ok) return ok;
+    }
+    return index_keys();
+  }
+
+  Status assemble_all(std::uint64_t entries, std::span<const GgufLine> lines, std::uint32_t alignment) noexcept {
+    if (auto ok = check_count(entries, k_least_entry, k_most.entries, "more than 16384 entries of metadata"); !ok)
+      return ok;
+    if (auto ok = read_metadata(entries); !ok) return ok;
+    if (!rest_.empty()) return corrupt("bytes after the metadata");
+    made_.alignment_ = alignment;
+    if (auto ok = made_.entries_.reserve(lines.size()); !ok) return ok;
+    for (const GgufLine& line : lines) {
+      if (!is_name(line.name) || line.name.size() > k_most.name)
+        return corrupt("a tensor's name that is empty, too long, or not UTF-8, or has control characters");
+      if (!line.shape.valid())
+        return about(line.name, Errc::overflow, "a tensor of more elements than can be addressed");
+      if (line.offset % alignment != 0) return about(line.name, Errc::misaligned, "a tensor that is not aligned");
+      TensorEntry entry{.name = line.name, .shape = line.shape, .offset = static_cast<std::size_t>(line.offset)};
+      if (auto ok = read_format(entry, line.format); !ok) return ok;
+      if (entry.bytes != line.bytes) return about(line.name, Errc::corrupt, "not as many bytes as shape and type need");
+      if (auto ok = made_.entries_.push(entry); !ok) return ok;
+    }
+    if (auto ok = index_names(); !ok) return ok;
+    return place_tensors(0);
   }
 
   // --- pieces: everything is looked at against the bytes that are left ---
@@ -280,10 +314,8 @@ class GgufReader {
   }
 
   // Each inside the file, none on another's bytes.
-  Status place_tensors() noexcept {
-    if (made_.entries_.empty()) return {};
+  Status place_tensors(Checked begin) noexcept {
     const std::size_t size = made_.file_.bytes().size();
-    const Checked begin = Checked(size - rest_.size()).aligned(made_.alignment_);
     for (TensorEntry& entry : made_.entries_) {
       const Checked at = begin + entry.offset, end = at + entry.bytes;
       if (!end.ok()) return about(entry.name, Errc::overflow, "a tensor's offset does not fit");
@@ -329,5 +361,16 @@ Result<Tensor> Gguf::tensor(std::string_view name) const noexcept {
 }
 
 Result<Gguf> read_gguf(std::string_view path) noexcept { return GgufReader(path).read(); }
+
+int gguf_format(DType dtype) noexcept {
+  const auto* found = std::find_if(std::begin(k_formats), std::end(k_formats),
+                                   [&](const Format& format) { return format.usable && format.dtype == dtype; });
+  return found == std::end(k_formats) ? -1 : static_cast<int>(found - std::begin(k_formats));
+}
+
+Result<Gguf> gguf_of(MappedFile file, std::string_view path, std::span<const std::byte> metadata, std::uint64_t entries,
+                     std::span<const GgufLine> lines, std::uint32_t alignment) noexcept {
+  return GgufReader(path).assemble(std::move(file), metadata, entries, lines, alignment);
+}
 
 }  // namespace qorus::io

@@ -3,6 +3,7 @@
 module;
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 export module qorus.io:gguf;
 import qorus.tensor;
@@ -100,5 +101,22 @@ class Gguf {
 // overflow, misaligned, out_of_memory, unsupported (another version, big-endian, arrays of arrays, more than the limits, a tensor
 // format that is retired or not known).
 [[nodiscard]] Result<Gguf> read_gguf(std::string_view path) noexcept;
+
+// The number that GGUF files have for tensors of a type; -1 if they have none (u8).
+[[nodiscard]] int gguf_format(DType dtype) noexcept;
+
+// A line of another format's table of tensors: what GGUF says of them, at any place of the file.
+struct GgufLine {
+  std::string_view name;
+  std::uint32_t format = 0;  // by GGUF's number
+  Shape shape;               // outermost first
+  std::uint64_t offset = 0, bytes = 0;
+};
+// A file of another format that has GGUF's metadata and tensors: `metadata` is so many entries and nothing else, both it and the names lie
+// inside the file. All is checked as in read_gguf; the bytes must be as many as shape and format need, and begin at multiples of
+// `alignment`. Errors, with `path`: as there.
+[[nodiscard]] Result<Gguf> gguf_of(MappedFile file, std::string_view path, std::span<const std::byte> metadata,
+                                   std::uint64_t entries, std::span<const GgufLine> lines,
+                                   std::uint32_t alignment) noexcept;
 
 }  // namespace qorus::io

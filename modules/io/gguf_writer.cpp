@@ -18,13 +18,6 @@ namespace {
 constexpr const char* k_op = "write_gguf";
 constexpr std::uint32_t k_version = 3;
 
-// The format's number in the file; -1 if it has none.
-int format_number(DType dtype) noexcept {
-  const auto* found = std::find_if(std::begin(k_formats), std::end(k_formats),
-                                   [&](const Format& format) { return format.usable && format.dtype == dtype; });
-  return found == std::end(k_formats) ? -1 : static_cast<int>(found - std::begin(k_formats));
-}
-
 tl::unexpected<Error> refuse(const char* text, std::string_view subject = {}) noexcept {
   return fail(Errc::invalid_argument, k_op, text, subject);
 }
@@ -68,32 +61,32 @@ Result<GgufWriter> GgufWriter::create(std::string_view path) noexcept {
   return GgufWriter(std::move(*file));
 }
 
-Status GgufWriter::put_key(std::string_view key, GgufType type) noexcept {
+Status GgufMetadata::put_key(std::string_view key, GgufType type) noexcept {
   if (begun_) return refuse("metadata after begin", key);
   if (!is_name(key, k_gguf_limits.key)) return refuse("a key is UTF-8 without control characters", key);
   if (auto pushed = keys_.push({entries_.size() + sizeof(std::uint64_t), key.size()}); !pushed) return pushed;
   return Into(entries_).text(key).number(static_cast<std::uint32_t>(type)).status();
 }
 
-Status GgufWriter::put_bytes(std::string_view key, GgufType type, std::span<const std::byte> value) noexcept {
+Status GgufMetadata::put_bytes(std::string_view key, GgufType type, std::span<const std::byte> value) noexcept {
   if (auto done = put_key(key, type); !done) return done;
   return (Into(entries_) << value).status();
 }
 
-Status GgufWriter::put_array(std::string_view key, GgufType type, std::size_t count,
-                             std::span<const std::byte> values) noexcept {
+Status GgufMetadata::put_array(std::string_view key, GgufType type, std::size_t count,
+                               std::span<const std::byte> values) noexcept {
   if (auto done = put_key(key, GgufType::array); !done) return done;
   return (Into(entries_).number(static_cast<std::uint32_t>(type)).number(std::uint64_t{count}) << values).status();
 }
 
-Status GgufWriter::put_texts(std::string_view key, std::span<const std::string_view> texts) noexcept {
+Status GgufMetadata::put_texts(std::string_view key, std::span<const std::string_view> texts) noexcept {
   if (auto done = put_array(key, GgufType::text, texts.size(), {}); !done) return done;
   Into into(entries_);
   for (const std::string_view text : texts) into.text(text);
   return into.status();
 }
 
-Status GgufWriter::put(std::string_view key, std::uint32_t value) noexcept {
+Status GgufMetadata::put(std::string_view key, std::uint32_t value) noexcept {
   if (key == "general.alignment") {
     if (value < 8 || value > k_gguf_limits.alignment || (value & (value - 1)) != 0)
       return refuse("an alignment is a power of two from 8 on", key);
@@ -101,33 +94,33 @@ Status GgufWriter::put(std::string_view key, std::uint32_t value) noexcept {
   }
   return put_bytes(key, GgufType::u32, std::as_bytes(std::span(&value, 1)));
 }
-Status GgufWriter::put(std::string_view key, std::int32_t value) noexcept {
+Status GgufMetadata::put(std::string_view key, std::int32_t value) noexcept {
   return put_bytes(key, GgufType::i32, std::as_bytes(std::span(&value, 1)));
 }
-Status GgufWriter::put(std::string_view key, std::uint64_t value) noexcept {
+Status GgufMetadata::put(std::string_view key, std::uint64_t value) noexcept {
   return put_bytes(key, GgufType::u64, std::as_bytes(std::span(&value, 1)));
 }
-Status GgufWriter::put(std::string_view key, float value) noexcept {
+Status GgufMetadata::put(std::string_view key, float value) noexcept {
   return put_bytes(key, GgufType::f32, std::as_bytes(std::span(&value, 1)));
 }
-Status GgufWriter::put_bool(std::string_view key, bool value) noexcept {
+Status GgufMetadata::put_bool(std::string_view key, bool value) noexcept {
   return put_bytes(key, GgufType::boolean, std::as_bytes(std::span(&value, 1)));
 }
-Status GgufWriter::put_text(std::string_view key, std::string_view value) noexcept {
+Status GgufMetadata::put_text(std::string_view key, std::string_view value) noexcept {
   if (auto done = put_key(key, GgufType::text); !done) return done;
   return Into(entries_).text(value).status();
 }
-Status GgufWriter::put(std::string_view key, std::span<const std::string_view> texts) noexcept {
+Status GgufMetadata::put(std::string_view key, std::span<const std::string_view> texts) noexcept {
   return put_texts(key, texts);
 }
-Status GgufWriter::put(std::string_view key, std::span<const std::int32_t> numbers) noexcept {
+Status GgufMetadata::put(std::string_view key, std::span<const std::int32_t> numbers) noexcept {
   return put_array(key, GgufType::i32, numbers.size(), std::as_bytes(numbers));
 }
-Status GgufWriter::put(std::string_view key, std::span<const float> numbers) noexcept {
+Status GgufMetadata::put(std::string_view key, std::span<const float> numbers) noexcept {
   return put_array(key, GgufType::f32, numbers.size(), std::as_bytes(numbers));
 }
 
-Status GgufWriter::put(const GgufEntry& entry) noexcept {
+Status GgufMetadata::put(const GgufEntry& entry) noexcept {
   const bool text = entry.type == GgufType::text;
   if (entry.array && text) return put_texts(entry.key, entry.texts.span());
   if (text) return put_text(entry.key, entry.text);
@@ -143,7 +136,7 @@ Status GgufWriter::put(const GgufEntry& entry) noexcept {
 Status GgufWriter::declare(std::string_view name, DType dtype, const Shape& shape) noexcept {
   if (begun_) return refuse("a tensor after begin", name);
   if (!is_name(name, k_gguf_limits.name)) return refuse("a name is UTF-8 without control characters", name);
-  const int format = format_number(dtype);
+  const int format = gguf_format(dtype);
   if (format < 0) return fail(Errc::unsupported, k_op, "the format has no such element type", name);
   const int rank = shape.rank();
   if (rank < 1 || rank > static_cast<int>(k_gguf_limits.dimensions))
@@ -165,18 +158,26 @@ Status GgufWriter::declare(std::string_view name, DType dtype, const Shape& shap
   return into.status();
 }
 
+Status GgufMetadata::check_once(List<Name>& names, const List<std::byte>& bytes) noexcept {
+  const auto text = [&](const Name& name) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()) + name.offset, name.size);
+  };
+  std::sort(names.begin(), names.end(), [&](const Name& a, const Name& b) { return text(a) < text(b); });
+  const auto* twice =
+      std::adjacent_find(names.begin(), names.end(), [&](const Name& a, const Name& b) { return text(a) == text(b); });
+  return twice == names.end() ? Status() : refuse("a name stands twice", text(*twice));
+}
+
+Status GgufMetadata::close() noexcept {
+  if (auto good = check_once(keys_, entries_); !good) return good;
+  begun_ = true;
+  return {};
+}
+
 Status GgufWriter::begin() noexcept {
   if (begun_) return refuse("begun before");
-  for (auto [names, bytes] : {std::pair{&keys_, &entries_}, std::pair{&names_, &table_}}) {
-    const auto text = [bytes = bytes](const Name& name) {
-      return std::string_view(reinterpret_cast<const char*>(bytes->data()) + name.offset, name.size);
-    };
-    std::sort(names->begin(), names->end(), [&](const Name& a, const Name& b) { return text(a) < text(b); });
-    const auto* twice = std::adjacent_find(names->begin(), names->end(),
-                                           [&](const Name& a, const Name& b) { return text(a) == text(b); });
-    if (twice != names->end()) return refuse("a name stands twice", text(*twice));
-  }
-  begun_ = true;
+  if (auto good = check_once(names_, table_); !good) return good;
+  if (auto good = close(); !good) return good;
   List<std::byte> header;
   Into into(header);
   into << std::as_bytes(std::span("GGUF", 4));

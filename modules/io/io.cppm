@@ -4,7 +4,6 @@ export import qorus.nn;
 export import :safetensors;
 export import :gguf;
 export import :gguf_writer;
-export import :quantize;
 export import :npy;
 export import :model;
 export import :sealed;

@@ -281,19 +281,26 @@ Result<Owned> npy_of(std::span<const std::byte> bytes, std::string_view path) no
   return made;
 }
 
-Status write_npy(std::string_view path, const Tensor& tensor) noexcept {
-  if (auto ok = tensor.check("write_npy"); !ok) return fail(ok.error().about(path));
-  const std::string_view type = type_name(tensor.dtype());
-  if (type.empty()) return fail(Errc::invalid_dtype, "write_npy", "npy has no such element type", path);
+Text npy_header(DType dtype, const Shape& shape) noexcept {
   Text text;
+  const std::string_view type = type_name(dtype);
+  if (type.empty()) return text;
+  text += std::string_view("\x93NUMPY\x01\0\0\0", 10);  // version 1.0; the length follows
   (text += "{'descr': '") += type;
   text += "', 'fortran_order': False, 'shape': (";
-  for (int d = 0; d < tensor.rank(); ++d) (text += tensor.dim(d)) += d == 0 || d + 1 < tensor.rank() ? ", " : "";
+  for (int d = 0; d < shape.rank(); ++d) (text += shape[d]) += d == 0 || d + 1 < shape.rank() ? ", " : "";
   text += "), }";
-  while ((10 + text.size + 1) % k_alignment != 0) text += " ";
+  while ((text.size + 1) % k_alignment != 0) text += " ";
   text += "\n";
-  const std::array<char, 10> lead = {
-      '\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<char>(text.size & 255), static_cast<char>(text.size >> 8)};
+  text.bytes[8] = static_cast<char>((text.size - 10) & 255);
+  text.bytes[9] = static_cast<char>((text.size - 10) >> 8);
+  return text;
+}
+
+Status write_npy(std::string_view path, const Tensor& tensor) noexcept {
+  if (auto ok = tensor.check("write_npy"); !ok) return fail(ok.error().about(path));
+  const Text header = npy_header(tensor.dtype(), tensor.shape());
+  if (header.size == 0) return fail(Errc::invalid_dtype, "write_npy", "npy has no such element type", path);
   Owned dense;
   Tensor written = tensor;
   if (!tensor.contiguous()) {
@@ -304,8 +311,7 @@ Status write_npy(std::string_view path, const Tensor& tensor) noexcept {
   }
   auto file = AtomicFile::create(path);
   if (!file) return fail(file.error());
-  if (auto ok = file->write(std::string_view(lead.data(), lead.size())); !ok) return ok;
-  if (auto ok = file->write(text.view()); !ok) return ok;
+  if (auto ok = file->write(header.view()); !ok) return ok;
   if (auto ok = file->write(std::span(written.data(), written.numel() * size_of(written.dtype()))); !ok) return ok;
   return file->commit();
 }

@@ -19,6 +19,9 @@ export namespace qorus::io {
 // of a tensor that is not contiguous. Errors: invalid_dtype, stale_tensor, invalid_size, not_found (no such folder), io.
 [[nodiscard]] Status write_npy(std::string_view path, const Tensor& tensor) noexcept;
 
+// What stands before the elements of such a file, a multiple of 64 bytes; empty for a type that npy does not have (bf16, blocks).
+[[nodiscard]] Text npy_header(DType dtype, const Shape& shape) noexcept;
+
 // An npy file whose array is used where it lies, however large: nothing is copied or read until it is looked at. Tensors are stale once
 // this is gone. For data sets beyond memory: `data::Examples(inputs->tensor(), targets->tensor())`.
 class MappedNpy {

@@ -34,7 +34,7 @@ Status Binder::bind_head() noexcept {
   net_.head = nn::linear(c_.vocab, {.bias = false});
   if (weights_.has("output.weight")) return bind_linear(net_.head, "output", c_.vocab, c_.d_model, false);
   net_.head.weight.tensor = net_.embedding.weight.tensor;  // tied
-  return pack(net_.head.weight);
+  return pack(net_.head.weight, name_of("token_embd", "weight"), 0);
 }
 
 Status Binder::bind_block(std::int64_t layer) noexcept {
@@ -254,7 +254,7 @@ Status Binder::place(nn::Param& param, const Text& name, const Tensor& stored, s
   }
   if (!lacks_one && PackedWeights::takes(part)) {  // an embedding's rows are looked up as they are stored
     param.tensor = part;
-    return pack(param);
+    return pack(param, name, first);
   }
   auto made = convert(part, lacks_one ? 1 : 0);
   if (!made) return fail(made.error().about(name.view()));
@@ -263,10 +263,26 @@ Status Binder::place(nn::Param& param, const Text& name, const Tensor& stored, s
 }
 
 // What products read, laid out for them; the file's bytes are not needed then, but for rows that an embedding looks up.
-Status Binder::pack(nn::Param& param) noexcept {
+Status Binder::pack(nn::Param& param, const Text& name, std::int64_t first) noexcept {
   const bool looked_up = &param == &net_.embedding.weight || &param == &net_.positions.weight;
   if (looked_up || !PackedWeights::takes(param.tensor)) return {};
+  if (take_laid_out(param, name, first)) return {};
   return packed_.pack(param, weights_.kind() == Weights::Kind::gguf);
+}
+
+// What the file has laid out ahead, if the rows are whole panels of it.
+bool Binder::take_laid_out(nn::Param& param, const Text& name, std::int64_t first) const noexcept {
+  constexpr std::int64_t k_panel = 16;
+  const formats::LaidOut* all = weights_.laid_out(name.view());
+  const std::int64_t rows = param.tensor.dim(0);
+  if (!all || first % k_panel != 0 || (rows % k_panel != 0 && first + rows != all->rows)) return false;
+  const std::size_t bytes = ops::packed_bytes(param.tensor.dtype(), param.tensor.shape());
+  const std::size_t panel = all->bytes.numel() / static_cast<std::size_t>((all->rows + k_panel - 1) / k_panel);
+  const std::size_t begin = static_cast<std::size_t>(first / k_panel) * panel;
+  if (param.tensor.dim(1) != all->columns || begin + bytes > all->bytes.numel()) return false;
+  param.packed = Tensor(all->bytes.data() + begin, DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes)}),
+                        all->bytes.lifetime());
+  return true;
 }
 
 // A copy in f32, row-major, with a number added.

@@ -46,7 +46,9 @@ class Binder {
   [[nodiscard]] Status place(nn::Param& param, const Text& name, const Tensor& stored, std::int64_t first,
                              const Shape& shape) noexcept;
   [[nodiscard]] Status place(nn::Param& param, const Text& name, const Shape& shape) noexcept;
-  [[nodiscard]] Status pack(nn::Param& param) noexcept;
+  // Rows of a tensor of the file, from `first` on.
+  [[nodiscard]] Status pack(nn::Param& param, const Text& name, std::int64_t first) noexcept;
+  [[nodiscard]] bool take_laid_out(nn::Param& param, const Text& name, std::int64_t first) const noexcept;
   [[nodiscard]] Result<Tensor> convert(const Tensor& stored, float add) noexcept;
 
   const Weights& weights_;

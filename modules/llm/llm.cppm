@@ -1,6 +1,7 @@
 // qorus.llm: language models from their files: open, generate.
 export module qorus.llm;
 export import qorus.io;
+export import qorus.formats;
 export import qorus.text;
 export import :config;
 export import :weights;
@@ -11,3 +12,4 @@ export import :cache;
 export import :sampler;
 export import :session;
 export import :chat;
+export import :convert;

@@ -159,7 +159,13 @@ Result<Weights> Weights::open(std::string_view path) noexcept {
   if (content.starts_with("GGUF")) {
     auto gguf = io::read_gguf(path);
     if (!gguf) return fail(gguf.error());
-    made.gguf_ = std::move(*gguf);
+    made.native_.gguf = std::move(*gguf);
+    return made;
+  }
+  if (formats::is_native(file->bytes())) {
+    auto native = formats::read_native(path);
+    if (!native) return fail(native.error());
+    made.native_ = std::move(*native);
     return made;
   }
   if (path.ends_with(".safetensors") || path.ends_with(".safetensors.index.json")) {
@@ -227,7 +233,7 @@ Status Weights::open_shards(std::string_view index) noexcept {
 }
 
 Result<Config> Weights::config() const noexcept {
-  if (kind_ == Kind::gguf) return read_config(gguf_);
+  if (kind_ == Kind::gguf) return read_config(native_.gguf);
   if (kind_ == Kind::llama2c) return llama2c_.config();
   text::JsonTree tree;
   const auto bytes = config_file_.bytes();
@@ -240,7 +246,7 @@ Result<Config> Weights::config() const noexcept {
 Status Llama2c::whole() const noexcept { return file_.whole("open", {}); }
 
 Status Weights::whole() const noexcept {
-  auto there = kind_ == Kind::gguf ? gguf_.whole() : kind_ == Kind::llama2c ? llama2c_.whole() : Status();
+  auto there = kind_ == Kind::gguf ? native_.gguf.whole() : kind_ == Kind::llama2c ? llama2c_.whole() : Status();
   if (there && kind_ == Kind::safetensors) there = config_file_.whole("open", folder());
   for (const io::SafeTensors& shard : shards_.span()) {
     if (there) there = shard.whole();
@@ -258,7 +264,7 @@ Result<Tensor> Weights::tensor(std::string_view name) const noexcept {
   if (kind_ == Kind::llama2c) return llama2c_.tensor(name);
   const Text theirs = name_in_file(name);
   if (theirs.size == 0) return fail(Errc::not_found, "open", "such models have no such tensor", name);
-  if (kind_ == Kind::gguf) return gguf_.tensor(theirs.view());
+  if (kind_ == Kind::gguf) return native_.gguf.tensor(theirs.view());
   if (const io::SafeTensors* shard = shard_with(theirs.view())) return shard->tensor(theirs.view());
   return fail(Errc::not_found, "open", "no file has such a tensor", theirs.view());
 }
@@ -269,9 +275,13 @@ Result<Owned> Weights::copy(std::string_view name) const noexcept {
   return fail(Errc::not_found, "open", "no file has such a tensor", name);
 }
 
+const formats::LaidOut* Weights::laid_out(std::string_view name) const noexcept {
+  return native_.laid_out.empty() ? nullptr : native_.find_laid_out(name_in_file(name).view());
+}
+
 std::size_t Weights::bytes() const noexcept {
   std::size_t sum = 0;  // of parts of files, which do not overlap
-  for (const io::TensorEntry& entry : gguf_.entries()) sum += entry.bytes;
+  for (const io::TensorEntry& entry : native_.gguf.entries()) sum += entry.bytes;
   for (const io::SafeTensors& shard : shards_.span()) {
     for (const io::TensorEntry& entry : shard.entries()) sum += entry.bytes;
   }
@@ -281,7 +291,7 @@ std::size_t Weights::bytes() const noexcept {
 bool Weights::has(std::string_view name) const noexcept {
   if (kind_ == Kind::llama2c) return llama2c_.tensor(name).has_value();
   const Text theirs = name_in_file(name);
-  return kind_ == Kind::gguf ? gguf_.find(theirs.view()) != nullptr : shard_with(theirs.view()) != nullptr;
+  return kind_ == Kind::gguf ? native_.gguf.find(theirs.view()) != nullptr : shard_with(theirs.view()) != nullptr;
 }
 
 // GGUF: ours, but for shared experts: "blk.3.shared.ffn_up.weight" is "blk.3.ffn_up_shexp.weight".

@@ -7,6 +7,7 @@ module;
 export module qorus.llm:weights;
 import qorus.tensor;
 import qorus.io;
+import qorus.formats;
 import qorus.text;
 import :config;
 
@@ -31,8 +32,8 @@ class Llama2c {
 // Borrowed tensors are valid as long as it lives, also when it is moved.
 class Weights {
  public:
-  enum class Kind : std::uint8_t { gguf, safetensors, llama2c };
-  // A GGUF file, a folder with config.json and safetensors (one file, or several with their index), one file of such a folder, or a
+  enum class Kind : std::uint8_t { gguf, safetensors, llama2c };  // gguf: `.qorus` too
+  // A GGUF or `.qorus` file, a folder with config.json and safetensors (one file, or several with their index), one file of such a folder, or a
   // checkpoint of llama2.c. Errors: those of the readers; not_found (a folder without them), corrupt (no such file at all).
   [[nodiscard]] static Result<Weights> open(std::string_view path) noexcept;
 
@@ -47,7 +48,10 @@ class Weights {
   [[nodiscard]] Result<Owned> copy(std::string_view name) const noexcept;
   [[nodiscard]] bool has(std::string_view name) const noexcept;
   [[nodiscard]] std::size_t bytes() const noexcept;  // of all tensors
-  [[nodiscard]] const io::Gguf& gguf() const noexcept { return gguf_; }
+  [[nodiscard]] const io::Gguf& gguf() const noexcept { return native_.gguf; }
+  [[nodiscard]] const List<io::SafeTensors>& shards() const noexcept { return shards_; }
+  // A copy of a matrix in the order that products read, where the file has one; else null.
+  [[nodiscard]] const formats::LaidOut* laid_out(std::string_view name) const noexcept;
   // The folder of a safetensors model, or of the file.
   [[nodiscard]] std::string_view folder() const noexcept { return {folder_.data(), folder_.size()}; }
 
@@ -59,7 +63,7 @@ class Weights {
   [[nodiscard]] const io::SafeTensors* shard_with(std::string_view name) const noexcept;
 
   Kind kind_ = Kind::gguf;
-  io::Gguf gguf_;
+  formats::Native native_;  // of a GGUF file: with nothing laid out
   Llama2c llama2c_;
   List<io::SafeTensors> shards_;
   List<char> folder_;

@@ -8,4 +8,5 @@ export import qorus.optim;
 export import qorus.data;
 export import qorus.train;
 export import qorus.io;
+export import qorus.formats;
 export import qorus.text;

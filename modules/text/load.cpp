@@ -8,6 +8,7 @@ module;
 #include <span>
 #include <string_view>
 module qorus.text;
+import qorus.formats;
 import qorus.io;
 import :gguf;
 import :load;
@@ -80,7 +81,7 @@ class Fields {
 // sentencepiece_model.proto: ModelProto.
 class SentencePieceReader {
  public:
-  [[nodiscard]] Result<Tokenizer> read(std::string_view bytes) noexcept {
+  [[nodiscard]] Result<Tokenizer> read(std::string_view bytes, const VocabularyVisitor* visitor = nullptr) noexcept {
     spec_.algorithm = Algorithm::unigram;
     spec_.unknown = 0;
     spec_.bos = 1;
@@ -104,7 +105,7 @@ class SentencePieceReader {
     }
     spec_.add_bos = spec_.bos >= 0;
     if (pieces_.empty()) return corrupt("from_sentencepiece", "no SentencePiece model: it has no pieces");
-    return Tokenizer::create(spec_);
+    return make_or_show(spec_, visitor);
   }
 
  private:
@@ -185,8 +186,10 @@ Result<Tokenizer> from_sentencepiece(std::span<const std::byte> bytes) noexcept 
   return SentencePieceReader().read(text_of(bytes));
 }
 
+namespace {
+
 // i32 longest piece, then for each piece f32 score, i32 size, bytes. Ids 0, 1, 2 are unknown, BOS and EOS; 3 to 258 the bytes.
-Result<Tokenizer> from_llama2c(std::span<const std::byte> bytes) noexcept {
+Result<Tokenizer> read_llama2c(std::span<const std::byte> bytes, const VocabularyVisitor* visitor) noexcept {
   constexpr const char* op = "from_llama2c";
   constexpr std::int32_t k_first_byte = 3, k_first_piece = k_first_byte + 256;
   std::string_view rest = text_of(bytes);
@@ -215,16 +218,27 @@ Result<Tokenizer> from_llama2c(std::span<const std::byte> bytes) noexcept {
     rest.remove_prefix(static_cast<std::size_t>(size));
   }
   if (pieces.size() < k_first_piece) return corrupt(op, "fewer pieces than 256 bytes and three special ones");
-  return Tokenizer::create({.algorithm = Algorithm::char_bpe,
-                            .pieces = pieces.span(),
-                            .scores = scores.span(),
-                            .kinds = kinds.span(),
-                            .bos = 1,
-                            .eos = 2,
-                            .unknown = 0,
-                            .add_bos = true,
-                            .space_prefix = true,
-                            .space_marker = false});
+  return make_or_show({.algorithm = Algorithm::char_bpe,
+                       .pieces = pieces.span(),
+                       .scores = scores.span(),
+                       .kinds = kinds.span(),
+                       .bos = 1,
+                       .eos = 2,
+                       .unknown = 0,
+                       .add_bos = true,
+                       .space_prefix = true,
+                       .space_marker = false},
+                      visitor);
+}
+
+}  // namespace
+
+Result<Tokenizer> from_llama2c(std::span<const std::byte> bytes) noexcept { return read_llama2c(bytes, nullptr); }
+
+Result<Tokenizer> make_or_show(const VocabularySpec& spec, const VocabularyVisitor* visitor) noexcept {
+  if (!visitor) return Tokenizer::create(spec);
+  const Status shown = visitor->visit(visitor->user, spec);
+  return shown ? Result<Tokenizer>(Tokenizer()) : fail(shown.error());
 }
 
 // Lines of base64, a space and a rank, which is the id.
@@ -319,10 +333,27 @@ Result<Tokenizer> open(std::string_view path) noexcept {
     if (auto there = gguf->whole(); !there) return fail(there.error().about(path));
     return made;
   }
+  if (formats::is_native(bytes)) {
+    auto native = formats::read_native(path);
+    return native ? named(from_gguf(native->gguf)) : fail(native.error());
+  }
   if (begin != text.npos && text[begin] == '{') return named(from_json(text));
   if (is_rank_file(text)) return named(from_known_tiktoken(text));
   const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
   return named(text.starts_with('\n') && !small_number ? from_sentencepiece(bytes) : from_llama2c(bytes));
+}
+
+Status read_vocabulary(std::string_view path, const VocabularyVisitor& visitor) noexcept {
+  auto file = MappedFile::open(path);
+  if (!file) return fail(file.error());
+  const auto bytes = file->bytes();
+  const std::string_view text = text_of(bytes);
+  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin != text.npos && text[begin] == '{') return visit_json(text, visitor);
+  const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
+  const auto shown = text.starts_with('\n') && !small_number ? SentencePieceReader().read(text, &visitor)
+                                                             : read_llama2c(bytes, &visitor);
+  return shown ? Status() : fail(shown.error().about(path));
 }
 
 }  // namespace qorus::text

@@ -21,8 +21,28 @@ export namespace qorus::text {
 // A rank file of tiktoken, lines of base64 and rank. It has no special pieces; `pre_tokenizer` as in VocabularySpec.
 [[nodiscard]] Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_tokenizer) noexcept;
 
-// Any of these, and the vocabulary of a GGUF file, told by the content; of tiktoken's those whose number of ranks says what they are:
+// What a file says of its vocabulary, for who writes it in another format. `spec` and what it refers to live until visit returns; the
+// pre-tokenizer has a name as GGUF files have it, or none that fits.
+struct VocabularyVisitor {
+  void* user = nullptr;
+  Status (*visit)(void* user, const VocabularySpec& spec) = nullptr;
+};
+// tokenizer.json, a .model of SentencePiece, tokenizer.bin of llama2.c. Errors: those of their readers and of the visitor; not_found, io.
+[[nodiscard]] Status read_vocabulary(std::string_view path, const VocabularyVisitor& visitor) noexcept;
+// The regular expressions of a pre-tokenizer that GGUF names, as a tokenizer.json spells them. Errors: unsupported, out_of_memory.
+[[nodiscard]] Result<List<std::string_view>> expressions_of(std::string_view pre_tokenizer) noexcept;
+
+// Any of these, and the vocabulary of a GGUF or `.qorus` file, told by the content; of tiktoken's those whose number of ranks says what they are:
 // r50k, p50k, cl100k, o200k, Llama 3's and Qwen's. Errors, with the file's name: also not_found, io.
 [[nodiscard]] Result<Tokenizer> open(std::string_view path) noexcept;
+
+}  // namespace qorus::text
+
+// Within the module only.
+namespace qorus::text {
+
+[[nodiscard]] Status visit_json(std::string_view text, const VocabularyVisitor& visitor) noexcept;
+// Makes the tokenizer, or, with a visitor, shows it the vocabulary and makes none.
+[[nodiscard]] Result<Tokenizer> make_or_show(const VocabularySpec& spec, const VocabularyVisitor* visitor) noexcept;
 
 }  // namespace qorus::text

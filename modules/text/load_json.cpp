@@ -29,7 +29,7 @@ tl::unexpected<Error> unsupported(const char* text, std::string_view subject = {
 
 class JsonReader {
  public:
-  [[nodiscard]] Result<Tokenizer> read(std::string_view text) noexcept {
+  [[nodiscard]] Result<Tokenizer> read(std::string_view text, const VocabularyVisitor* visitor = nullptr) noexcept {
     if (auto ok = tree_.parse(text); !ok) return fail(ok.error());
     root_ = tree_.root();
     model_ = root_["model"];
@@ -46,7 +46,9 @@ class JsonReader {
     spec_.merges = merges_.span();
     spec_.strip_left = strip_left_.span();
     spec_.strip_right = strip_right_.span();
-    return Maker::make(spec_, splitter_);
+    if (!visitor) return Maker::make(spec_, splitter_);
+    spec_.pre_tokenizer = name_of(splitter_, spec_.whole_words);
+    return make_or_show(spec_, visitor);
   }
 
  private:
@@ -316,5 +318,10 @@ class JsonReader {
 }  // namespace
 
 Result<Tokenizer> from_json(std::string_view text) noexcept { return JsonReader().read(text); }
+
+Status visit_json(std::string_view text, const VocabularyVisitor& visitor) noexcept {
+  const auto shown = JsonReader().read(text, &visitor);
+  return shown ? Status() : fail(shown.error());
+}
 
 }  // namespace qorus::text

@@ -77,6 +77,8 @@ struct Splitter {
 
 // By the names that GGUF has, one or several with commas between. Errors: unsupported, with the name.
 [[nodiscard]] Result<Splitter> splitter_of(std::string_view names) noexcept;
+// A name of GGUF files that stands for these patterns; empty if there is none. `whole_words`: as VocabularySpec has it.
+[[nodiscard]] std::string_view name_of(const Splitter& splitter, bool whole_words) noexcept;
 // By a regular expression of a tokenizer.json. Errors: unsupported, with the expression.
 [[nodiscard]] Result<Pattern> pattern_of_expression(std::string_view expression) noexcept;
 

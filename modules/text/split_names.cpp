@@ -1,11 +1,13 @@
 // Bodies of qorus.text:split: which patterns go by which name.
 module;
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <string_view>
 module qorus.text;
+import :load;
 import :split;
 
 namespace qorus::text {
@@ -177,6 +179,31 @@ Result<Splitter> splitter_of(std::string_view names) noexcept {
     }
   }
   return splitter;
+}
+
+std::string_view name_of(const Splitter& splitter, bool whole_words) noexcept {
+  if (splitter.count == 1 && splitter.patterns[0] == llama3) return whole_words ? "llama-bpe" : "smaug-bpe";
+  for (const Named& known : k_names) {
+    if (std::equal(known.patterns.begin(), known.patterns.end(), splitter.patterns.begin(),
+                   splitter.patterns.begin() + splitter.count))
+      return known.name;
+  }
+  return {};
+}
+
+Result<List<std::string_view>> expressions_of(std::string_view pre_tokenizer) noexcept {
+  const auto splitter = splitter_of(pre_tokenizer);
+  if (!splitter) return fail(splitter.error());
+  List<std::string_view> all;
+  for (std::size_t i = 0; i < splitter->count; ++i) {
+    const Expression* found = nullptr;
+    for (const Expression& known : k_expressions) {
+      if (!found && known.pattern == splitter->patterns[i]) found = &known;
+    }
+    if (!found) return fail(Errc::unsupported, "tokenizer", "a pre-tokenizer without an expression", pre_tokenizer);
+    if (auto kept = all.push(found->text); !kept) return fail(kept.error());
+  }
+  return all;
 }
 
 Result<Pattern> pattern_of_expression(std::string_view expression) noexcept {

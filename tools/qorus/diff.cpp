@@ -4,49 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <optional>
 #include <string>
-#include <string_view>
-#include <utility>
 
 #include "options.h"
-
-import qorus;
+#include "tensors.h"
 
 using namespace qorus;
 
 namespace {
-
-// A GGUF or safetensors file, told apart by its first bytes.
-struct Tensors {
-  std::optional<io::Gguf> gguf;
-  std::optional<io::SafeTensors> safetensors;
-
-  static Result<Tensors> open(const std::string& path) {
-    Tensors made;
-    const auto bytes = MappedFile::open(path);
-    if (!bytes) return fail(bytes.error());
-    const std::string_view start(reinterpret_cast<const char*>(bytes->bytes().data()),
-                                 std::min<std::size_t>(4, bytes->bytes().size()));
-    if (start == "GGUF") {
-      auto file = io::read_gguf(path);
-      if (!file) return fail(file.error());
-      made.gguf = std::move(*file);
-    } else {
-      auto file = io::read_safetensors(path);
-      if (!file) return fail(file.error());
-      made.safetensors = std::move(*file);
-    }
-    return made;
-  }
-  [[nodiscard]] const List<io::TensorEntry>& entries() const { return gguf ? gguf->entries() : safetensors->entries(); }
-  [[nodiscard]] const io::TensorEntry* find(std::string_view name) const {
-    return gguf ? gguf->find(name) : safetensors->find(name);
-  }
-  [[nodiscard]] Result<Tensor> tensor(std::string_view name) const {
-    return gguf ? gguf->tensor(name) : safetensors->tensor(name);
-  }
-};
 
 // Elements [begin, begin + count), as f32.
 Result<Tensor> piece(Scope& frame, const Tensor& tensor, std::size_t begin, std::size_t count) {
@@ -78,28 +43,27 @@ Status measure(Workspace& workspace, const Tensor& a, const Tensor& b, Distance&
   return {};
 }
 
-void line(const io::TensorEntry& a, const io::TensorEntry& b, const Distance& d) {
-  const std::string name(a.name),
-      types = a.type == b.type ? std::string(a.type) : std::string(a.type) + "/" + std::string(b.type);
+void line(const Tensors::Line& a, const Tensors::Line& b, const Distance& d) {
+  const std::string types = a.type == b.type ? a.type : a.type + "/" + b.type;
   const double rmse = d.count ? std::sqrt(d.square / static_cast<double>(d.count)) : 0;
-  std::printf("%-40s %-12s %12.4g %12.4g %12.4g\n", name.c_str(), types.c_str(), d.largest, rmse,
+  std::printf("%-40s %-12s %12.4g %12.4g %12.4g\n", a.name.c_str(), types.c_str(), d.largest, rmse,
               d.size > 0 ? std::sqrt(d.square / d.size) : rmse);
 }
 
 }  // namespace
 
 int diff_command(const Options& options) {
-  const auto a = Tensors::open(options.model), b = Tensors::open(options.out);
+  auto a = Tensors::open(options.model), b = Tensors::open(options.out);
   if (!a || !b) return report(a ? b.error() : a.error());
   Workspace workspace{{.scratch = 64_MiB, .threads = 1}};
   bool same = true;
   std::printf("%-40s %-12s %12s %12s %12s\n", "tensor", "type", "largest", "rmse", "relative");
-  for (const io::TensorEntry& entry : a->entries()) {
-    const std::string name(entry.name);
-    const io::TensorEntry* other = b->find(entry.name);
+  for (const Tensors::Line& entry : a->lines()) {
+    const Tensors::Line* other = b->find(entry.name);
     if (!other || other->shape != entry.shape) {
       same = false;
-      std::printf("%-40s %s\n", name.c_str(), other ? "of another shape in the second file" : "only in the first file");
+      std::printf("%-40s %s\n", entry.name.c_str(),
+                  other ? "of another shape in the second file" : "only in the first file");
       continue;
     }
     auto x = a->tensor(entry.name), y = b->tensor(entry.name);
@@ -109,10 +73,10 @@ int diff_command(const Options& options) {
     same = same && distance.largest == 0;
     line(entry, *other, distance);
   }
-  for (const io::TensorEntry& entry : b->entries()) {
+  for (const Tensors::Line& entry : b->lines()) {
     if (a->find(entry.name)) continue;
     same = false;
-    std::printf("%-40s only in the second file\n", std::string(entry.name).c_str());
+    std::printf("%-40s only in the second file\n", entry.name.c_str());
   }
   return same ? 0 : 1;
 }

@@ -1,64 +1,41 @@
-// qorus inspect: what a safetensors or GGUF file holds, and if that is a language model, the memory that it takes.
+// qorus inspect: what a file of tensors holds, and if that is a language model, the memory that it takes.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <filesystem>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "options.h"
-
-import qorus;
-import qorus.llm;
+#include "tensors.h"
 
 using namespace qorus;
 
 namespace {
 
-void print_tensors(const List<io::TensorEntry>& entries) {
+void print_tensors(const std::vector<Tensors::Line>& lines) {
   std::size_t bytes = 0, elements = 0;
   std::printf("%-40s %-7s %-20s %14s\n", "tensor", "type", "shape", "bytes");
-  for (const auto& entry : entries) {
+  for (const auto& line : lines) {
     Text shape;
     shape += "[";
-    for (int d = 0; d < entry.shape.rank(); ++d) (shape += d ? "," : "") += entry.shape[d];
+    for (int d = 0; d < line.shape.rank(); ++d) (shape += d ? "," : "") += line.shape[d];
     shape += "]";
-    const std::string name(entry.name), type(entry.type);
-    std::printf("%-40s %-7s %-20s %14zu\n", name.c_str(), type.c_str(), shape.c_str(), entry.bytes);
-    bytes += entry.bytes;
-    elements += entry.shape.numel();
+    std::printf("%-40s %-7s %-20s %14zu\n", line.name.c_str(), line.type.c_str(), shape.c_str(), line.bytes);
+    bytes += line.bytes;
+    elements += line.shape.numel();
   }
-  std::printf("%zu tensors, %zu elements, %zu bytes\n", entries.size(), elements, bytes);
+  std::printf("%zu tensors, %zu elements, %zu bytes\n", lines.size(), elements, bytes);
 }
 
-void print_metadata(const io::Gguf& file) {
+void print_metadata(const io::Gguf& file, bool gguf) {
   std::printf("%-40s %-7s %s\n", "key", "type", "value");
   for (const auto& entry : file.metadata()) {
     const std::string key(entry.key), type = std::string(io::to_string(entry.type)) + (entry.array ? "[]" : "");
     std::printf("%-40s %-7s %s\n", key.c_str(), type.c_str(), entry.preview().c_str());
   }
-  std::printf("GGUF version %u, %zu entries of metadata\n\n", file.version(), file.metadata().size());
-}
-
-// By its first bytes; a file that cannot be read is left to its reader's error.
-bool is_gguf(const std::string& path) {
-  const auto file = MappedFile::open(path);
-  if (!file || file->bytes().size() < 4) return false;
-  const auto* first = reinterpret_cast<const char*>(file->bytes().data());
-  return std::string(first, 4) == "GGUF";
-}
-
-// The files of a folder of safetensors.
-std::vector<std::string> shards_in(const std::string& folder) {
-  std::vector<std::string> files;
-  std::error_code error;
-  for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    if (at->path().extension() == ".safetensors") files.push_back(at->path().string());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
+  std::printf("%s version %u, %zu entries of metadata\n\n", gguf ? "GGUF" : ".qorus", gguf ? file.version() : 1u,
+              file.metadata().size());
 }
 
 // Nothing, if it is no language model.
@@ -85,26 +62,10 @@ void print_plan(const std::string& path) {
 }  // namespace
 
 int inspect_command(const Options& options) {
-  if (is_gguf(options.model)) {
-    const auto file = io::read_gguf(options.model);
-    if (!file) return report(file);
-    print_metadata(*file);
-    print_tensors(file->entries());
-    print_plan(options.model);
-    return 0;
-  }
-  if (const auto shards = shards_in(options.model); !shards.empty()) {
-    for (const std::string& shard : shards) {
-      const auto file = io::read_safetensors(shard);
-      if (!file) return report(file);
-      std::printf("%s\n", shard.c_str());
-      print_tensors(file->entries());
-    }
-    print_plan(options.model);
-    return 0;
-  }
-  const auto file = io::read_safetensors(options.model);
+  const auto file = Tensors::open(options.model);
   if (!file) return report(file);
-  print_tensors(file->entries());
+  if (file->gguf()) print_metadata(*file->gguf(), file->format() == "gguf");
+  print_tensors(file->lines());
+  print_plan(options.model);
   return 0;
 }

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
     case Command::verify: return verify_command(options);
     case Command::chat: return chat_command(options);
     case Command::train_text: return train_text_command(options);
+    case Command::convert: return convert_command(options);
   }
   return 2;
 }

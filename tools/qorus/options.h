@@ -19,7 +19,8 @@ enum class Command {
   diff,
   verify,
   chat,
-  train_text
+  train_text,
+  convert
 };
 
 struct Options {
@@ -50,7 +51,10 @@ struct Options {
   bool json = false;
   std::string type = "q8_0", type_as;  // of quantize; of verify
   std::vector<std::string> rules;      // of quantize: "PATTERN=TYPE"
-  bool least_error = false;
+  bool least_error = false, pure = false;
+  std::string importance;      // of quantize: a file
+  std::string to, shard_size;  // of convert: a format; "500MB"
+  bool laid_out = false;
   bool bos = false, special = false, decode = false;
   std::string jinja, system;  // of chat: a file or a name; the first message
   bool sampled = false;       // the command line says how tokens are chosen
@@ -73,3 +77,4 @@ int diff_command(const Options& options);
 int verify_command(const Options& options);
 int chat_command(const Options& options);
 int train_text_command(const Options& options);
+int convert_command(const Options& options);
