@@ -92,6 +92,14 @@ Outcome use(const Result<data::Table>& table) {
   return outcome;
 }
 
+Outcome use(const Result<io::Npz>& archive) {
+  if (!archive) return outcome_of(archive);
+  for (std::size_t i = 0; i < archive->size(); ++i) {
+    if (auto array = archive->read(archive->name(i)); !array) return outcome_of(array);
+  }
+  return {};
+}
+
 Outcome use(const Result<text::ChatTemplate>& chat) {
   if (!chat) return outcome_of(chat);
   const text::ChatMessage talk[] = {{"system", "Be brief."}, {"user", "Hi <there> \xc3\xa9\xff"}, {"assistant", ""}};
@@ -106,8 +114,10 @@ Outcome read_as(const std::string& reader, const std::string& path) {
   if (reader == "safetensors") return use_tensors(io::read_safetensors(path));
   if (reader == "checkpoint") return use_tensors(io::read_sealed(path));
   if (reader == "npy") return outcome_of(io::read_npy(path));
+  if (reader == "npz") return use(io::Npz::open(path));
   if (reader == "idx") return outcome_of(data::read_idx(path));
   if (reader == "csv") return use(data::Table::read(path));
+  if (reader == "jsonl") return use(data::Table::read_json_lines(path));
   if (reader == "text") return outcome_of(data::read_text(path));
   const auto file = MappedFile::open(path);
   if (!file) return outcome_of(file);

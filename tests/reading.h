@@ -17,8 +17,8 @@ struct Outcome {
 };
 
 // Reads the file (for "folder", the folder), and uses what was read: all of its tensors, a token fed, a text encoded and decoded, a
-// conversation rendered. Readers: gguf model folder safetensors checkpoint npy idx csv text tokenizer.json sentencepiece tokenizer.bin
-// tiktoken chat layers.
+// conversation rendered. Readers: gguf model folder safetensors checkpoint npy npz idx csv jsonl text tokenizer.json sentencepiece
+// tokenizer.bin tiktoken chat layers.
 Outcome read_as(const std::string& reader, const std::string& path);
 
 // A file of tests/hostile/make.py.

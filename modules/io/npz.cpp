@@ -68,12 +68,12 @@ bool widen(std::span<const std::byte> extra, std::uint64_t& size, std::uint64_t&
   return size != UINT32_MAX && packed != UINT32_MAX && offset != UINT32_MAX;
 }
 
-// Inflates a whole raw stream. False: it is broken, or of another size.
-bool inflate_all(std::span<const std::byte> from, std::span<char> to) noexcept {
+// Inflates a whole raw stream: Z_STREAM_END, Z_MEM_ERROR, or another of zlib's numbers if it is broken or of another size.
+int inflate_all(std::span<const std::byte> from, std::span<char> to) noexcept {
   constexpr std::size_t k_step = std::size_t{1} << 30;  // zlib counts in 32 bits
   z_stream stream{};
-  if (inflateInit2(&stream, -15) != Z_OK) return false;
-  int state = Z_OK;
+  int state = inflateInit2(&stream, -15);
+  if (state != Z_OK) return state;
   std::size_t read = 0, written = 0;
   while (state == Z_OK) {
     const std::size_t in = std::min(from.size() - read, k_step), out = std::min(to.size() - written, k_step);
@@ -87,7 +87,7 @@ bool inflate_all(std::span<const std::byte> from, std::span<char> to) noexcept {
     if (state == Z_OK && in == stream.avail_in && out == stream.avail_out) break;
   }
   inflateEnd(&stream);
-  return state == Z_STREAM_END && read == from.size() && written == to.size();
+  return state != Z_STREAM_END || (read == from.size() && written == to.size()) ? state : Z_DATA_ERROR;
 }
 
 std::uint32_t checksum(std::span<const std::byte> bytes) noexcept {
@@ -168,7 +168,9 @@ Result<Owned> Npz::read(std::string_view name) const noexcept {
   if (entry->method == 8) {
     if (entry->size / k_max_ratio > entry->packed) return broken("an entry of another size than it says");
     if (auto room = unpacked.resize(entry->size); !room) return fail(room.error());
-    if (!inflate_all(content, unpacked.span())) return broken("an entry's compressed bytes are broken");
+    const int state = inflate_all(content, unpacked.span());
+    if (state == Z_MEM_ERROR) return broken("no memory to unpack an entry", Errc::out_of_memory);
+    if (state != Z_STREAM_END) return broken("an entry's compressed bytes are broken");
     content = std::as_bytes(std::as_const(unpacked).span());
   } else if (entry->method != 0) {
     return broken("an entry that is neither stored nor deflated", Errc::unsupported);

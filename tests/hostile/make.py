@@ -5,6 +5,7 @@ format, for damage. Without a code the file may be valid or not, and must only d
 import json
 import pathlib
 import sys
+import zipfile
 
 import files
 import gguf_cases
@@ -27,8 +28,10 @@ def valid():
         "safetensors": [files.safetensors({"w": ("F32", [2], b"\0" * 8), "b": ("BF16", [2], b"\0" * 4)}, {"k": "\n"})],
         "checkpoint": [files.sealed({"w": ("F32", [2], b"\0" * 8), "v": ("U8", [3], b"abc")}, {"step": "1"})],
         "npy": [files.npy("(2, 3)", data=six), files.npy("(3, 1)", "<i8", six, order="True", version=2)],
+        "npz": [files.npz(zipfile.ZIP_STORED), files.npz(zipfile.ZIP_DEFLATED)],
         "idx": [files.idx(8, [2, 2], b"abcd"), files.gz(files.idx(8, [2, 2], b"abcd")), files.idx(0x0e, [1], b"\0" * 8)],
         "csv": [b'a,b,c\n1,x,2020-01-01\n2,"y,""",2020-01-02 10:30\n,x,\n'],
+        "jsonl": [b'{"a": 1, "b": "x \\u00e4\\n"}\n{"b": null, "c": true, "a": -2.5e3}\n'],
         "tokenizer.json": [text_cases.dump(files.bpe()), text_cases.dump(files.unigram()), text_cases.dump(files.wordpiece())],
         "sentencepiece": [files.sentencepiece(), files.sentencepiece(trainer=b"\x18\1")],
         "tokenizer.bin": [files.llama2c_tokenizer()],
