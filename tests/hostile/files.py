@@ -50,15 +50,16 @@ def gguf(entries=(), tensors=(), data=b"", magic=b"GGUF", version=3, n_tensors=N
 WORDS = [b"<unk>", b"<s>", b"</s>", b"a", b"b", b"ab"]
 
 
-def llama(form=0, change=None, drop=(), shapes=None, words=WORDS, scores=None, kinds=(2, 3, 3, 1, 1, 1), more=()):
+def llama(form=0, change=None, drop=(), shapes=None, words=WORDS, scores=None, kinds=(2, 3, 3, 1, 1, 1), more=(), name=b"llama"):
     """A model of one layer: 4 wide (32 where blocks want it), 2 heads, 6 pieces. change: {key: (type, bytes)} instead of what is right."""
+    own = name + b"."
     width, hidden, pieces = (4, 4, len(words)) if form == 0 else (32, 32, len(words))
     size = (lambda n: n * 4) if form == 0 else (lambda n: n // 32 * 34)
-    values = {b"general.architecture": (8, text(b"llama"))}
+    values = {b"general.architecture": (8, text(name))}
     for key, value in ((b"block_count", 1), (b"context_length", 8), (b"embedding_length", width), (b"feed_forward_length", hidden),
                        (b"attention.head_count", 2), (b"attention.head_count_kv", 1), (b"vocab_size", pieces)):
-        values[b"llama." + key] = (4, u32(value))
-    values[b"llama.attention.layer_norm_rms_epsilon"] = (6, f32(1e-5))
+        values[own + key] = (4, u32(value))
+    values[own + b"attention.layer_norm_rms_epsilon"] = (6, f32(1e-5))
     values[b"tokenizer.ggml.model"] = (8, text(b"llama"))
     values[b"tokenizer.ggml.tokens"] = (9, u32(8) + u64(pieces) + b"".join(text(w) for w in words))
     scores = range(pieces) if scores is None else scores

@@ -3,7 +3,7 @@ that it must give, and their caps."""
 import json
 import struct
 
-from files import CONFIG, MOST32, f32, llama, llama2c, llama_safetensors, safetensors, text, u32, u64
+from files import CONFIG, MOST32, f32, llama, llama2c, llama_safetensors, safetensors, text, u32, u64, unigram
 
 WEIGHTS = llama_safetensors()
 
@@ -78,9 +78,66 @@ def gguf_models():
     yield "tokens-numbers", with_(b"tokenizer.ggml.tokens", 9, u32(4) + u64(1) + u32(1)), "invalid dtype", "tokenizer.ggml.tokens"
     yield "more-pieces-than-rows", llama(words=[*words, b"ab", b"c"], scores=range(7), kinds=[2, 3, 3, 1, 1, 1, 1], shapes={b"token_embd.weight": (4, 6)}), \
         "invalid size", "more pieces than the embedding has rows"
+    yield from gguf_families()
+    yield from gguf_tokenizers(words)
     gpt2 = {b"tokenizer.ggml.model": (8, text(b"gpt2")), b"tokenizer.ggml.merges": (9, u32(8) + u64(1) + text(b"a c"))}
     yield "merge-unknown", llama(change=gpt2), "corrupt", "a merge of pieces"
     yield "merges-missing", llama(change={b"tokenizer.ggml.model": (8, text(b"gpt2"))}), "", ""
+
+
+def gguf_families():
+    """What other architectures read; whether a file is one of theirs its tensors tell, so that most end there."""
+    for family in (b"gemma", b"gemma2", b"gemma3", b"qwen2", b"qwen2moe", b"qwen3", b"qwen3moe", b"gpt2", b"phi3", b"starcoder", b"starcoder2"):
+        own = family + b"."
+        yield f"family-{family.decode()}", llama(name=family), "", ""
+        for layers in (46, 62):
+            yield f"family-{family.decode()}-{layers}", llama(name=family, change={own + b"block_count": (4, u32(layers))}), "", ""
+        caps = {own + b"attn_logit_softcapping": (6, f32(-1)), own + b"final_logit_softcapping": (6, f32(float("nan"))),
+                own + b"attention.layer_norm_epsilon": (6, f32(1e-5))}
+        yield f"family-{family.decode()}-caps", llama(name=family, change=caps), "", ""
+        experts = {own + b"expert_count": (4, u32(2)), own + b"expert_used_count": (4, u32(1)), own + b"expert_feed_forward_length": (4, u32(0)),
+                   own + b"attention.layer_norm_epsilon": (6, f32(1e-5))}
+        yield f"family-{family.decode()}-experts", llama(name=family, change=experts), "", ""
+    for scale in (0.0, -1.0, float("nan"), 2.0):
+        yield f"rope-scale-linear-{scale}", llama(change={b"llama.rope.scale_linear": (6, f32(scale))}), "ok" if scale == 2 else "invalid argument", ""
+    yarn = {b"llama.rope.scaling.type": (8, text(b"yarn")), b"llama.rope.scaling.factor": (6, f32(4)), b"llama.rope.scaling.attn_factor": (6, f32(1.5))}
+    yield "rope-yarn", llama(change=yarn), "ok", ""
+    yield "rope-yarn-beta", llama(change={**yarn, b"llama.rope.scaling.yarn_beta_fast": (6, f32(0))}), "invalid argument", "yarn's betas must be positive"
+    yield "rope-yarn-base", llama(change={**yarn, b"llama.rope.freq_base": (6, f32(1))}), "invalid argument", "yarn's betas must be positive"
+    yield "rope-type-number", llama(change={b"llama.rope.scaling.type": (4, u32(1))}), "invalid dtype", "rope.scaling.type"
+    for name in (b"rope_freqs.weight", b"rope_factors_long.weight", b"rope_factors_short.weight"):
+        yield f"{name.decode()}-zeros", llama(shapes={name: (1,)}), "invalid argument", ""
+        yield f"{name.decode()}-many", llama(shapes={name: (100,)}), "invalid argument", "longrope needs a factor for each pair"
+        yield f"{name.decode()}-blocks", llama(8, shapes={name: (32, 1)}), "invalid dtype", name.decode()
+    yield "heads-array-floats", llama(change={b"llama.attention.head_count": (9, u32(6) + u64(1) + f32(2))}), "invalid dtype", "head_count"
+    yield "heads-array", llama(change={b"llama.attention.head_count": (9, u32(4) + u64(1) + u32(2))}), "ok", ""
+    yield "attention-scale", llama(change={b"llama.attention.scale": (6, f32(-1))}), "invalid argument", "scales and caps"
+
+
+def gguf_tokenizers(words):
+    key = b"tokenizer.ggml."
+    def made(change, **more):
+        return llama(change={key + name: value for name, value in change.items()}, **more)
+    for model in (b"gpt2", b"bert", b"t5", b"no_vocab", b"none"):
+        yield f"tokenizer-{model.decode()}", made({b"model": (8, text(model))}), "", ""
+        merges = {b"model": (8, text(model)), b"merges": (9, u32(8) + u64(1) + text(b"a b"))}
+        for pre in (b"llama-bpe", b"default", b"gpt-2", b"nonsense", b""):
+            yield f"tokenizer-{model.decode()}-{pre.decode()}", made({**merges, b"pre": (8, text(pre))}), "", ""
+        yield f"tokenizer-{model.decode()}-pre-number", made({**merges, b"pre": (4, u32(1))}), "" if model in (b"no_vocab", b"none") else "invalid dtype", ""
+    for name in (b"cls_token_id", b"seperator_token_id"):
+        yield f"{name.decode()}-beyond", made({b"model": (8, text(b"bert")), name: (4, u32(99))}), "corrupt", "a special id beyond the vocabulary"
+    for name in (b"bos_token_id", b"eos_token_id", b"unknown_token_id", b"eot_token_id", b"eom_token_id"):
+        yield f"{name.decode()}-text", made({name: (8, text(b"1"))}), "invalid dtype", name.decode()
+        yield f"{name.decode()}-none", made({name: (4, u32(MOST32))}), "ok", ""
+    for name in (b"add_bos_token", b"add_eos_token", b"add_space_prefix", b"remove_extra_whitespaces"):
+        yield f"{name.decode()}-number", made({name: (4, u32(1))}), "invalid dtype", name.decode()
+    yield "scores-text", made({b"scores": (9, u32(8) + u64(1) + text(b"1"))}), "invalid dtype", "scores"
+    yield "types-floats", made({b"token_type": (9, u32(6) + u64(1) + f32(1))}), "invalid dtype", "token_type"
+    yield "merges-number", made({b"model": (8, text(b"gpt2")), b"merges": (4, u32(1))}), "invalid dtype", "merges"
+    for name, value in (("text", (8, text(b"x"))), ("numbers", (9, u32(4) + u64(1) + u32(1))), ("short", (9, u32(0) + u64(3) + b"abc")),
+                        ("length", (9, u32(0) + u64(8) + u32(MOST32) + b"abcd"))):
+        yield f"charsmap-{name}", made({b"model": (8, text(b"t5")), b"precompiled_charsmap": value}), "", ""
+    yield "template-number", llama(change={b"tokenizer.chat_template": (4, u32(1))}), "invalid dtype", "chat_template"
 
 
 def llama2c_models():
@@ -143,6 +200,24 @@ def folders():
     yield "layer-types", made({"model_type": "gemma2", "layer_types": ["windowed"], "sliding_window": 4}), "unsupported", "a kind of layer"
     for experts, used in ((4097, 1), (8, 9), (8, 65), (2**62, 2)):
         yield f"experts-{experts}-{used}", made({"model_type": "mixtral", "num_local_experts": experts, "num_experts_per_tok": used}), "invalid argument", ""
+    for kind in ("gemma", "gemma2", "gemma3", "gemma3_text", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gpt2", "gpt_bigcode", "phi3", "starcoder2",
+                 "mistral", "mixtral", "phimoe"):
+        yield f"family-{kind}", made({"model_type": kind}), "", ""
+        yield f"family-{kind}-windows", made({"model_type": kind, "sliding_window": -1, "use_sliding_window": True}), "", ""
+        yield f"family-{kind}-huge", made({"model_type": kind, "sliding_window": 2**63 - 1, "sliding_window_pattern": 2**63 - 1, "max_window_layers": 2**63 - 1}), "", ""
+        yield f"family-{kind}-text", made({"text_config": {**CONFIG, "model_type": kind}}), "", ""
+    for key, value in (("attn_logit_softcapping", -1), ("final_logit_softcapping", -0.5), ("query_pre_attn_scalar", 1e-320), ("scale_attn_weights", False),
+                       ("scale_attn_by_inverse_layer_idx", True), ("use_bidirectional_attention", True), ("multi_query", False)):
+        for kind in ("gemma2", "gpt_bigcode"):
+            yield f"{kind}-{key}", made({"model_type": kind, key: value}), "", ""
+    for types in ([], ["full_attention"], ["sliding_attention", "full_attention"] * 3, ["full_attention", "sliding_attention", "sliding_attention"]):
+        yield f"layer-types-{len(types)}", made({"model_type": "gemma2", "layer_types": types, "sliding_window": 4}), "", ""
+    ropes = {"full_attention": {"rope_type": "default", "rope_theta": 1e4}, "sliding_attention": {"rope_type": "default", "rope_theta": -1}}
+    yield "rope-of-two", made({"model_type": "gemma3_text", "rope_parameters": ropes}), "invalid argument", ""
+    yield "rope-yarn-mscale", made({"rope_scaling": {"rope_type": "yarn", "factor": 4, "mscale": 1, "mscale_all_dim": 1, "beta_fast": 0}}), "invalid argument", "yarn"
+    yield "rope-longrope-negative", made({"rope_scaling": {"rope_type": "longrope", "factor": 2, "short_factor": [-1], "long_factor": ["x"],
+                                                           "original_max_position_embeddings": 4}}), "invalid argument", "factors must be positive"
+    yield "mlp-only-layers", made({"model_type": "qwen2_moe", "num_experts": 2, "num_experts_per_tok": 1, "mlp_only_layers": [0]}), "unsupported", "mlp_only_layers"
     yield "vocab-of-others", made({"vocab_size": 2**62}), "", ""
     yield "layers-more", made({"num_hidden_layers": 2}), "not found", "blk.1."
     yield "width-other", made({"hidden_size": 8, "num_attention_heads": 4}), "invalid size", ""
@@ -171,6 +246,10 @@ def folders():
     yield "weights-empty", made(**{"model.safetensors": safetensors({})}), "not found", ""
     yield "tokenizer-broken", made(**{"tokenizer.json": b"{"}), "corrupt", "tokenizer.json"
     yield "generation-broken", made(**{"generation_config.json": b"{"}), "corrupt", "generation_config.json"
+    yield "template-of-several", made(**{"tokenizer_config.json": b'{"chat_template": [{"name": "default", "template": "x"}, {"name": 1}, 2]}'}), "ok", ""
+    yield "template-of-its-own", made(**{"chat_template.jinja": b"{{ messages }}"}), "ok", ""
+    yield "sampling", made(**{"generation_config.json": b'{"do_sample": true, "temperature": -1e308, "top_k": -9223372036854775808, "top_p": 1e999}'}), "ok", ""
+    yield "tokenizer-good", made(**{"tokenizer.json": json.dumps(unigram()).encode()}), "ok", ""
     yield "template-broken", made(**{"tokenizer_config.json": b"{"}), "corrupt", "tokenizer_config.json"
     yield "eos-beyond", made(**{"generation_config.json": b'{"eos_token_id": [9223372036854775807, -1, 1e300, "x", null]}'}), "ok", ""
 
@@ -198,6 +277,13 @@ def layers():
     yield "graph-no-from", '{"kind":"graph","nodes":[{"kind":"relu"}]}', "corrupt", "says where it reads from"
     yield "near-depth", nest(15), "ok", ""
     yield "past-depth", nest(17), "unsupported", "too long, too deep or too many values"
+    for name, words in (("frozen", '{"kind":"relu","frozen":true}'), ("frozen-number", '{"kind":"relu","frozen":1}'), ("named", '{"kind":"chain","layers":[{"kind":"relu","name":"a"},{"kind":"relu","name":1}]}'),
+                        ("chain-broken", '{"kind":"chain","layers":[{"kind":"quantum"}]}'), ("concat", '{"kind":"concat","axis":99,"layers":[{"kind":"relu"}]}'),
+                        ("concat-axis", '{"kind":"concat","axis":"x","layers":[]}'), ("residual", '{"kind":"residual","body":{"kind":"quantum"}}'),
+                        ("transformer", '{"kind":"transformer"}'), ("transformer-blocks", '{"kind":"transformer","blocks":{},"norm":{}}'),
+                        ("transformer-count", '{"kind":"transformer","blocks":{"count":1e9,"pattern":{}},"norm":{}}'),
+                        ("transformer-pattern", '{"kind":"transformer","blocks":{"count":2,"pattern":{"heads":-1}},"norm":{"eps":"x"},"normed":7}')):
+        yield f"made-{name}", words, "", ""
     yield "nested-100000", "[" * 100000, "unsupported", "too long, too deep or too many values"
     yield "nested-chains", nest(5000), "unsupported", "too long, too deep or too many values"
     yield "cap-bytes-past", relu + " " * (1 << 20), "unsupported", "too long, too deep or too many values"

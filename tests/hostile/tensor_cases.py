@@ -101,6 +101,11 @@ def checkpoint_cases():
     yield "trailer-cut", good[:-1], "corrupt", "not inside the file"
     yield "trailer-twice", good + good[-16:], "corrupt", "bytes that belong to no tensor"
     yield "trailer-alone", sealed({}, {}), "ok", ""
+    yield "trailer-of-another-type", safetensors({**tensors, "sealed.trailer": ("F16", [8], b"\0" * 16)}, texts), "", ""
+    yield "trailer-of-other-bytes", safetensors({**tensors, "sealed.trailer": ("I64", [2], b"\0" * 16)}, texts), "", ""
+    yield "trailer-short", safetensors({**tensors, "sealed.trailer": ("U8", [15], b"\0" * 15)}, texts), "corrupt", "no trailer"
+    yield "sum-missing", sealed({**tensors, "u": ("U8", [1], b"x")}, texts, sums={"crc32.u": ""}), "corrupt", "a tensor does not fit its checksum"
+    yield "empty", sealed({"e": ("F32", [0], b"")}, {}), "ok", ""
     yield "i64", sealed({"w": ("I64", [1], EIGHT)}, {}), "unsupported", "do not have this element type"
 
 

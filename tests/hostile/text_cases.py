@@ -61,6 +61,23 @@ def json_cases():
     steps = lambda n: dump(bpe(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Digits"}] * n}))
     yield "cap-steps-at", steps(8), "ok", ""
     yield "cap-steps-past", steps(9), "unsupported", "more than 8 steps"
+    plain = {"type": "BPE", "vocab": {"<unk>": 0, "a": 1, "\u2581": 2, "<0x41>": 3}, "merges": [["a", "\u2581", "c"]], "byte_fallback": True, "fuse_unk": True}
+    for name, change in (("affix", {"model": {**plain, "end_of_word_suffix": "</w>"}}), ("prefix", {"model": {**plain, "continuing_subword_prefix": "@"}}),
+                         ("step-number", {"pre_tokenizer": 1}), ("step-null", {"pre_tokenizer": None, "normalizer": None}), ("step-list", {"normalizer": []}),
+                         ("prepend", {"model": plain, "pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": [
+                             {"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}}),
+                         ("prepend-other", {"normalizer": {"type": "Prepend", "prepend": "x"}}), ("replace-other", {"normalizer": {"type": "Replace"}}),
+                         ("metaspace", {"model": plain, "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}, "decoder": None}),
+                         ("metaspace-old", {"model": plain, "pre_tokenizer": {"type": "Metaspace", "add_prefix_space": False}, "decoder": None}),
+                         ("split-space", {"model": plain, "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}}, "decoder": None}),
+                         ("punctuation", {"pre_tokenizer": {"type": "Punctuation", "behavior": "Contiguous"}}), ("digits", {"pre_tokenizer": {"type": "Digits", "individual_digits": True}}),
+                         ("strips", {"added_tokens": [{"id": 0, "content": "<s>", "special": True, "lstrip": True, "rstrip": True}]}),
+                         ("decoder-sequence", {"decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, 1]}}),
+                         ("post", {"post_processor": {"processors": [{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}},
+                                                                                                             {"SpecialToken": {"id": "none"}}]}]}})):
+        yield f"made-{name}", dump(bpe(**change)), "", ""
+    yield "unigram-added", dump({**unigram(), "added_tokens": [{"id": 5, "content": "x"}]}), "", ""
+    yield "wordpiece-names", dump(wordpiece(vocab={"[UNK]": 0, "[": 1, "[]": 2, "##": 3, "": 4})), "", ""
     nested = {"type": "ByteLevel"}
     for _ in range(20):
         nested = {"type": "Sequence", "pretokenizers": [nested]}
