@@ -101,7 +101,7 @@ Result<Shape> plan_shape(Context& context, const Tensor& x, const Body& body) no
 
 Result<Tensor> recompute(const Tensor& input, const Body& body) noexcept {
   Context* context = input.context();
-  if (!context || !input.alive() || !context->record) return body.call(body.self, input);
+  if (!context || !input.alive() || !context->record) return in_own_frame(input, body.self, body.call);
   auto x = ops::contiguous(input);
   if (!x) return x;
   Tensor parameter;  // any that is trained
