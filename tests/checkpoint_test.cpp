@@ -274,3 +274,20 @@ TEST(Checkpoint, SurvivesEveryFailingWrite) {
     }
   }
 }
+
+// A data set that stays in its files: mapped, read as batches ask for it.
+TEST(MappedData, TrainsAsDataInMemoryDoes) {
+  qorus_test::TemporaryFolder folder;
+  const data::Dataset points = spirals(60);
+  ASSERT_OK(io::write_npy(folder / "x.npy", points.inputs()));
+  ASSERT_OK(io::write_npy(folder / "y.npy", points.targets()));
+  const auto x = io::MappedNpy::open(folder / "x.npy"), y = io::MappedNpy::open(folder / "y.npy");
+  ASSERT_OK(x);
+  ASSERT_OK(y);
+  const auto weights_from = [](const data::Examples& examples) {
+    auto model = nn::build(nn::linear(5) | nn::tanh() | nn::linear(2), {2}, init::kaiming(1));
+    EXPECT_OK(train::fit(*model, examples, {.epochs = 2, .batch = 16}));
+    return std::vector<float>(model->slab().begin(), model->slab().end());
+  };
+  EXPECT_EQ(weights_from({x->tensor(), y->tensor(), {.classes = 2}}), weights_from(points.examples()));
+}

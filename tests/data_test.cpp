@@ -556,3 +556,35 @@ TEST(Prefetch, AllocatesNothingPerBatch) {
   EXPECT_EQ(qorus_test::allocations() - before, 0u);
   EXPECT_EQ(count, 192u);
 }
+
+TEST(Pipelines, SurviveEveryFailingAllocation) {
+  QORUS_NEEDS_ALLOCATION_COUNTER();
+  const auto set = images(12);
+  const auto lines = std::string("{\"a\": 1, \"b\": \"x\"}\n{\"b\": \"y\", \"c\": \"2001-02-03\"}\n");
+  for (std::uint64_t k = 0; k < 80; ++k) {
+    Status batched, folded, parsed;
+    int count = 0;
+    {
+      const qorus_test::FailingAllocations failing(k);
+      auto batches = set | data::shuffle(1) | data::augment({.flip = true}) | data::batch(4) | data::prefetch(2);
+      for (auto const& [x, y] : batches) count += x.check("use") ? 10 : 1;
+      batched = batches.status();
+    }
+    {
+      const qorus_test::FailingAllocations failing(k);
+      auto folds = data::k_fold(set, 3, 7);
+      if (!folds) folded = fail(folds.error());
+    }
+    {
+      const qorus_test::FailingAllocations failing(k);
+      auto table = data::Table::parse_json_lines(lines);
+      if (!table) parsed = fail(table.error());
+    }
+    EXPECT_EQ(count, batched ? 30 : 1) << k;
+    for (const Status* status : {&batched, &folded, &parsed}) {
+      if (!*status) EXPECT_EQ(status->error().code, Errc::out_of_memory) << k;
+    }
+    if (k == 79) EXPECT_TRUE(batched && folded && parsed);
+    if (k == 0) EXPECT_FALSE(batched || folded || parsed);
+  }
+}

@@ -263,7 +263,7 @@ TEST(Loggers, TheReportIsOnePageThatNeedsNothingElse) {
 TEST(Loggers, TheReportShowsSamples) {
   qorus_test::TemporaryFolder folder;
   const std::string path = folder / "run.html";
-  const std::vector<std::uint8_t> grey{0, 10, 255, 7, 80, 90};                            // [2, 3]
+  const std::vector<std::uint8_t> grey{0, 10, 255, 7, 80, 90};                             // [2, 3]
   const std::vector<float> colours{0, 1, 0.5f, 0.2f, -3, 9, NAN, 0.6f, 0.1f, 0.4f, 1, 0};  // [3, 2, 2]
   const auto samples = [&](train::SamplePage& page) noexcept {
     page.picture("a <grey> one", Tensor::borrow(std::span<const std::uint8_t>(grey), {2, 3}));
@@ -281,8 +281,9 @@ TEST(Loggers, TheReportShowsSamples) {
     std::string bytes;
     std::uint32_t bits = 0, count = 0;
     for (auto i = at + 7; page[i] != '"' && page[i] != '='; ++i) {
-      bits = bits << 6 | static_cast<std::uint32_t>(
-                             std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/").find(page[i]));
+      bits = bits << 6 |
+             static_cast<std::uint32_t>(
+                 std::string_view("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/").find(page[i]));
       if ((count += 6) >= 8) bytes += static_cast<char>(bits >> (count -= 8));
     }
     bitmaps.push_back(bytes);
@@ -293,7 +294,7 @@ TEST(Loggers, TheReportShowsSamples) {
                             reinterpret_cast<const unsigned char*>(file.data()) + file.size());
   };
   EXPECT_EQ(bitmaps[0].size(), 54u + 2 * 12);  // rows of 9 bytes, padded; the lower one first
-  EXPECT_EQ(bytes_of(bitmaps[0]), (std::vector<int>{7, 7, 7, 80, 80, 80, 90, 90, 90, 0, 0, 0,  //
+  EXPECT_EQ(bytes_of(bitmaps[0]), (std::vector<int>{7, 7, 7, 80, 80, 80, 90,  90,  90,  0, 0, 0,  //
                                                     0, 0, 0, 10, 10, 10, 255, 255, 255, 0, 0, 0}));
   EXPECT_EQ(bytes_of(bitmaps[1]), (std::vector<int>{255, 0, 128, 0, 153, 51, 0, 0,  // blue, green, red
                                                     26, 0, 0, 102, 255, 255, 0, 0}));
