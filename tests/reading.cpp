@@ -14,6 +14,7 @@
 
 import qorus.nn;
 import qorus.data;
+import qorus.formats;
 import qorus.llm;
 
 using namespace qorus;
@@ -111,6 +112,10 @@ Outcome use(const Result<text::ChatTemplate>& chat) {
 Outcome read_as(const std::string& reader, const std::string& path) {
   if (reader == "gguf") return use(io::read_gguf(path));
   if (reader == "model" || reader == "folder") return use(llm::open(path));
+  if (reader == "qorus") {
+    const auto native = formats::read_native(path);
+    return native ? outcome_of(formats::verify_native(path)) : outcome_of(native);
+  }
   if (reader == "safetensors") return use_tensors(io::read_safetensors(path));
   if (reader == "checkpoint") return use_tensors(io::read_sealed(path));
   if (reader == "npy") return outcome_of(io::read_npy(path));

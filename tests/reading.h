@@ -17,7 +17,7 @@ struct Outcome {
 };
 
 // Reads the file (for "folder", the folder), and uses what was read: all of its tensors, a token fed, a text encoded and decoded, a
-// conversation rendered. Readers: gguf model folder safetensors checkpoint npy npz idx csv jsonl text tokenizer.json sentencepiece
+// conversation rendered. Readers: gguf qorus model folder safetensors checkpoint npy npz idx csv jsonl text tokenizer.json sentencepiece
 // tokenizer.bin tiktoken chat layers.
 Outcome read_as(const std::string& reader, const std::string& path);
 

@@ -38,6 +38,7 @@ def seeds():
         "model": [made.llama(), made.llama(8), made.llama2c()],
         "npy": [made.npy("(2, 3)", "<f4", b"\0" * 24), made.npy("()", "<i8", b"\0" * 8), made.npy("(0,)", "|u1"), made.npz(zipfile.ZIP_STORED),
                 made.npz(zipfile.ZIP_DEFLATED)],
+        "qorus": [made.native([made.entry(b"k", 0, b"\1")]), made.native(tensors=())],
         "ops": [bytes((i * 37 + j * j) % 256 for j in range(64)) for i in range(16)],
         "safetensors": [made.safetensors({"w": ("F32", [2, 2], b"\0" * 16), "b": ("BF16", [2], b"\0" * 4)}, {"format": "pt"})],
         "sentencepiece": [made.sentencepiece(), made.sentencepiece(trainer=b"\x18\1")],

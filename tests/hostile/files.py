@@ -86,6 +86,47 @@ def llama(form=0, change=None, drop=(), shapes=None, words=WORDS, scores=None, k
     return gguf(entries, tensors, data)
 
 
+NATIVE = struct.Struct("<8sIIIIQQQQQQQQ16sII12x")  # of a .qorus header, all but its sum
+LINE = struct.Struct("<IHHBBHI4QQQ")  # of its table
+
+
+def native(entries=(), tensors=(("wv", 0, (2, 8), b"\0" * 64),), laid_out=(), header=None, line=None, sums=None, cut=None, more=b""):
+    """A .qorus file (modules/formats/FORMAT.md). tensors: (name, format, extents, bytes); header, line: {field: value} that lie, with right checksums;
+    line is of the first tensor."""
+    metadata, names = b"".join(entries), b"".join(n.encode() for n, *_ in tensors)
+    up = lambda n: -(-n // 64) * 64
+    fields = dict(magic=b"QORUS\r\n\x1a", version=1, tensors=len(tensors), laid_out=len(laid_out), entries=len(entries), file=0, metadata=128,
+                  metadata_bytes=len(metadata), table=up(128 + len(metadata)), names=0, names_bytes=len(names), data=0, sums=0, order=b"panels16",
+                  metadata_sum=zlib.crc32(metadata), table_sum=0)
+    fields["names"] = fields["table"] + 64 * (len(tensors) + len(laid_out))
+    fields["data"] = at = up(fields["names"] + len(names))
+    lines, place, data, checks = b"", 0, b"", b""
+    for number, (name, form, extents, content) in enumerate(tensors):
+        own = dict(name=place, letters=len(name.encode()), format=form, rank=len(extents), layout=0, zero=0, of=0,
+                   extents=(*extents, *([0] * (4 - len(extents)))), offset=at + len(data), bytes=len(content))
+        own.update(line or {} if number == 0 else {})
+        lines += LINE.pack(own["name"], own["letters"], own["format"], own["rank"], own["layout"], own["zero"], own["of"], *own["extents"], own["offset"], own["bytes"])
+        place += len(name.encode())
+        data += content + b"\0" * (-len(content) % 64)
+        checks += u32(zlib.crc32(content))
+    for of, content in laid_out:
+        lines += LINE.pack(place, 0, 0, 0, 1, 0, of, 0, 0, 0, 0, at + len(data), len(content))
+        data += content + b"\0" * (-len(content) % 64)
+        checks += u32(zlib.crc32(content))
+    fields["sums"] = at + len(data)
+    checks = checks if sums is None else sums
+    fields["file"] = fields["sums"] + len(checks) + 16
+    fields["table_sum"] = zlib.crc32(lines + names)
+    fields.update(header or {})
+    head = NATIVE.pack(*fields.values())
+    sum_of_head = zlib.crc32(head[:124])
+    head = head[:124] + u32(sum_of_head)
+    pad = lambda part, end: part + b"\0" * (end - len(part))
+    out = pad(pad(head + metadata, up(128 + len(metadata))) + lines + names, at) + data + checks
+    out += b"QORUSEND" + u32(zlib.crc32(checks)) + u32(sum_of_head) + more
+    return out if cut is None else out[:cut]
+
+
 def safetensors(tensors, metadata=None, header=None):
     """tensors: {name: (dtype, shape, bytes)}, or the header's own text and the bytes after it."""
     if header is not None:

@@ -10,11 +10,12 @@ import zipfile
 import files
 import gguf_cases
 import model_cases
+import native_cases
 import table_cases
 import tensor_cases
 import text_cases
 
-CASES = (gguf_cases, tensor_cases, table_cases, text_cases, model_cases)
+CASES = (gguf_cases, native_cases, tensor_cases, table_cases, text_cases, model_cases)
 
 
 def valid():
@@ -25,6 +26,7 @@ def valid():
         "model": [files.llama(), files.llama(8), files.llama2c()],
         "gguf": [files.gguf([files.entry(b"a", 0, b"\1"), files.array(b"b", 8, 2, files.text(b"x") + files.text(b"yz"))],
                             [files.tensor(b"w", [2, 3]), files.tensor(b"v", [32], 2, 32)], b"\0" * 64)],
+        "qorus": [files.native([files.entry(b"a", 0, b"\1")])],
         "safetensors": [files.safetensors({"w": ("F32", [2], b"\0" * 8), "b": ("BF16", [2], b"\0" * 4)}, {"k": "\n"})],
         "checkpoint": [files.sealed({"w": ("F32", [2], b"\0" * 8), "v": ("U8", [3], b"abc")}, {"step": "1"})],
         "npy": [files.npy("(2, 3)", data=six), files.npy("(3, 1)", "<i8", six, order="True", version=2)],
