@@ -137,6 +137,7 @@ class Works {
   Works() : split_(spirals()) {
     for (const auto& file : qorus_test::make_files(place_.path(), true)) {
       if (file.reader.empty() || file.reader == "config" || file.reader == "index") continue;
+      if (file.reader == "qorus") continue;  // its sums are made by threads, whose allocations are not counted here
       if (file.name == "model-1") model_ = file.path;
       read(file.reader, file.name, file.path);
     }
@@ -180,7 +181,9 @@ class Works {
     });
     add(
         "quantise",
-        [from = place_ / "gguf", to = place_ / "quantised"] { return code_of(formats::quantize(from, to, {.threads = 1})); },
+        [from = place_ / "gguf", to = place_ / "quantised"] {
+          return code_of(formats::quantize(from, to, {.threads = 1}));
+        },
         place_ / "quantised");
     opened_ = std::make_unique<llm::Model>(std::move(*llm::open(model_)));
     session_ = std::make_unique<llm::Session>(std::move(*llm::Session::create(*opened_, {.context = 8, .threads = 1})));
