@@ -233,6 +233,13 @@ TEST_F(TextProgram, TrainsWhatGenerateRuns) {
   }
 }
 
+TEST_F(TextProgram, TheExampleRuns) {
+  const Outcome made = run("example_text_model " + folder / "sea.txt" + " " + folder / "example.gguf" + " 3");
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_NE(made.out.find("validation loss"), std::string::npos) << made.out;
+  EXPECT_EQ(run("qorus generate " + folder / "example.gguf" + " -p sea -n 3").code, 0);
+}
+
 TEST_F(TextProgram, GoesOnWhereItWasKilled) {
   const std::string same = "--steps 120 --tokenizer bytes --checkpoint-every 5 --out ";
   ASSERT_EQ(train(same + folder / "whole.gguf").code, 0);

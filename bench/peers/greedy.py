@@ -4,7 +4,7 @@
     bench/peers/greedy.py MODEL.gguf... [--prompt TEXT]... [-n 64] [--qorus build/release/bin/qorus]
 
 Runs here, with llama.cpp's server in the chroot. For each file and prompt prints `equal` or `UNEQUAL` for the ids of the prompt, for
-the text that follows when always the likeliest token is taken, and the largest difference of the log-probabilities of the ten
+the text that follows when always the likeliest token is taken (as many as llama.cpp writes, which ends where the context is full), and the largest difference of the log-probabilities of the ten
 likeliest next tokens, at each of the n places (llama.cpp with its keys and values in f32). Exit status 1 if ids or texts differ anywhere.
 """
 import argparse
@@ -99,7 +99,7 @@ def compare(server, qorus, model, prompt, n):
     same_ids = ids == own_ids
     theirs = server.complete(ids, n)
     written = theirs["tokens"]
-    text = run(qorus, "generate", model, "-p", prompt, "-n", str(n), "--threads", "1").decode(errors="replace")
+    text = run(qorus, "generate", model, "-p", prompt, "-n", str(len(written)), "--threads", "1").decode(errors="replace")
     expected = prompt + theirs["content"]
     same_text = text.rstrip("\n") == expected.rstrip("\n")
     rows = ours(qorus, model, ids + written[:-1], len(written))
