@@ -1,5 +1,7 @@
 // A language model of any text: a vocabulary trained on it, Llama's blocks, and a GGUF file that `qorus generate` and llama.cpp run. What
 // `qorus train text` does, in its parts. `example_text_model TEXT OUT.gguf [STEPS]`; TEXT is a file or a folder of files.
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -32,13 +34,14 @@ int main(int argc, char** argv) {
                                     .block = {.attention = {.kv_heads = 2}, .d_ff = 256}}),
                          {k_context}, init::normal(7), {.input = DType::i32});
   if (!model) return report(model);
-  auto history = tune::pretrain(*model, *train, *validation,
-                                {.optimizer = optim::adamw({.lr = 2e-3f, .weight_decay = 0.1f}) | optim::no_decay_on_vectors(),
-                                 .context = k_context,
-                                 .steps = steps,
-                                 .seed = 7,
-                                 .callbacks = {train::progress()}});
+  auto history =
+      tune::pretrain(*model, *train, *validation,
+                     {.optimizer = optim::adamw({.lr = 2e-3f, .weight_decay = 0.1f}) | optim::no_decay_on_vectors(),
+                      .context = k_context,
+                      .steps = steps,
+                      .seed = 7,
+                      .callbacks = {train::progress()}});
   if (!history) return report(history);
   std::printf("validation loss %.3f nats per token\n", history->epochs.back().validation_loss);
-  return report(tune::write_gguf(*model, words->spec(), out, {.dtype = DType::f16}));
+  return report(tune::write_gguf(*model, words->spec(), out, {.type = "f16"}));
 }

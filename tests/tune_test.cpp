@@ -217,6 +217,11 @@ TEST(Corpus, AFolderIsItsFilesInOrder) {
   ASSERT_OK(split);
   EXPECT_EQ(strings(split->train()), (std::vector<std::string>{"first\n", "second\n"}));
   EXPECT_EQ(strings(split->validation()), (std::vector<std::string>{"third\n"}));
+  write_file(folder / "line.txt", std::string(49, 'x') + "ü" + std::string(48, 'y') + "\n");  // no line to cut at
+  auto line = tune::Corpus::open(folder / "line.txt", 0.5);
+  ASSERT_OK(line);
+  ASSERT_EQ(line->validation().size(), 1u);
+  EXPECT_EQ(line->train()[0].size(), 51u);
   // Between two texts stands the end of a text.
   auto vocabulary = text::byte_vocabulary();
   ASSERT_OK(vocabulary);
@@ -466,9 +471,10 @@ TEST(WriteGguf, TypesAreThoseThatQuantizeMakes) {
   ASSERT_OK(vocabulary);
   ASSERT_OK(model);
   ASSERT_OK(tune::write_gguf(*model, vocabulary->spec(), folder / "f32.gguf"));
-  for (const DType dtype : {DType::f16, DType::bf16, DType::q8_0, DType::q4_0}) {
-    ASSERT_OK(tune::write_gguf(*model, vocabulary->spec(), folder / "a.gguf", {.dtype = dtype}));
-    ASSERT_OK(formats::quantize(folder / "f32.gguf", folder / "b.gguf", {.dtype = dtype, .threads = 1}));
+  for (const char* type : {"f16", "bf16", "q8_0", "q4_0", "q5_k_m"}) {
+    ASSERT_OK(tune::write_gguf(*model, vocabulary->spec(), folder / "a.gguf", {.type = type}));
+    ASSERT_OK(
+        formats::quantize(folder / "f32.gguf", folder / "b.gguf", {.scheme = formats::scheme_of(type), .threads = 1}));
     auto a = io::read_gguf(folder / "a.gguf"), b = io::read_gguf(folder / "b.gguf");
     ASSERT_OK(a);
     ASSERT_OK(b);
@@ -482,7 +488,7 @@ TEST(WriteGguf, TypesAreThoseThatQuantizeMakes) {
       EXPECT_EQ(std::memcmp(x->data(), y->data(), row_bytes(x->dtype(), x->numel())), 0) << entry.name;
     }
     // The vocabulary of another file, as it is.
-    ASSERT_OK(tune::write_gguf(*model, *a, folder / "c.gguf", {.dtype = dtype}));
+    ASSERT_OK(tune::write_gguf(*model, *a, folder / "c.gguf", {.type = type}));
     EXPECT_EQ(qorus_test::read_file(folder / "c.gguf").size(), qorus_test::read_file(folder / "a.gguf").size());
   }
 }
@@ -496,7 +502,7 @@ TEST(WriteGguf, RefusesWhatLlamaLacks) {
   ASSERT_OK(model);
   ASSERT_OK(other);
   EXPECT_FAILS(tune::write_gguf(*other, vocabulary->spec(), path), Errc::invalid_size);
-  EXPECT_FAILS(tune::write_gguf(*model, vocabulary->spec(), path, {.dtype = DType::iq4_nl}), Errc::unsupported);
+  EXPECT_FAILS(tune::write_gguf(*model, vocabulary->spec(), path, {.type = "q3"}), Errc::unsupported);
   EXPECT_FAILS(tune::write_gguf(*model, vocabulary->spec(), folder / "no/model.gguf"), Errc::not_found);
   auto gpt = nn::build(nn::gpt({.vocab = 257, .context = 16, .d_model = 32, .heads = 4, .layers = 1}), {16},
                        init::normal(1), {.input = DType::i32});

@@ -69,10 +69,12 @@ Status collect(const Path& folder, int depth, List<Path>& files) noexcept {
   return status;
 }
 
-// Where a text can be cut near `at`: after the next end of a line, or else before the next character.
-std::size_t border(std::string_view text, std::size_t at) noexcept {
+// Where a text can be cut near `at`: after the next end of a line if it is not far, or else before the next character. Something is left of
+// the last text.
+std::size_t border(std::string_view text, std::size_t at, bool last) noexcept {
+  constexpr std::size_t k_far = 65536;
   const std::size_t line = text.find('\n', at);
-  if (line != text.npos) return line + 1;
+  if (line != text.npos && line - at < k_far && (!last || line + 1 < text.size())) return line + 1;
   while (at < text.size() && (static_cast<std::uint8_t>(text[at]) & 0xc0) == 0x80) ++at;
   return at;
 }
@@ -168,7 +170,8 @@ Status Corpus::divide(double validation) noexcept {
   const List<MappedFile>& files = files_;
   for (const MappedFile& file : files) {
     const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    const std::size_t cut = left >= text.size() ? text.size() : left == 0 ? 0 : border(text, left);
+    const bool end = &file == &files.back();
+    const std::size_t cut = left >= text.size() ? text.size() : left == 0 ? 0 : border(text, left, end);
     left -= std::min<std::uint64_t>(left, text.size());
     if (cut > 0) {
       if (auto ok = train_.push(part(text, 0, cut)); !ok) return ok;

@@ -138,6 +138,8 @@ Result<train::History> run_pretrain(const train::ModelRef& model, const Tokens& 
                                     const PretrainOptions& options) noexcept {
   auto windows = Windows::create(tokens, options.context, options.seed);
   if (!windows) return fail(windows.error());
+  if (validation.size() == 1)
+    return fail(Errc::invalid_size, k_op, "one id is too little to validate on: a larger share of the text, or none");
   if (options.batch == 0 || options.accumulate == 0 || options.epochs < 0)
     return fail(Errc::invalid_argument, k_op, "a step has windows, and a run steps");
   const std::size_t batches = (windows->size() + options.batch - 1) / options.batch,
@@ -158,6 +160,7 @@ Result<train::History> run_pretrain(const train::ModelRef& model, const Tokens& 
                          .seed = options.seed,
                          .clip_norm = options.clip_norm,
                          .threads = options.threads,
+                         .shards = options.shards,
                          .forward = *windows,
                          .checkpoints = options.checkpoints,
                          .callbacks = {Follow{&*windows, &model, &validation, &options, &callbacks}}});

@@ -51,6 +51,7 @@ struct PretrainOptions {
   int epochs = 0;              // passes over the text; 0: as many as the steps take, or 1
   std::size_t batch = 16;      // windows of a step
   std::size_t accumulate = 1;  // batches whose gradients make one step
+  std::size_t shards = 1;      // of a batch, computed side by side: see train::FitOptions
   std::uint64_t seed = 0;
   float clip_norm = 1;
   int threads = cpu_count();

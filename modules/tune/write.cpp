@@ -3,23 +3,19 @@ module;
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <string_view>
 #include <utility>
 module qorus.tune;
 import :write;
+import qorus.formats;
 
 namespace qorus::tune {
 namespace {
 
 constexpr const char* k_op = "write_gguf";
-constexpr std::size_t k_piece = 1 << 20;  // elements at a time, about
 
 tl::unexpected<Error> refuse(const char* why) noexcept { return fail(Errc::unsupported, k_op, why); }
-
-// "Mostly this type" as general.file_type has it, by DType.
-constexpr std::uint8_t k_file_types[k_dtype_count] = {0, 1, 32, 0, 0, 0, 2, 3, 8, 9, 7, 10, 12, 15, 17, 18, 25, 30};
 
 // What Llama's architecture has nothing for.
 Status check(const nn::LanguageModel& model) noexcept {
@@ -80,10 +76,12 @@ Text file_name(std::string_view name) noexcept {
 
 class ModelWriter {
  public:
-  ModelWriter(const nn::Model<nn::LanguageModel>& model, io::GgufWriter writer, const WriteOptions& options) noexcept
+  ModelWriter(const nn::Model<nn::LanguageModel>& model, io::GgufWriter writer, const formats::Scheme& scheme,
+              const WriteOptions& options) noexcept
       : model_(model),
         layers_(model.layers()),
         writer_(std::move(writer)),
+        scheme_(scheme),
         options_(options),
         workspace_({.scratch = 32_MiB, .threads = options.threads}) {}
 
@@ -122,60 +120,58 @@ class ModelWriter {
     }
     if (done) done = writer_.put("llama.attention.layer_norm_rms_epsilon", block.attn_norm.eps);
     if (done) done = writer_.put("llama.rope.freq_base", block.attn.options.rope);
-    if (done)
-      done = writer_.put("general.file_type", std::uint32_t{k_file_types[static_cast<std::size_t>(options_.dtype)]});
-    if (done && is_block(options_.dtype)) done = writer_.put("general.quantization_version", std::uint32_t{2});
+    if (done) done = writer_.put("general.file_type", scheme_.file_type);
+    if (done && is_block(scheme_.dtype)) done = writer_.put("general.quantization_version", std::uint32_t{2});
+    facts_ = {.layers = static_cast<std::int64_t>(layers_.decoder.blocks.count()),
+              .heads = heads,
+              .kv_heads = keys->dim(0) / head_dim_,
+              .llama = true,
+              .has_output = !layers_.tied};
     return done;
   }
 
   [[nodiscard]] Status write_tensors() noexcept {
     if (auto ready = workspace_.status(); !ready) return ready;
+    List<DType> types;
     for (const nn::Parameter& parameter : model_.parameters()) {
       const Text name = file_name(parameter.name.view());
+      const Shape& shape = parameter.tensor.shape();
       if (name.view().empty())
         return fail(Errc::unsupported, k_op, "a parameter that Llama lacks", parameter.name.view());
-      if (auto done = writer_.declare(name.view(), dtype_of(parameter.tensor), parameter.tensor.shape()); !done)
-        return done;
+      const DType dtype = shape.rank() < 2 ? DType::f32 : scheme_.choose(facts_, name.view(), shape, DType::f32, false);
+      if (auto pushed = types.push(dtype); !pushed) return pushed;
+      if (auto done = writer_.declare(name.view(), dtype, shape); !done) return done;
     }
     if (auto begun = writer_.begin(); !begun) return begun;
-    for (const nn::Parameter& parameter : model_.parameters()) {
-      if (auto done = write_tensor(parameter); !done) return fail(done.error().about(parameter.name.view()));
+    for (std::size_t i = 0; i < types.size(); ++i) {
+      const nn::Parameter& parameter = model_.parameters()[i];
+      if (auto done = write_tensor(parameter, types[i]); !done) return fail(done.error().about(parameter.name.view()));
     }
     return writer_.commit();
   }
 
  private:
-  [[nodiscard]] DType dtype_of(const Tensor& tensor) const noexcept {
-    const bool fits = tensor.rank() == 2 && static_cast<std::size_t>(tensor.dim(1)) % block_size(options_.dtype) == 0;
-    return fits ? options_.dtype : DType::f32;
-  }
-
-  [[nodiscard]] Status write_tensor(const nn::Parameter& parameter) noexcept {
-    const Tensor& tensor = parameter.tensor;
+  [[nodiscard]] Status write_tensor(const nn::Parameter& parameter, DType dtype) noexcept {
     const std::string_view name = parameter.name.view();
     const bool turns = name.ends_with("attn.q_proj.weight") || name.ends_with("attn.k_proj.weight");
-    const auto columns = static_cast<std::size_t>(tensor.dim(-1)),
-               rows = tensor.numel() / std::max<std::size_t>(columns, 1);
-    const std::size_t step = std::max<std::size_t>(k_piece / std::max<std::size_t>(columns, 1), 1);
-    for (std::size_t begin = 0; begin < rows; begin += step) {
-      const std::size_t count = std::min(step, rows - begin);
-      auto frame = workspace_.frame();
-      auto piece = Fresh::make(frame.context(), Shape{static_cast<std::int64_t>(count * columns)});
-      if (!piece) return fail(piece.error());
-      for (std::size_t r = 0; r < count; ++r) {
-        const std::size_t from = turns ? row_before(begin + r) : begin + r;
-        std::memcpy(piece->f32() + r * columns, tensor.f32() + from * columns, columns * sizeof(float));
-      }
-      auto made = ops::cast(std::move(*piece).freeze(), dtype_of(tensor));
-      if (!made) return fail(made.error());
-      if (auto done = writer_.write({made->data(), row_bytes(made->dtype(), made->numel())}); !done) return done;
-    }
-    return {};
+    if (!half_pairs_ || !turns) return write_as(parameter.tensor, dtype);
+    auto turned = Owned::zeros(parameter.tensor.shape());
+    if (!turned) return fail(turned.error());
+    const auto columns = static_cast<std::size_t>(parameter.tensor.dim(1));
+    float* to = turned->fill<float>().data();
+    for (std::size_t row = 0; row < static_cast<std::size_t>(parameter.tensor.dim(0)); ++row)
+      std::copy_n(parameter.tensor.f32() + row_before(row) * columns, columns, to + row * columns);
+    return write_as(turned->tensor(), dtype);
+  }
+  [[nodiscard]] Status write_as(const Tensor& tensor, DType dtype) noexcept {
+    const formats::Sink sink{&writer_, [](void* self, std::span<const std::byte> bytes) {
+                               return static_cast<io::GgufWriter*>(self)->write(bytes);
+                             }};
+    return formats::recode(workspace_, tensor, dtype, {}, sink);
   }
 
   // The file has the two elements of a rotary pair beside each other; halves has them half a head apart.
   [[nodiscard]] std::size_t row_before(std::size_t row) const noexcept {
-    if (!half_pairs_) return row;
     const auto dim = static_cast<std::size_t>(head_dim_);
     const std::size_t within = row % dim;
     return row - within + within / 2 + within % 2 * (dim / 2);
@@ -184,7 +180,9 @@ class ModelWriter {
   const nn::Model<nn::LanguageModel>& model_;
   const nn::LanguageModel& layers_;
   io::GgufWriter writer_;
+  const formats::Scheme& scheme_;
   const WriteOptions& options_;
+  formats::ModelFacts facts_;
   Workspace workspace_;
   std::int64_t head_dim_ = 1;
   bool half_pairs_ = false;
@@ -194,9 +192,11 @@ template <class Put>
 Status write(const nn::Model<nn::LanguageModel>& model, std::size_t pieces, std::string_view path,
              const WriteOptions& options, const Put& put_vocabulary) noexcept {
   if (auto good = check(model.layers()); !good) return good;
+  const formats::Scheme* scheme = formats::scheme_of(options.type);
+  if (!scheme) return fail(Errc::unsupported, k_op, "a type that is not known", options.type);
   auto file = io::GgufWriter::create(path);
   if (!file) return fail(file.error());
-  ModelWriter writer(model, std::move(*file), options);
+  ModelWriter writer(model, std::move(*file), *scheme, options);
   Status done = writer.put_numbers(pieces);
   if (done) done = put_vocabulary(writer.writer());
   return done ? writer.write_tensors() : done;

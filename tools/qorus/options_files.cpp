@@ -3,15 +3,14 @@
 #include <string>
 #include <vector>
 
-namespace {
-
-// Every type that can be made; the mixtures are llama.cpp's.
-const std::vector<std::string>& types() {
+const std::vector<std::string>& quantize_types() {
   static const std::vector<std::string> all{"f32",    "f16",    "bf16",   "q4_0",   "q4_1",   "q5_0",   "q5_1",
                                             "q8_0",   "iq4_nl", "q2_k",   "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s",
                                             "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",   "q3_k",   "q4_k",   "q5_k"};
   return all;
 }
+
+namespace {
 
 void add_quantize(CLI::App& app, Options& options) {
   CLI::App* quantize = app.add_subcommand("quantize", "Write a GGUF file with its tensors in another format");
@@ -23,7 +22,7 @@ void add_quantize(CLI::App& app, Options& options) {
           "Of the matrices: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, iq4_nl, q6_k, or a mixture: q2_k, q3_k_s, "
           "q3_k_m, "
           "q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m. The output and some others get more bits, as llama.cpp has it")
-      ->check(CLI::IsMember(types(), CLI::ignore_case))
+      ->check(CLI::IsMember(quantize_types(), CLI::ignore_case))
       ->capture_default_str()
       ->type_name("TYPE");
   quantize
@@ -74,7 +73,7 @@ void add_convert(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"gguf", "safetensors", "qorus", "npz", "llama2c"}, CLI::ignore_case))
       ->type_name("FORMAT");
   convert->add_option("--type", options.type_as, "Of the matrices, as of `qorus quantize` (default: as they are)")
-      ->check(CLI::IsMember(types(), CLI::ignore_case))
+      ->check(CLI::IsMember(quantize_types(), CLI::ignore_case))
       ->type_name("TYPE");
   convert
       ->add_option("--shard-size", options.shard_size,

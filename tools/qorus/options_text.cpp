@@ -4,7 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "options.h"
+#include "options_files.h"
 
 namespace {
 
@@ -44,6 +44,8 @@ void add_training(CLI::App& text, TextTraining& t) {
   number("--epochs", t.epochs, "Passes over the text; 0: as many as the steps take", 0, 1 << 24);
   number("--batch", t.batch, "Windows of a step", 1, 1 << 20);
   number("--accumulate", t.accumulate, "Batches whose gradients make one step", 1, 1 << 20);
+  number("--shards", t.shards,
+         "Parts of a batch, computed side by side: faster on several threads if the model is small", 1, 32);
   text.add_option("--lr", t.learning_rate,
                   "AdamW's largest learning rate: up to it in 2 % of the steps, along a cosine down to a tenth")
       ->check(CLI::PositiveNumber)
@@ -61,8 +63,8 @@ void add_files(CLI::App& text, TextTraining& t) {
       ->required()
       ->type_name("FILE|DIR");
   text.add_option("--out", t.out, "The GGUF file to write")->required()->type_name("FILE");
-  text.add_option("--type", t.type, "Of its matrices")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0"}, CLI::ignore_case))
+  text.add_option("--type", t.type, "Of its matrices: f32, or any that qorus quantize makes")
+      ->check(CLI::IsMember(quantize_types(), CLI::ignore_case))
       ->capture_default_str()
       ->type_name("TYPE");
   text.add_option("--name", t.name, "The model's name in the file")->type_name("TEXT");

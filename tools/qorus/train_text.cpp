@@ -121,13 +121,6 @@ Result<Ids> make_ids(const TextTraining& t, const tune::Corpus& corpus, const te
   return Ids{std::move(*train), std::move(*validation)};
 }
 
-DType type_called(std::string_view name) {
-  for (int i = 0; i < k_dtype_count; ++i) {
-    if (to_string(static_cast<DType>(i)) == name) return static_cast<DType>(i);
-  }
-  return DType::f32;
-}
-
 Result<train::History> run(const TextTraining& t, Model& model, const Ids& ids, const Words& words) {
   const train::ModelRef seen = train::model_ref(model);
   const Interrupt interrupt;
@@ -145,6 +138,7 @@ Result<train::History> run(const TextTraining& t, Model& model, const Ids& ids, 
        .epochs = t.epochs,
        .batch = static_cast<std::size_t>(t.batch),
        .accumulate = static_cast<std::size_t>(t.accumulate),
+       .shards = static_cast<std::size_t>(t.shards),
        .seed = t.seed,
        .threads = t.threads ? t.threads : cpu_count(),
        .validate_every = static_cast<std::size_t>(t.validate_every),
@@ -186,7 +180,7 @@ int train_text_command(const Options& options) {
   auto history = run(t, *model, *ids, *words);
   if (!history) return report(history);
   tell_quality(*history, *ids, *corpus);
-  const tune::WriteOptions how{.dtype = type_called(t.type), .name = t.name};
+  const tune::WriteOptions how{.type = t.type, .name = t.name};
   auto written = words->from_file ? tune::write_gguf(*model, words->file, t.out, how)
                                   : tune::write_gguf(*model, words->made.spec(), t.out, how);
   if (!written) return report(written);
