@@ -110,6 +110,41 @@ TEST_F(LanguageProgram, Chats) {
   }
 }
 
+TEST_F(LanguageProgram, FinetunesAndMerges) {
+  std::ofstream lines(folder / "d.jsonl");
+  for (const char* name : {"Tom", "Lily", "Max", "Sue", "Ben", "Mia"})
+    lines << "{\"prompt\": \"" << name << " has a cat.\", \"response\": \" The cat is very happy.\"}\n";
+  lines.close();
+  const std::string out = folder / "a.gguf", base = "qorus finetune " + model + " --data " + folder / "d.jsonl";
+  const Outcome done =
+      run(base + " --out " + out +
+          " --lora 4 --targets q,v,up,down --epochs 12 --batch 1 --lr 1e-2 --validation 0.2 --sample Ben --recompute");
+  ASSERT_EQ(done.code, 0) << done.err;
+  EXPECT_NE(done.out.find("tokens/s, peak memory"), std::string::npos) << done.out;
+  EXPECT_NE(done.err.find("validation perplexity"), std::string::npos) << done.err;
+  const std::string prompt = " -p 'Ben has a cat.' -n 12 ", taught = "Ben has a cat. The cat is very happy.";
+  EXPECT_NE(run("qorus generate " + model + prompt).out.rfind(taught, 0), 0u);
+  const Outcome adapted = run("qorus generate " + model + prompt + "--lora " + out);
+  EXPECT_EQ(adapted.out.rfind(taught, 0), 0u) << adapted.out << adapted.err;
+  const Outcome merged = run("qorus merge " + model + " " + out + " " + folder / "m.gguf");
+  ASSERT_EQ(merged.code, 0) << merged.err;
+  EXPECT_EQ(merged.out, "20 of 48 tensors changed\n");
+  EXPECT_EQ(run("qorus generate " + folder / "m.gguf" + prompt).out, adapted.out);
+  const struct {
+    std::string more, says;
+    int code;
+  } cases[] = {
+      {" --out " + folder / "none/a.gguf", "none", 1},    {" --out " + out + " --lora 0", "rank", 1},
+      {" --out " + out + " --targets nose", "nose", 1},   {" --out " + out + " --context 100000", "context", 1},
+      {" --out " + out + " --context 4", "d.jsonl:1", 1}, {" --out " + out + " --full --lora 4", "--lora", 2},
+      {" --out " + out + " --lr 3e38", "diverged", 1}};
+  for (const auto& c : cases) {
+    const Outcome outcome = run(base + c.more);
+    EXPECT_EQ(outcome.code, c.code) << c.more;
+    EXPECT_NE(outcome.err.find(c.says), std::string::npos) << c.more << outcome.err;
+  }
+}
+
 TEST_F(LanguageProgram, InspectTellsWhatItTakes) {
   const Outcome told = run("qorus inspect " + model);
   EXPECT_EQ(told.code, 0) << told.err;

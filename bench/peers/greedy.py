@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether llama.cpp makes of a GGUF file what Qorus makes of it: ids, greedy text, probabilities.
 
-    bench/peers/greedy.py MODEL.gguf... [--prompt TEXT]... [-n 64] [--qorus build/release/bin/qorus]
+    bench/peers/greedy.py MODEL.gguf... [--prompt TEXT]... [-n 64] [--lora ADAPTER.gguf] [--qorus build/release/bin/qorus]
 
 Runs here, with llama.cpp's server in the chroot. For each file and prompt prints `equal` or `UNEQUAL` for the ids of the prompt, for
 the text that follows when always the likeliest token is taken (as many as llama.cpp writes, which ends where the context is full), and the largest difference of the log-probabilities of the ten
@@ -35,15 +35,22 @@ def ask(port, path, body=None):
 class Server:
     """llama-server over one file, gone at the end of the with."""
 
-    def __init__(self, model):
+    def __init__(self, model, adapter=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         folder, name = os.path.split(os.path.abspath(model))
+        self.copy, lora = None, []
+        if adapter:  # one folder is shown in the chroot
+            self.copy = tempfile.NamedTemporaryFile(dir=folder, suffix=".gguf")
+            with open(adapter, "rb") as f:
+                self.copy.write(f.read())
+            self.copy.flush()
+            lora = ["--lora", "/data/" + os.path.basename(self.copy.name)]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [HERE + "/run", "--threads", "1", "--dir", folder, "llama-server", "-m", "/data/" + name, "-t", "1", "--host", "127.0.0.1",
-             "--port", str(self.port), "--parallel", "1", "--no-warmup", "-ctk", "f32", "-ctv", "f32", "-fa", "off"], stdout=self.log, stderr=subprocess.STDOUT)
+             "--port", str(self.port), "--parallel", "1", "--no-warmup", "-ctk", "f32", "-ctv", "f32", "-fa", "off", *lora], stdout=self.log, stderr=subprocess.STDOUT)
 
     def __enter__(self):
         for _ in range(300):
@@ -74,11 +81,11 @@ def run(qorus, *words):
     return subprocess.run([qorus, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True).stdout
 
 
-def ours(qorus, model, ids, n):
+def ours(qorus, model, ids, n, lora):
     """The logits of the last n places, by qorus logits."""
     with tempfile.TemporaryDirectory() as folder:
         path = folder + "/logits.npy"
-        run(qorus, "logits", model, "--ids", ",".join(map(str, ids)), "--npy", path)
+        run(qorus, "logits", model, "--ids", ",".join(map(str, ids)), "--npy", path, *lora)
         with open(path, "rb") as f:
             bytes_ = f.read()
     header = 10 + struct.unpack("<H", bytes_[8:10])[0]
@@ -93,16 +100,16 @@ def log_probabilities(row):
     return [x - total for x in row]
 
 
-def compare(server, qorus, model, prompt, n):
+def compare(server, qorus, model, prompt, n, lora):
     ids = server.tokens(prompt)
     own_ids = [int(word) for word in run(qorus, "tokenize", model, "--text", prompt).split()]
-    same_ids = ids == own_ids
+    same_ids = own_ids in (ids, ids[1:])  # but for a BOS
     theirs = server.complete(ids, n)
     written = theirs["tokens"]
-    text = run(qorus, "generate", model, "-p", prompt, "-n", str(len(written)), "--threads", "1").decode(errors="replace")
+    text = run(qorus, "generate", model, "-p", prompt, "-n", str(len(written)), "--threads", "1", *lora).decode(errors="replace")
     expected = prompt + theirs["content"]
     same_text = text.rstrip("\n") == expected.rstrip("\n")
-    rows = ours(qorus, model, ids + written[:-1], len(written))
+    rows = ours(qorus, model, ids + written[:-1], len(written), lora)
     difference = 0
     for row, place in zip(rows, theirs["completion_probabilities"]):
         own = log_probabilities(row)
@@ -120,14 +127,15 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("models", nargs="+", metavar="MODEL.gguf")
     options.add_argument("--prompt", action="append")
+    options.add_argument("--lora", metavar="ADAPTER.gguf", help="an adapter that both are to add")
     options.add_argument("-n", type=int, default=64)
     options.add_argument("--qorus", default=os.path.join(HERE, "../../build/release/bin/qorus"))
     given = options.parse_args()
     good = True
     for model in given.models:
-        with Server(model) as server:
+        with Server(model, given.lora) as server:
             for prompt in given.prompt or ["First Citizen:\nBefore we", "ROMEO:\n"]:
-                good = compare(server, given.qorus, model, prompt, given.n) and good
+                good = compare(server, given.qorus, model, prompt, given.n, ["--lora", given.lora] if given.lora else []) and good
     sys.exit(0 if good else 1)
 
 

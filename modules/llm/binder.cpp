@@ -31,7 +31,7 @@ Status Binder::run() noexcept {
 }
 
 Status Binder::bind_head() noexcept {
-  net_.head = nn::linear(c_.vocab, {.bias = false});
+  static_cast<nn::Linear&>(net_.head) = nn::linear(c_.vocab, {.bias = false});
   if (weights_.has("output.weight")) return bind_linear(net_.head, "output", c_.vocab, c_.d_model, false);
   net_.head.weight.tensor = net_.embedding.weight.tensor;  // tied
   return pack(net_.head.weight, name_of("token_embd", "weight"), 0);
@@ -125,7 +125,8 @@ Status Binder::bind_fused_feed(Feed& feed, const char* fused, std::int64_t width
   if (!weight) return fail(weight.error());
   if (weight->dim(0) != 2 * width)
     return fail(Errc::invalid_size, "open", "gate and up in one have another number of rows", name.view());
-  feed.gate = feed.up = nn::linear(width, {.bias = false});
+  for (nn::Linear* part : {static_cast<nn::Linear*>(&feed.gate), static_cast<nn::Linear*>(&feed.up)})
+    *part = nn::linear(width, {.bias = false});
   if (auto done = place(feed.gate.weight, name, *weight, 0, Shape{width, c_.d_model}); !done) return done;
   return place(feed.up.weight, name, *weight, width, Shape{width, c_.d_model});
 }
@@ -252,7 +253,10 @@ Status Binder::place(nn::Param& param, const Text& name, const Tensor& stored, s
     param.tensor = part;
     return {};
   }
-  if (!lacks_one && PackedWeights::takes(part)) {  // an embedding's rows are looked up as they are stored
+  const bool readable = PackedWeights::takes(part) ||
+                        (!lay_out_ && part.rank() == 2 && part.contiguous() &&
+                         (is_block(part.dtype()) || part.dtype() == DType::f16 || part.dtype() == DType::bf16));
+  if (!lacks_one && readable) {  // an embedding's rows are looked up as they are stored
     param.tensor = part;
     return pack(param, name, first);
   }
@@ -265,7 +269,7 @@ Status Binder::place(nn::Param& param, const Text& name, const Tensor& stored, s
 // What products read, laid out for them; the file's bytes are not needed then, but for rows that an embedding looks up.
 Status Binder::pack(nn::Param& param, const Text& name, std::int64_t first) noexcept {
   const bool looked_up = &param == &net_.embedding.weight || &param == &net_.positions.weight;
-  if (looked_up || !PackedWeights::takes(param.tensor)) return {};
+  if (!lay_out_ || looked_up || !PackedWeights::takes(param.tensor)) return {};
   if (take_laid_out(param, name, first)) return {};
   return packed_.pack(param, weights_.kind() == Weights::Kind::gguf);
 }

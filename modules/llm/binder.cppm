@@ -17,9 +17,9 @@ namespace qorus::llm {
 // Makes the layers that the numbers and the file's tensors ask for, each parameter bound to its tensor, whose shape is checked.
 class Binder {
  public:
-  Binder(const Weights& weights, const Config& config, Network& net, List<Owned>& converted,
-         PackedWeights& packed) noexcept
-      : weights_(weights), c_(config), net_(net), converted_(converted), packed_(packed) {}
+  Binder(const Weights& weights, const Config& config, Network& net, List<Owned>& converted, PackedWeights& packed,
+         bool lay_out) noexcept
+      : weights_(weights), c_(config), net_(net), converted_(converted), packed_(packed), lay_out_(lay_out) {}
   [[nodiscard]] Status run() noexcept;
 
  private:
@@ -56,6 +56,7 @@ class Binder {
   Network& net_;
   List<Owned>& converted_;
   PackedWeights& packed_;
+  bool lay_out_;             // matrices for products; otherwise they stay as they are stored
   std::int64_t layer_ = -1;  // the block at work
 };
 

@@ -6,6 +6,8 @@ export import qorus.text;
 export import :config;
 export import :weights;
 export import :network;
+export import :frozen;
+export import :adapter;
 export import :packing;
 export import :model;
 export import :cache;

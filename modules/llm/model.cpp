@@ -30,8 +30,19 @@ class Opener {
     auto packed = PackedWeights::create(model.weights_.bytes());
     if (!packed) return fail(packed.error());
     model.packed_ = std::move(*packed);
-    Binder binder(model.weights_, model.config_, model.layers_, model.converted_, model.packed_);
+    Binder binder(model.weights_, model.config_, model.layers_, model.converted_, model.packed_, options.lay_out);
     if (auto bound = binder.run(); !bound) return bound;
+    if (!options.adapter.empty()) {
+      auto adapter = read_adapter(options.adapter, model.config_);
+      if (!adapter) return fail(adapter.error());
+      auto added = add_adapter(model.layers_, *adapter, options.adapter_scale);
+      if (!added) return added;
+      for (AdapterPart& part : adapter->parts.span()) {
+        for (Owned* owned : {&part.a, &part.b}) {
+          if (auto kept = model.converted_.push(std::move(*owned)); !kept) return kept;
+        }
+      }
+    }
     take_fingerprint();
     Companions companions(model.weights_, path);
     auto tokenizer = companions.tokenizer(options.tokenizer, model.config_.vocab);

@@ -22,6 +22,11 @@ struct OpenOptions {
   // Any file that text::open takes; empty: the one of the GGUF file, or tokenizer.json, tokenizer.model or tokenizer.bin beside the
   // weights. Where there is none the model opens, and takes and gives ids only.
   std::string_view tokenizer = {};
+  // False: matrices of all types stay as they are stored, in the mapped file, and products read them from there, more slowly for few
+  // rows: for training, which has no use for a second copy in another order.
+  bool lay_out = true;
+  std::string_view adapter = {};  // a file or a folder that read_adapter takes: it is added to the model
+  float adapter_scale = 1;        // times what the adapter says
 };
 
 // Movable. F32 weights and embeddings stay in the mapped file; f16, bf16, q4_0, q8_0, q4_k and q6_k matrices are laid out for products, in
@@ -45,11 +50,14 @@ class Model {
   [[nodiscard]] bool ends_text(std::int32_t id) const noexcept;
   // Their weights may be used after ready() has said so.
   [[nodiscard]] const Network& layers() const noexcept { return layers_; }
+  [[nodiscard]] Network& layers() noexcept { return layers_; }  // for who trains: parameters may be bound to others
   // Returns when the weights of a layer, or with -1 of all, are laid out, which goes on after open() has returned. Sessions ask for
   // what they need. Errors: out_of_memory.
   [[nodiscard]] Status ready(std::int64_t layer = -1) const noexcept { return packed_.wait(layer); }
   // Errc::io if a file of its weights has shrunk, or could not be read, since it was opened. Sessions ask after every step.
   [[nodiscard]] Status whole() const noexcept { return weights_.whole(); }
+  // Whether its file has a tensor of this name: some hold several matrices in one, blk.0.attn_qkv.weight.
+  [[nodiscard]] bool stores(std::string_view tensor) const noexcept { return weights_.has(tensor); }
   // The chat template that came with it, in Jinja; empty if none did.
   [[nodiscard]] std::string_view chat_template() const noexcept { return {template_.data(), template_.size()}; }
   // How its authors would have it sampled (generation_config.json; general.sampling of GGUF files); greedy if they do not say.
@@ -73,7 +81,7 @@ class Model {
 
 // Opens a GGUF file, a folder with config.json and safetensors, or a checkpoint of llama2.c. Errors: those of the readers and of the
 // tokenizer; unsupported (an architecture, by name, or a kind of rope scaling), not_found (a tensor, by name), invalid_size (a tensor
-// of another shape, both named), invalid_argument (numbers that make no model), out_of_memory.
+// of another shape, both named), invalid_argument (numbers that make no model), out_of_memory; those of the adapter.
 [[nodiscard]] Result<Model> open(std::string_view path, const OpenOptions& options = {}) noexcept;
 
 }  // namespace qorus::llm

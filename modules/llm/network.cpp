@@ -18,6 +18,45 @@ Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
   return ops::layer_norm(x, w, nn::use(bias, cols, x, "norm"), eps);
 }
 
+namespace {
+
+Result<Tensor> activated(const Result<Tensor>& x, Activation activation) noexcept {
+  switch (activation) {
+    case Activation::none: return x;
+    case Activation::relu: return ops::relu(x);
+    case Activation::gelu: return ops::gelu(x);
+    case Activation::gelu_tanh: return ops::gelu_tanh(x);
+    case Activation::silu: return ops::silu(x);
+    case Activation::sigmoid: return ops::sigmoid(x);
+    case Activation::tanh: return ops::tanh(x);
+  }
+  return x;
+}
+
+}  // namespace
+
+Result<Tensor> Projection::with(const Tensor& x, Activation activation) const noexcept {
+  if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
+  const bool adapted = lora_a.bound(), laid_out = weight.packed.shape().valid() && weight.packed.alive();
+  const bool as_stored =
+      weight.bound() && weight.tensor.dtype() != DType::f32 && (!laid_out || (x.context() && x.context()->record));
+  if (!adapted && !as_stored) return Linear::with(x, activation);
+  Result<Tensor> y;
+  if (as_stored) {
+    auto w = nn::use(weight, Shape{out_features, x.dim(-1)}, x, "linear");
+    const Result<Tensor> b = has_bias ? nn::use(bias, Shape{out_features}, x, "linear") : w;
+    const Operand shift = b;
+    y = frozen_linear(x, w, has_bias ? &shift : nullptr);
+  } else {
+    y = Linear::with(x, Activation::none);
+  }
+  if (adapted) {
+    auto a = nn::use(lora_a, lora_a.tensor.shape(), x, "lora"), b = nn::use(lora_b, lora_b.tensor.shape(), x, "lora");
+    y = y + ops::linear(ops::linear(x, a) * lora_scale, b);
+  }
+  return activated(y, activation);
+}
+
 Result<Tensor> Feed::operator()(const Tensor& x) const noexcept {
   if (!gated) return up.with(x, activation) | down;
   return ops::mul(gate.with(x, activation), x | up) | down;

@@ -19,9 +19,23 @@ struct Norm {
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
 };
 
+// y = activation(x weight^T + bias + scale (x a^T) b^T): a linear layer which an adapter of low rank may have changed (Hu et al. 2021), and
+// whose weight may be of any type that files have. Laid out for products it is read so; otherwise as it is stored (frozen_linear).
+struct Projection : nn::Linear {
+  nn::Param lora_a, lora_b;  // [rank, in], [out, rank]; unbound where there is no adapter
+  float lora_scale = 1;
+
+  static constexpr auto fields() {
+    return nn::fields("weight", &Projection::weight, "bias", &Projection::bias, "lora_a", &Projection::lora_a, "lora_b",
+                      &Projection::lora_b);
+  }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return with(x, Activation::none); }
+  [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation) const noexcept;
+};
+
 // down(act(gate x) * up x), or down(act(up x)) where there is no gate.
 struct Feed {
-  nn::Linear gate, up, down;
+  Projection gate, up, down;
   bool gated = true;
   Activation activation = Activation::silu;
 
@@ -60,7 +74,7 @@ struct Experts {
 struct Block {
   Norm attn_norm, attn_post_norm, ffn_norm, ffn_post_norm;
   Norm q_norm, k_norm;  // of each head
-  nn::Linear q_proj, k_proj, v_proj, o_proj;
+  Projection q_proj, k_proj, v_proj, o_proj;
   Feed feed;
   Experts experts;          // instead of feed, where there are any
   std::int64_t window = 0;  // positions that a query sees; 0: all before it
@@ -95,7 +109,7 @@ struct Network {
   nn::Embedding embedding, positions;
   List<Block> blocks;
   Norm norm;
-  nn::Linear head;  // shares the embedding's weight where the file has none of its own
+  Projection head;  // shares the embedding's weight where the file has none of its own
 
   template <class Self, class F>
   static void visit_parts(Self& self, F&& f) {

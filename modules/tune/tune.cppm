@@ -5,3 +5,7 @@ export import qorus.train;
 export import :corpus;
 export import :pretrain;
 export import :write;
+export import :dialogue;
+export import :tuner;
+export import :adapter_file;
+export import :merge;

@@ -15,29 +15,6 @@ using namespace qorus;
 
 namespace {
 
-// For models that came without a template.
-struct NamedTemplate {
-  std::string_view name, jinja, stop;  // stop: what ends an answer, if no token of the model's does
-};
-constexpr NamedTemplate k_templates[] = {
-    {"chatml",
-     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-     "<|im_end|>"},
-    {"plain",
-     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% elif m.role == 'user' %}User: {{ "
-     "m.content }}\n"
-     "{% else %}Assistant: {{ m.content | trim }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% "
-     "endif %}",
-     "\nUser:"}};
-
-const NamedTemplate* find_template(std::string_view name) {
-  for (const NamedTemplate& known : k_templates) {
-    if (known.name == name) return &known;
-  }
-  return nullptr;
-}
-
 class Chat {
  public:
   Chat(llm::Conversation& conversation, const llm::GenerateOptions& options) noexcept

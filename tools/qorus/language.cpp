@@ -28,12 +28,36 @@ Interrupt::Interrupt() noexcept {
 Interrupt::~Interrupt() { std::signal(SIGINT, SIG_DFL); }
 bool Interrupt::asked() noexcept { return g_asked != 0; }
 
-Result<llm::Model> open_model(const Options& options) {
+Result<llm::Model> open_model(const Options& options, bool lay_out) {
   const bool terminal = isatty(STDERR_FILENO);
   if (terminal) std::fprintf(stderr, "opening %s …", options.model.c_str());
-  auto model = llm::open(options.model, {.tokenizer = options.tokenizer});
+  auto model = llm::open(options.model, {.tokenizer = options.tokenizer,
+                                         .lay_out = lay_out,
+                                         .adapter = options.adapter,
+                                         .adapter_scale = static_cast<float>(options.adapter_scale)});
   if (terminal) std::fputs("\r\033[K", stderr);
   return model;
+}
+
+namespace {
+constexpr NamedTemplate k_templates[] = {
+    {"chatml",
+     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+     "<|im_end|>"},
+    {"plain",
+     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% elif m.role == 'user' %}User: {{ "
+     "m.content }}\n"
+     "{% else %}Assistant: {{ m.content | trim }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% "
+     "endif %}",
+     "\nUser:"}};
+}  // namespace
+
+const NamedTemplate* find_template(std::string_view name) {
+  for (const NamedTemplate& known : k_templates) {
+    if (known.name == name) return &known;
+  }
+  return nullptr;
 }
 
 Result<List<char>> read_input(const std::string& path) {

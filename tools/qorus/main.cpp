@@ -22,6 +22,8 @@ int main(int argc, char** argv) {
     case Command::chat: return chat_command(options);
     case Command::train_text: return train_text_command(options);
     case Command::convert: return convert_command(options);
+    case Command::finetune: return finetune_command(options);
+    case Command::merge: return merge_command(options);
   }
   return 2;
 }

@@ -6,6 +6,7 @@
 
 #include "options_files.h"
 #include "options_llm.h"
+#include "options_tune.h"
 
 void add_train_text(CLI::App& train, Options& options);
 
@@ -111,6 +112,7 @@ int parse_options(int argc, char** argv, Options& options) {
   add_tokenize(app, options);
   add_llm_commands(app, options);
   add_file_commands(app, options);
+  add_tune_commands(app, options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "options_text.h"
+#include "options_tune.h"
 
 enum class Command {
   train,
@@ -20,7 +21,9 @@ enum class Command {
   verify,
   chat,
   train_text,
-  convert
+  convert,
+  finetune,
+  merge
 };
 
 struct Options {
@@ -57,8 +60,11 @@ struct Options {
   bool laid_out = false;
   bool bos = false, special = false, decode = false;
   std::string jinja, system;  // of chat: a file or a name; the first message
-  bool sampled = false;       // the command line says how tokens are chosen
   TextTraining text_training;
+  std::string adapter;  // to run a model with, or to merge into it: a GGUF file or PEFT's folder
+  double adapter_scale = 1;
+  Tuning tuning;
+  bool sampled = false;  // the command line says how tokens are chosen
 };
 
 // Reads the command line. Gives -1 if there is something to do, else the program's exit code: 0 (help, version) or 2 (usage).
@@ -78,3 +84,5 @@ int verify_command(const Options& options);
 int chat_command(const Options& options);
 int train_text_command(const Options& options);
 int convert_command(const Options& options);
+int finetune_command(const Options& options);
+int merge_command(const Options& options);

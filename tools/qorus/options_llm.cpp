@@ -15,6 +15,12 @@ void add_model(CLI::App& command, Options& options) {
       ->type_name("MODEL");
   command.add_option("--tokenizer", options.tokenizer, "The tokenizer's file, where none lies with the model")
       ->type_name("FILE");
+  command.add_option("--lora", options.adapter, "An adapter to run it with: a GGUF file, or PEFT's folder")
+      ->check(k_named)
+      ->type_name("FILE");
+  command.add_option("--lora-scale", options.adapter_scale, "How much of the adapter")
+      ->capture_default_str()
+      ->type_name("X");
   command.add_option("--threads", options.threads, "Worker threads (default: every processor this process may use)")
       ->check(CLI::Range(1, 256))
       ->type_name("N");
