@@ -75,7 +75,7 @@ TEST_F(Program, FailuresAreExitCode1WithTheReason) {
       {"qorus train mnist --data " + folder / "nowhere", "nowhere"},
       {"qorus inspect " + folder / "nothing", "nothing"},
       {"qorus inspect " + folder / "text", "text"},
-      {"qorus inspect " + folder.path(), "regular file"},
+      {"qorus inspect " + folder.path(), "without safetensors"},
       {"qorus predict " + folder / "text", "text"},
       {"qorus tokenize " + folder / "text" + " --text a", "text"},
       {"qorus tokenize " + folder / "nothing" + " --text a", "nothing"},
@@ -248,4 +248,24 @@ TEST_F(Program, FilesAreQuantisedComparedAndVerified) {
   EXPECT_EQ(cut.code, 1);
   EXPECT_NE(cut.err.find("cut.gguf"), cut.err.npos) << cut.err;
   EXPECT_EQ(run("qorus verify --as npy " + to).code, 1);
+}
+
+TEST_F(Program, FilesAreConvertedBothWays) {
+  QORUS_NEEDS_DATA("models/stories260K/stories260K-F32.gguf");
+  const std::string from = qorus_test::data_path("models/stories260K/stories260K-F32.gguf");
+  const std::string native = folder / "x.qorus", back = folder / "x.gguf", parts = folder / "parts";
+  const Outcome made = run("qorus convert " + from + " " + native + " --laid-out");
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_EQ(run("qorus verify " + native).out, native + ": a valid qorus file\n");
+  EXPECT_EQ(run("qorus convert " + native + " " + back).code, 0);
+  EXPECT_EQ(run("qorus diff " + from + " " + back).code, 0);
+  EXPECT_EQ(run("qorus convert " + from + " " + parts + " --shard-size 100kB --type bf16").code, 0);
+  EXPECT_EQ(run("qorus verify " + parts).code, 0);
+  EXPECT_NE(run("qorus inspect " + parts).out.find("model.layers.0.self_attn.q_proj.weight"), std::string::npos);
+  EXPECT_EQ(run("qorus convert " + from + " " + folder / "y.npz" + " --type f16").code, 0);
+  EXPECT_EQ(run("qorus verify " + folder / "y.npz").code, 0);
+  const Outcome cannot = run("qorus convert " + from + " " + folder / "z.npz" + " --type q8_0");
+  EXPECT_EQ(cannot.code, 1);
+  EXPECT_NE(cannot.err.find("q8_0"), cannot.err.npos) << cannot.err;
+  EXPECT_EQ(run("qorus convert " + from + " " + native + " --to docx").code, 2);
 }

@@ -251,23 +251,31 @@ class Conversion {
     return ops::contiguous(input->seen_as(layout));
   }
 
-  // Again from what was written: from the source by the same way, in memory as one tensor.
+  // From the source by the same way as before: where it lies, if it is what was written, else in memory as one tensor.
   [[nodiscard]] Status write_laid_out(Target& target, const Step& step) noexcept {
-    List<std::byte> rows, packed;
-    if (auto room = rows.reserve(bytes_of(step)); !room) return room;
-    const formats::Sink sink{&rows, [](void* self, std::span<const std::byte> bytes) {
-                               return static_cast<List<std::byte>*>(self)->append(bytes);
-                             }};
-    auto gathered = each_piece(
-        step, [&](const Tensor& tensor) { return formats::recode(*workspace_, tensor, step.dtype, {}, sink); });
-    if (!gathered) return gathered;
+    List<std::byte> packed;
     if (auto room = packed.resize(formats::laid_out_bytes(step.dtype, step.shape)); !room) return room;
     const Shape all = step.shape.rank() == 3 ? Shape{step.shape[0] * step.shape[1], step.shape[2]} : step.shape;
-    auto frame = workspace_->frame();
-    auto input = frame.input(Tensor(rows.data(), step.dtype, Layout::dense(all), {}));
-    if (!input) return fail(input.error());
-    if (auto done = ops::pack_weight(*input, packed.span()); !done) return done;
-    return target.write(packed.span());
+    const auto pack = [&](const std::byte* rows, const Lifetime& lifetime) -> Status {
+      auto frame = workspace_->frame();
+      auto input = frame.input(Tensor(rows, step.dtype, Layout::dense(all), lifetime));
+      if (!input) return fail(input.error());
+      return ops::pack_weight(*input, packed.span());
+    };
+    Status done;
+    if (step.turn == Turn::none && step.dtype == step.stored) {
+      done = each_piece(step, [&](const Tensor& tensor) { return pack(tensor.data(), tensor.lifetime()); });
+    } else {
+      List<std::byte> rows;
+      if (auto room = rows.reserve(bytes_of(step)); !room) return room;
+      const formats::Sink sink{&rows, [](void* self, std::span<const std::byte> bytes) {
+                                 return static_cast<List<std::byte>*>(self)->append(bytes);
+                               }};
+      done = each_piece(
+          step, [&](const Tensor& tensor) { return formats::recode(*workspace_, tensor, step.dtype, {}, sink); });
+      if (done) done = pack(rows.data(), {});
+    }
+    return done ? target.write(packed.span()) : done;
   }
 
   // --- what is told besides ---
@@ -357,7 +365,11 @@ class Conversion {
     if (path.size == 0) return fail(Errc::invalid_argument, k_op, "a path that is too long", to_);
     if (::mkdir(path.bytes.data(), 0777) != 0 && errno != EEXIST)
       return fail_system(errno, k_op, "cannot make the folder", to_);
-    if (auto done = write_companions(); !done) return done;
+    if (auto done = write_shards(); !done) return done;
+    return write_companions();
+  }
+
+  [[nodiscard]] Status write_shards() noexcept {
     const List<Step>& steps = planner_.steps();
     List<std::size_t> ends;
     std::uint64_t bytes = 0;
@@ -377,17 +389,6 @@ class Conversion {
         return done;
     }
     return write_index(ends);
-  }
-
-  // "model-00001-of-00003.safetensors"
-  [[nodiscard]] static Text shard_name(std::size_t index, std::size_t count) noexcept {
-    const auto five = [](std::size_t n) {
-      Text digits;
-      for (std::size_t unit = 10000; unit > 0; unit /= 10) digits += static_cast<std::int64_t>(n / unit % 10);
-      return digits;
-    };
-    Text name;
-    return ((((name += "model-") += five(index + 1).view()) += "-of-") += five(count).view()) += ".safetensors";
   }
 
   [[nodiscard]] Status write_index(const List<std::size_t>& ends) noexcept {

@@ -261,6 +261,16 @@ Status Planner::to_hugging_face() noexcept {
       [&](std::string_view name, DType dtype, const Shape& shape) { return add_to_hugging_face(name, dtype, shape); });
 }
 
+Text shard_name(std::size_t index, std::size_t count) noexcept {
+  const auto five = [](std::size_t n) {
+    Text digits;
+    for (std::size_t unit = 10000; unit > 0; unit /= 10) digits += static_cast<std::int64_t>(n / unit % 10);
+    return digits;
+  };
+  Text name;
+  return ((((name += "model-") += five(index + 1).view()) += "-of-") += five(count).view()) += ".safetensors";
+}
+
 // --- names as they are ---
 
 Status Planner::as_they_are() noexcept {

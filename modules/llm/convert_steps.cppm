@@ -19,6 +19,9 @@ namespace qorus::llm {
 // A name with its '#' as a number.
 [[nodiscard]] Text numbered(std::string_view name, std::int64_t number) noexcept;
 
+// "model-00001-of-00003.safetensors"
+[[nodiscard]] Text shard_name(std::size_t index, std::size_t count) noexcept;
+
 // Lists the tensors of the new file.
 class Planner {
  public:

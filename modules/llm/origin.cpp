@@ -28,6 +28,7 @@ Result<DType> dtype_of_safetensors(const io::TensorEntry& entry) noexcept {
 Result<Origin> Origin::open(std::string_view path) noexcept {
   Origin made;
   auto file = MappedFile::open(path);
+  if (!file && file.error().system != 0) return fail(file.error());  // a folder is none of the system's errors
   const std::string_view content =
       file ? std::string_view(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()) : "";
   if (content.starts_with("PK\x03\x04")) {
