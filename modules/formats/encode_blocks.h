@@ -224,7 +224,7 @@ void encode_q3_k(const float* x, const float* importance, Byte* out) {
     any = furthest != 0;
     const float inverse = any ? -32 / furthest : 0;
     for (int j = 0; j < 16 && any; ++j) {
-      const int level = std::int8_t(nearest_int(inverse * scales[j]));
+      const int level = nearest_int(inverse * scales[j]);
       levels_of_scales[j] = (level < -32 ? -32 : level > 31 ? 31 : level) + 32;
     }
     written = any ? 1 / inverse : 0;
