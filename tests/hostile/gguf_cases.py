@@ -48,6 +48,8 @@ def metadata():
     for name, key in (("zero", b"a\0b"), ("newline", b"a\nb"), ("escape", b"\x1b[31m"), ("utf8", b"\xff"), ("c1", b"\xc2\x9b"),
                       ("surrogate", b"\xed\xa0\x80"), ("overlong", b"\xc0\x80")):
         yield f"key-{name}", one(entry(key, 0, b"\1")), "corrupt", "not UTF-8, or has control characters"
+    for code in (0xa0, 0x7ff, 0x800, 0xfff, 0x1000, 0xd7ff, 0xe000, 0xffff, 0x10000, 0x3ffff, 0x40000, 0xfffff, 0x100000, 0x10ffff):  # ends of UTF-8's lengths
+        yield f"key-u{code:x}", one(entry(chr(code).encode(), 0, b"\1")), "ok", ""
     twice = entry(b"same", 0, b"\1")
     yield "key-twice", gguf([twice, entry(b"other", 0, b"\1"), twice]), "corrupt", "same: corrupt: a key stands twice"
     for value in (0, 1, 4, 7, 24, 33, MOST32, 2**31 + 1):
