@@ -212,8 +212,9 @@ TEST_F(Program, ExamplesOfPicturesRun) {
 
 // On a small budget and the data that they carry: that they run, and say what they found.
 TEST_F(Program, QuickExamplesRun) {
-  for (const char* name : {"gpt", "llama", "moe_gpt", "names", "forecast", "tables"}) {
-    const Outcome outcome = run(std::string("example_") + name + " --quick");
+  for (const char* name :
+       {"gpt", "llama", "moe_gpt", "names", "forecast", "tables", "customers", "code_assistant", "domain_text"}) {
+    const Outcome outcome = run(std::string("example_") + name + " --quick", "cd " + folder / "." + " &&");
     EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
     EXPECT_GT(outcome.out.size(), 50u) << name << "\n" << outcome.out;
   }

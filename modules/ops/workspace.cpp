@@ -113,10 +113,19 @@ Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) 
     own = y->lifetime().block == scope.block && y->lifetime().generation == scope.generation;
   }
   if (!own) return y->in(*context);
-  auto kept = Fresh::make(*context, y->shape(), y->dtype());
+  if (!context->planning) {
+    // The result lies where the frame was, and nobody has written over it since. All of it is taken once more, so that it may be touched.
+    Arena& scratch = *context->scratch;
+    const std::size_t bytes = row_bytes(y->dtype(), y->numel()), mark = scratch.mark();
+    auto start = scratch.take(0);
+    if (!start) return fail(start.error());
+    auto all = scratch.take(static_cast<std::size_t>(y->data() + bytes - start->data));
+    if (!all) return fail(all.error());
+    std::memmove(start->data, y->data(), bytes);
+    scratch.shrink_to(mark);
+  }
+  auto kept = Fresh::make(*context, y->shape(), y->dtype());  // where it was moved to
   if (!kept) return fail(kept.error());
-  // Where the frame was, so that it lies at or before the result, which nobody has written over since.
-  if (!context->planning) std::memmove(kept->data(), y->data(), row_bytes(y->dtype(), y->numel()));
   return std::move(*kept).freeze();
 }
 
