@@ -73,7 +73,7 @@ TEST(Torn, WhatIsGoneReadsAsZerosAndIsAnError) {
   ASSERT_OK(file);
   ASSERT_OK(sound);
   const Lifetime before = file->lifetime();
-  ASSERT_OK(whole(*file, "read", path));
+  ASSERT_OK(file->whole("read", path));
   cut(path, 3 * k_page + 5);
   EXPECT_EQ(file->bytes()[3 * k_page + 4], std::byte{'x'});
   EXPECT_EQ(file->bytes()[8 * k_page], std::byte{0});
@@ -81,18 +81,18 @@ TEST(Torn, WhatIsGoneReadsAsZerosAndIsAnError) {
   EXPECT_EQ(file->bytes()[10 * k_page + 6], std::byte{0});
   EXPECT_EQ(file->bytes()[0], std::byte{'x'});
   EXPECT_FALSE(before.alive());
-  EXPECT_FAILS(whole(*file, "read", path), Errc::io);
-  EXPECT_FAILS_SAYING(whole(*file, "read", path), "file: input/output error: the file shrank");
+  EXPECT_FAILS(file->whole("read", path), Errc::io);
+  EXPECT_FAILS_SAYING(file->whole("read", path), "file: input/output error: the file shrank");
   MappedFile moved = std::move(*file);
-  EXPECT_FAILS(whole(moved, "read", path), Errc::io);
-  EXPECT_OK(whole(*sound, "read", other));
+  EXPECT_FAILS(moved.whole("read", path), Errc::io);
+  EXPECT_OK(sound->whole("read", other));
   EXPECT_TRUE(sound->lifetime().alive());
   moved = MappedFile();
   write_file(path, std::string(2 * k_page, 'z'));
   for (int i = 0; i < 3; ++i) {  // its block is used again, and is as new
     auto again = MappedFile::open(path);
     ASSERT_OK(again);
-    EXPECT_OK(whole(*again, "read", path));
+    EXPECT_OK(again->whole("read", path));
   }
 }
 
@@ -103,18 +103,18 @@ TEST(Torn, ByOneByteIsAnError) {
     write_file(folder / "file", std::string(size, 'x'));
     auto file = MappedFile::open(folder / "file");
     ASSERT_OK(file);
-    ASSERT_OK(whole(*file, "read", {}));
+    ASSERT_OK(file->whole("read", {}));
     cut(folder / "file", size - 1);
-    EXPECT_FAILS(whole(*file, "read", {}), Errc::io) << size;
-    EXPECT_FAILS(whole(*file, "read", {}), Errc::io) << size;
+    EXPECT_FAILS(file->whole("read", {}), Errc::io) << size;
+    EXPECT_FAILS(file->whole("read", {}), Errc::io) << size;
   }
   write_file(folder / "file", "longer");
   auto file = MappedFile::open(folder / "file");
   ASSERT_OK(file);
   cut(folder / "file", 100);  // a file that grows keeps what it had
-  EXPECT_OK(whole(*file, "read", {}));
+  EXPECT_OK(file->whole("read", {}));
   const auto none = MappedFile();
-  EXPECT_OK(whole(none, "read", {}));
+  EXPECT_OK(none.whole("read", {}));
 }
 
 TEST(Torn, ManyFilesAreWatchedAtOnce) {
@@ -133,7 +133,7 @@ TEST(Torn, ManyFilesAreWatchedAtOnce) {
     const MappedFile& file = files[static_cast<std::size_t>(i)];
     if (file.bytes().empty()) continue;
     touch(file, k_page);
-    EXPECT_EQ(whole(file, "read", {}).has_value(), i % 7 != 0) << i;
+    EXPECT_EQ(file.whole("read", {}).has_value(), i % 7 != 0) << i;
   }
 }
 
