@@ -25,6 +25,7 @@ constinit std::atomic<std::size_t> g_live{0}, g_peak{0};  // bytes
   if (t_left == 0) {
     t_failed = true;
     if (--t_failing == 0) t_left = k_never;
+    errno = ENOMEM;  // as the C library's own callers take for granted
     return false;
   }
   --t_left;

@@ -221,6 +221,7 @@ Status Run::epoch(const data::Examples& validation) noexcept {
   tell(Moment::epoch_begin);
   const std::size_t every = options.checkpoints.folder.empty() ? 0 : options.checkpoints.every_steps;
   for (const data::Batch& batch : batches) {
+    if (has_all_steps()) break;  // already when it was resumed
     Status done = step(batch);
     if (!done && done.error().code == Errc::diverged) {
       before.restore(*model.parameters);
@@ -237,7 +238,7 @@ Status Run::epoch(const data::Examples& validation) noexcept {
     if (every && gathered_batches == 0 && history.steps % every == 0 && event.step < event.steps) {
       if (auto saved = save_checkpoint(*this); !saved) return saved;
     }
-    if (options.steps && history.steps >= options.steps) event.stop = true;
+    if (has_all_steps()) event.stop = true;
     if (event.stop) break;
   }
   if (auto good = batches.status(); !good) return good;
@@ -254,7 +255,7 @@ Status Run::epoch(const data::Examples& validation) noexcept {
 }
 
 Status Run::go(const data::Examples& validation) noexcept {
-  while (event.epoch <= options.epochs && !event.stop) {
+  while (event.epoch <= options.epochs && !event.stop && (event.step > 0 || !has_all_steps())) {
     if (auto done = epoch(validation); !done) return done;
   }
   return {};

@@ -80,6 +80,7 @@ struct Run {
 
  private:
   [[nodiscard]] Status epoch(const data::Examples& validation) noexcept;
+  [[nodiscard]] bool has_all_steps() const noexcept { return options.steps && history.steps >= options.steps; }
   [[nodiscard]] Status step(const data::Batch& batch) noexcept;
   [[nodiscard]] Status own_step(const data::Batch& batch) noexcept;
   [[nodiscard]] Status step_by_shards(const data::Batch& batch) noexcept;

@@ -144,10 +144,10 @@ Result<Tensor> TrainedLayers::operator()(const Tensor& x) const noexcept {
 Result<Tuner> Tuner::create(llm::Model& model, const TuneOptions& given) noexcept {
   TuneOptions options = given;
   if (options.alpha == 0) options.alpha = 2 * static_cast<float>(options.rank);
-  if (!options.full && (!(options.alpha > 0) || !std::isfinite(options.alpha)))
-    return fail(Errc::invalid_argument, k_op, "alpha must be above 0");
   if (!options.full && options.rank < 1)
     return fail(Errc::invalid_argument, k_op, "the rank must be at least 1", Dims{.extent = {options.rank}, .rank = 1});
+  if (!options.full && (!(options.alpha > 0) || !std::isfinite(options.alpha)))
+    return fail(Errc::invalid_argument, k_op, "alpha must be above 0");
   if (model.config().experts > 0) return fail(Errc::unsupported, k_op, "mixtures of experts are run, but not trained");
   Choice choice;
   if (auto chosen = options.full ? choose_all(model, choice) : choose_adapters(model, options, choice); !chosen)

@@ -167,7 +167,7 @@ def npz(method):
     with zipfile.ZipFile(out, "w", method) as archive:
         with archive.open("x.npy", "w", force_zip64=True) as entry_:
             entry_.write(npy("(2, 3)", "<f4", b"\0" * 24))
-        archive.writestr("y.npy", npy("(3,)", "<i8", b"\1" * 24))
+        archive.writestr("y.npy", npy("(3,)", "<i8", struct.pack("<3q", 1, -2, 3)))
     return out.getvalue()
 
 
