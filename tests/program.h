@@ -16,6 +16,13 @@ struct Outcome {
   std::string out, err;
 };
 
+// Builds that look for other things leave the examples out.
+#ifdef QORUS_HAS_EXAMPLES
+#define QORUS_NEEDS_EXAMPLES() static_cast<void>(0)
+#else
+#define QORUS_NEEDS_EXAMPLES() GTEST_SKIP() << "the examples are not built here"
+#endif
+
 class ProgramTest : public testing::Test {
  protected:
   static std::string read_file(const std::string& path) {

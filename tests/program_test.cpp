@@ -190,6 +190,7 @@ TEST_F(Program, Tokenizes) {
 }
 
 TEST_F(Program, ExamplesRun) {
+  QORUS_NEEDS_EXAMPLES();
   for (const char* name : {"classifier", "tape_loop", "custom_layer", "own_kernel", "two_branches"}) {
     const Outcome outcome = run(std::string("example_") + name);
     EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
@@ -198,6 +199,7 @@ TEST_F(Program, ExamplesRun) {
 }
 
 TEST_F(Program, ExamplesOfPicturesRun) {
+  QORUS_NEEDS_EXAMPLES();
   for (const auto& [name, least] : {std::pair{"lenet", 96}, {"conv_net", 90}, {"resnet", 95}}) {
     const Outcome outcome = run(std::string("example_") + name, "cd " + folder / "." + " &&");
     EXPECT_EQ(outcome.code, 0) << name << "\n" << outcome.err;
@@ -212,6 +214,7 @@ TEST_F(Program, ExamplesOfPicturesRun) {
 
 // On a small budget and the data that they carry: that they run, and say what they found.
 TEST_F(Program, QuickExamplesRun) {
+  QORUS_NEEDS_EXAMPLES();
   for (const char* name :
        {"gpt", "llama", "moe_gpt", "names", "forecast", "tables", "customers", "code_assistant", "domain_text"}) {
     const Outcome outcome = run(std::string("example_") + name + " --quick", "cd " + folder / "." + " &&");
@@ -221,6 +224,7 @@ TEST_F(Program, QuickExamplesRun) {
 }
 
 TEST_F(Program, ALongRunGoesOn) {
+  QORUS_NEEDS_EXAMPLES();
   qorus_test::TemporaryFolder folder;
   const std::string place = folder / "long";
   EXPECT_EQ(run("example_long_run " + place + " 1").code, 0);
