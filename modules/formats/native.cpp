@@ -236,7 +236,9 @@ class NativeReader {
       if (auto kept = made.laid_out.push({plain_[own.of].name, shape[0], shape[1], bytes}); !kept) return kept;
     }
     const auto before = [](const LaidOut& a, const LaidOut& b) { return a.name < b.name; };
-    std::sort(made.laid_out.begin(), made.laid_out.end(), before);
+    // A heap: std::sort leaves the list where names change under it, as a mapped file's do while somebody writes it.
+    std::make_heap(made.laid_out.begin(), made.laid_out.end(), before);
+    std::sort_heap(made.laid_out.begin(), made.laid_out.end(), before);
     const auto same = [](const LaidOut& a, const LaidOut& b) { return a.name == b.name; };
     return std::adjacent_find(made.laid_out.begin(), made.laid_out.end(), same) == made.laid_out.end()
                ? Status()

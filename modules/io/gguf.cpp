@@ -43,7 +43,10 @@ Result<List<std::uint32_t>> sorted_by(const List<T>& list, const Property& prope
   if (auto ok = order.resize(list.size()); !ok) return fail(ok.error());
   std::iota(order.begin(), order.end(), 0u);
   const auto of = [&](std::uint32_t i) -> const auto& { return property(list[i]); };
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return of(a) < of(b); });
+  // A heap: std::sort leaves the list where an order changes under it, as that of a mapped file's names does while somebody writes the file.
+  const auto before = [&](auto a, auto b) { return of(a) < of(b); };
+  std::make_heap(order.begin(), order.end(), before);
+  std::sort_heap(order.begin(), order.end(), before);
   const auto* same = std::adjacent_find(order.begin(), order.end(), [&](auto a, auto b) { return of(a) == of(b); });
   twice = same == order.end() ? UINT32_MAX : *same;
   return order;

@@ -50,6 +50,13 @@ constexpr ElementType k_types[] = {{"F32", 32, true, DType::f32},
                                    {"F6_E3M2", 6},
                                    {"F4", 4}};
 
+// std::sort leaves the list where an order changes under it, as that of a mapped file's names does while somebody writes the file.
+template <class T, class Before>
+void sort(T* begin, T* end, Before before) noexcept {
+  std::make_heap(begin, end, before);
+  std::sort_heap(begin, end, before);
+}
+
 const ElementType* type_of(std::string_view name) noexcept {
   const auto* found =
       std::find_if(std::begin(k_types), std::end(k_types), [&](const ElementType& t) { return t.name == name; });
@@ -138,7 +145,7 @@ class SafeTensorsReader {
       if (auto ok = made_.metadata_.push({*key, *value}); !ok) return ok;
     }
     List<TextPair>& pairs = made_.metadata_;
-    std::sort(pairs.begin(), pairs.end(), [](const TextPair& a, const TextPair& b) { return a.key < b.key; });
+    sort(pairs.begin(), pairs.end(), [](const TextPair& a, const TextPair& b) { return a.key < b.key; });
     const auto same = [](const TextPair& a, const TextPair& b) { return a.key == b.key; };
     if (std::adjacent_find(pairs.begin(), pairs.end(), same) != pairs.end())
       return corrupt("a key of the metadata stands twice");
@@ -220,12 +227,14 @@ class SafeTensorsReader {
 
   // As many bytes as shape and type say; one after the other, from the first byte of the data to the last.
   Status check_extents() noexcept {
-    std::sort(made_.entries_.begin(), made_.entries_.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    sort(made_.entries_.begin(), made_.entries_.end(), [](const TensorEntry& a, const TensorEntry& b) {
       return a.offset != b.offset ? a.offset < b.offset : a.bytes != b.bytes ? a.bytes < b.bytes : a.name < b.name;
     });
     std::size_t end = data_begin_;
     for (const TensorEntry& entry : made_.entries_) {
-      const auto bits = Checked(entry.shape.numel()) * type_of(entry.type)->bits;
+      const ElementType* type = type_of(entry.type);
+      if (!type) return corrupt("an element type that is not known");  // it was, when its name was read
+      const auto bits = Checked(entry.shape.numel()) * type->bits;
       if (bits.value_or(UINT64_MAX) != (Checked(entry.bytes) * 8).value_or(0)) {
         return corrupt("a tensor's bytes are not as many as its shape and type need");
       }
@@ -242,7 +251,7 @@ class SafeTensorsReader {
     if (auto ok = made_.by_name_.resize(entries.size()); !ok) return ok;
     for (std::size_t i = 0; i < entries.size(); ++i) made_.by_name_[i] = static_cast<std::uint32_t>(i);
     const auto name = [&](std::uint32_t i) { return entries[i].name; };
-    std::sort(made_.by_name_.begin(), made_.by_name_.end(), [&](auto a, auto b) { return name(a) < name(b); });
+    sort(made_.by_name_.begin(), made_.by_name_.end(), [&](auto a, auto b) { return name(a) < name(b); });
     const auto* twice = std::adjacent_find(made_.by_name_.begin(), made_.by_name_.end(),
                                            [&](auto a, auto b) { return name(a) == name(b); });
     return twice == made_.by_name_.end() ? Status{} : corrupt("two tensors have the same name");
@@ -281,6 +290,8 @@ Result<Tensor> SafeTensors::tensor(std::string_view name) const noexcept {
   const ElementType* type = type_of(entry->type);
   if (!type || !type->usable)
     return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
+  if (row_bytes(type->dtype, entry->shape.numel()) != entry->bytes)  // checked before, when its type was another
+    return fail(Errc::io, "safetensors", "the file changed while it was open", name);
   const std::byte* data = file_.bytes().data() + entry->offset;
   if (reinterpret_cast<std::uintptr_t>(data) % size_of(type->dtype) != 0) {
     return fail(Errc::misaligned, "safetensors", "not at a multiple of its element's size: copy() takes it", name);
@@ -296,6 +307,8 @@ Result<Owned> SafeTensors::copy(std::string_view name) const noexcept {
   const ElementType* type = type_of(entry->type);
   if (!type || !type->usable)
     return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
+  if (row_bytes(type->dtype, entry->shape.numel()) != entry->bytes)  // checked before, when its type was another
+    return fail(Errc::io, "safetensors", "the file changed while it was open", name);
   auto kept = keep(Tensor(file_.bytes().data() + entry->offset, type->dtype, Layout::dense(entry->shape), {}));
   there = whole();
   return there ? std::move(kept) : fail(there.error().about(name));
