@@ -1,6 +1,7 @@
 // A code assistant: a language model learns a house's style from a folder of source files, by adapters of low rank (LoRA) over weights that stay as
 // they are in their file, and then goes on where a line breaks off. It leaves code_assistant.gguf, which `qorus generate MODEL --lora` takes.
-// Result with --data: RESULT
+// Result with --data (a model of 260 thousand parameters that only ever read stories): perplexity 1270.9 before, 8.36 after ten passes over 40,000
+// tokens, 27 s of processor time; what it writes looks like code and is none.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
