@@ -12,43 +12,7 @@ namespace {
 
 constexpr const char* k_op = "write_safetensors";
 
-// Appends text; after a failure nothing more.
-class Into {
- public:
-  explicit Into(List<char>& out) noexcept : out_(out) {}
-  Into& operator<<(std::string_view text) noexcept {
-    if (status_) status_ = out_.append(std::span(text.data(), text.size()));
-    return *this;
-  }
-  Into& operator<<(std::uint64_t number) noexcept {
-    Text digits;
-    digits += static_cast<std::int64_t>(number);
-    return *this << digits.view();
-  }
-  Into& quoted(std::string_view text) noexcept {
-    if (status_) status_ = io::append_json_string(out_, text);
-    return *this;
-  }
-  [[nodiscard]] const Status& status() const noexcept { return status_; }
-
- private:
-  List<char>& out_;
-  Status status_;
-};
-
 }  // namespace
-
-std::string_view safetensors_type(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::f16: return "F16";
-    case DType::bf16: return "BF16";
-    case DType::i32: return "I32";
-    case DType::i8: return "I8";
-    case DType::u8: return "U8";
-    default: return {};
-  }
-}
 
 Result<SafetensorsWriter> SafetensorsWriter::create(std::string_view path) noexcept {
   auto file = AtomicFile::create(path);
@@ -58,7 +22,7 @@ Result<SafetensorsWriter> SafetensorsWriter::create(std::string_view path) noexc
 
 Status SafetensorsWriter::put(std::string_view key, std::string_view text) noexcept {
   if (begun_) return fail(Errc::invalid_argument, k_op, "a text after begin", key);
-  Into into(texts_);
+  io::JsonText into(texts_);
   (into << (texts_.empty() ? "" : ",")).quoted(key) << ":";
   return into.quoted(text).status();
 }
@@ -66,11 +30,11 @@ Status SafetensorsWriter::put(std::string_view key, std::string_view text) noexc
 Status SafetensorsWriter::declare(std::string_view name, DType dtype, const Shape& shape) noexcept {
   if (begun_ || name.empty() || name == "__metadata__")
     return fail(Errc::invalid_argument, k_op, "no name for a tensor, or too late", name);
-  const std::string_view type = safetensors_type(dtype);
+  const std::string_view type = io::safetensors_type(dtype);
   if (type.empty()) return fail(Errc::invalid_dtype, k_op, "the format has no such element type", name);
   const Checked end = Checked(end_) + Checked(shape.numel()) * size_of(dtype);
   if (!shape.valid() || !end.ok()) return fail(Errc::overflow, k_op, "the sum of all sizes does not fit 64 bits", name);
-  Into into(table_);
+  io::JsonText into(table_);
   (into << (table_.empty() ? "" : ",")).quoted(name) << R"(:{"dtype":")" << type << R"(","shape":[)";
   for (int d = 0; d < shape.rank(); ++d) into << (d ? "," : "") << static_cast<std::uint64_t>(shape[d]);
   into << R"(],"data_offsets":[)" << end_ << "," << end.value_or(0) << "]}";
@@ -82,7 +46,7 @@ Status SafetensorsWriter::begin() noexcept {
   if (begun_) return fail(Errc::invalid_argument, k_op, "begun before");
   begun_ = true;
   List<char> header;
-  Into into(header);
+  io::JsonText into(header);
   into << "{";
   if (!texts_.empty())
     into << R"("__metadata__":{)" << std::string_view(texts_.data(), texts_.size()) << (table_.empty() ? "}" : "},");

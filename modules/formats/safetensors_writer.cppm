@@ -36,7 +36,4 @@ class SafetensorsWriter {
   bool begun_ = false;
 };
 
-// As the format spells it; empty for block formats.
-[[nodiscard]] std::string_view safetensors_type(DType dtype) noexcept;
-
 }  // namespace qorus::formats

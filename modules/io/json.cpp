@@ -1,6 +1,7 @@
 // Bodies of qorus.io:json.
 module;
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -238,6 +239,20 @@ Status append_json_string(List<char>& out, std::string_view text) noexcept {
     if (!ok) return ok;
   }
   return out.push('"');
+}
+
+JsonText& JsonText::operator<<(std::string_view text) noexcept {
+  if (status_) status_ = out_.append(std::span(text.data(), text.size()));
+  return *this;
+}
+JsonText& JsonText::operator<<(std::uint64_t number) noexcept {
+  char digits[24];
+  const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
+  return *this << std::string_view(digits, static_cast<std::size_t>(end - digits));
+}
+JsonText& JsonText::quoted(std::string_view text) noexcept {
+  if (status_) status_ = append_json_string(out_, text);
+  return *this;
 }
 
 bool is_control(std::string_view text) noexcept {

@@ -45,6 +45,19 @@ class Json {
 [[nodiscard]] Status decode(const JsonString& string, List<char>& out) noexcept;
 // Appends a text as a JSON string with its quotes. Errors: invalid_argument (not UTF-8), out_of_memory.
 export [[nodiscard]] Status append_json_string(List<char>& out, std::string_view text) noexcept;
+// JSON put together at the end of a list; after a failure it takes nothing more and status() tells.
+export class JsonText {
+ public:
+  explicit JsonText(List<char>& out) noexcept : out_(out) {}
+  JsonText& operator<<(std::string_view text) noexcept;
+  JsonText& operator<<(std::uint64_t number) noexcept;
+  JsonText& quoted(std::string_view text) noexcept;
+  [[nodiscard]] const Status& status() const noexcept { return status_; }
+
+ private:
+  List<char>& out_;
+  Status status_;
+};
 [[nodiscard]] bool is_utf8(std::string_view text) noexcept;
 // Whether UTF-8 text begins with a control character, one that a terminal may obey: U+0000 to U+001F, U+007F to U+009F.
 [[nodiscard]] bool is_control(std::string_view text) noexcept;

@@ -59,6 +59,9 @@ struct NamedTensor {
   std::string_view name;
   Tensor tensor;
 };
+// An element type as the format spells it; empty for block formats.
+[[nodiscard]] std::string_view safetensors_type(DType dtype) noexcept;
+
 // Writes all tensors, in the given order but wide elements before narrow ones, so that each is aligned; the data begins at a
 // multiple of 64. The same arguments give the same bytes. The file is replaced as a whole or not at all (AtomicFile). Allocates
 // the header, and a copy of a tensor that is not contiguous. Errors: invalid_argument (a name twice, or not UTF-8, or

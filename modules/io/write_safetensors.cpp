@@ -1,7 +1,6 @@
 // Writing of qorus.io:safetensors.
 module;
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -13,43 +12,6 @@ namespace qorus::io {
 namespace {
 
 constexpr const char* k_op = "write_safetensors";
-
-std::string_view type_name(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::f16: return "F16";
-    case DType::bf16: return "BF16";
-    case DType::i32: return "I32";
-    case DType::i8: return "I8";
-    case DType::u8: return "U8";
-    default: return {};  // a block format
-  }
-}
-
-// Text in growing memory; after a failure it takes nothing more and status() tells.
-class Writer {
- public:
-  Writer& operator<<(std::string_view text) noexcept {
-    if (status_) status_ = bytes_.append(std::span(text.data(), text.size()));
-    return *this;
-  }
-  Writer& operator<<(std::uint64_t number) noexcept {
-    char digits[24];
-    const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
-    return *this << std::string_view(digits, static_cast<std::size_t>(end - digits));
-  }
-  Writer& quoted(std::string_view text) noexcept {
-    if (status_) status_ = append_json_string(bytes_, text);
-    return *this;
-  }
-  [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
-  [[nodiscard]] std::string_view view() const noexcept { return {bytes_.data(), bytes_.size()}; }
-  [[nodiscard]] const Status& status() const noexcept { return status_; }
-
- private:
-  List<char> bytes_;
-  Status status_;
-};
 
 Status check(std::span<const NamedTensor> tensors) noexcept {
   List<std::string_view> names;
@@ -79,8 +41,9 @@ Result<List<std::uint32_t>> order_of(std::span<const NamedTensor> tensors) noexc
   return order;
 }
 
-Status write_header(Writer& header, std::span<const NamedTensor> tensors, std::span<const std::uint32_t> order,
+Status write_header(List<char>& bytes, std::span<const NamedTensor> tensors, std::span<const std::uint32_t> order,
                     std::span<const TextPair> metadata) noexcept {
+  JsonText header(bytes);
   std::string_view separator = "{";
   if (!metadata.empty()) {
     header << "{\"__metadata__\":";
@@ -95,7 +58,8 @@ Status write_header(Writer& header, std::span<const NamedTensor> tensors, std::s
   Checked offset = 0;
   for (const std::uint32_t i : order) {
     const Tensor& tensor = tensors[i].tensor;
-    (header << separator).quoted(tensors[i].name) << ":{\"dtype\":\"" << type_name(tensor.dtype()) << "\",\"shape\":[";
+    (header << separator).quoted(tensors[i].name)
+        << ":{\"dtype\":\"" << safetensors_type(tensor.dtype()) << "\",\"shape\":[";
     for (int d = 0; d < tensor.rank(); ++d) header << (d ? "," : "") << static_cast<std::uint64_t>(tensor.dim(d));
     const Checked end = offset + Checked(tensor.numel()) * size_of(tensor.dtype());
     if (!end.ok()) return fail(Errc::overflow, k_op, "the sum of all sizes does not fit 64 bits");
@@ -104,7 +68,7 @@ Status write_header(Writer& header, std::span<const NamedTensor> tensors, std::s
     separator = ",";
   }
   header << (separator == "{" ? "{}" : "}");
-  while (header.status() && (header.size() + sizeof(std::uint64_t)) % k_alignment != 0) header << " ";
+  while (header.status() && (bytes.size() + sizeof(std::uint64_t)) % k_alignment != 0) header << " ";
   return header.status();
 }
 
@@ -118,18 +82,30 @@ Status write_tensor(AtomicFile& file, const Tensor& tensor) noexcept {
 
 }  // namespace
 
+std::string_view safetensors_type(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::f32: return "F32";
+    case DType::f16: return "F16";
+    case DType::bf16: return "BF16";
+    case DType::i32: return "I32";
+    case DType::i8: return "I8";
+    case DType::u8: return "U8";
+    default: return {};  // a block format
+  }
+}
+
 Status write_safetensors(std::string_view path, std::span<const NamedTensor> tensors,
                          std::span<const TextPair> metadata) noexcept {
   if (auto ok = check(tensors); !ok) return ok;
   const auto order = order_of(tensors);
   if (!order) return fail(order.error());
-  Writer header;
+  List<char> header;
   if (auto ok = write_header(header, tensors, order->span(), metadata); !ok) return ok;
   auto file = AtomicFile::create(path);
   if (!file) return fail(file.error());
   const std::uint64_t length = header.size();
   if (auto ok = file->write(std::as_bytes(std::span(&length, 1))); !ok) return ok;
-  if (auto ok = file->write(header.view()); !ok) return ok;
+  if (auto ok = file->write(std::string_view(header.data(), header.size())); !ok) return ok;
   for (const std::uint32_t i : *order) {
     if (auto ok = write_tensor(*file, tensors[i].tensor); !ok) return ok;
   }

@@ -279,36 +279,13 @@ Status describe_pieces(const io::Gguf& file, List<char>& to) noexcept {
 
 namespace {
 
-// JSON put together; after a failure nothing more.
-class Json {
- public:
-  explicit Json(List<char>& out) noexcept : out_(out) {}
-  Json& operator<<(std::string_view text) noexcept {
-    if (status_) status_ = out_.append(std::span(text.data(), text.size()));
-    return *this;
-  }
-  Json& operator<<(std::size_t number) noexcept {
-    Text digits;
-    digits += static_cast<std::int64_t>(number);
-    return *this << digits.view();
-  }
-  Json& quoted(std::string_view text) noexcept {
-    if (status_) status_ = io::append_json_string(out_, text);
-    return *this;
-  }
-  [[nodiscard]] const Status& status() const noexcept { return status_; }
-
- private:
-  List<char>& out_;
-  Status status_;
-};
-
 bool is_added(std::int32_t kind) noexcept {
   return kind == static_cast<std::int32_t>(text::PieceKind::control) ||
          kind == static_cast<std::int32_t>(text::PieceKind::user_defined);
 }
 
-void added_tokens(Json& json, std::span<const std::string_view> tokens, std::span<const std::int32_t> kinds) noexcept {
+void added_tokens(io::JsonText& json, std::span<const std::string_view> tokens,
+                  std::span<const std::int32_t> kinds) noexcept {
   json << R"("added_tokens": [)";
   bool first = true;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -323,7 +300,7 @@ void added_tokens(Json& json, std::span<const std::string_view> tokens, std::spa
 }
 
 // How words are found, and what stands before a text.
-Status steps(Json& json, const io::Gguf& file, std::span<const std::string_view> tokens) noexcept {
+Status steps(io::JsonText& json, const io::Gguf& file, std::span<const std::string_view> tokens) noexcept {
   auto expressions = text::expressions_of(file.text("tokenizer.ggml.pre", "default").value_or("default"));
   if (!expressions) return fail(expressions.error());
   json << R"("normalizer": null, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [)";
@@ -354,7 +331,7 @@ Status describe_merges(const io::Gguf& file, List<char>& to) noexcept {
   const auto tokens = file.texts("tokenizer.ggml.tokens"), merges = file.texts("tokenizer.ggml.merges");
   auto kinds = file.integers("tokenizer.ggml.token_type");
   if (!tokens || !merges || !kinds || kinds->size() != (*tokens)->size()) return {};
-  Json json(to);
+  io::JsonText json(to);
   json << "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n";
   added_tokens(json, (*tokens)->span(), kinds->span());
   if (auto done = steps(json, file, (*tokens)->span()); !done) return done;

@@ -20,7 +20,7 @@ Container container_of(std::string_view path) noexcept {
 
 Result<DType> dtype_of_safetensors(const io::TensorEntry& entry) noexcept {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i32, DType::i8, DType::u8}) {
-    if (formats::safetensors_type(dtype) == entry.type) return dtype;
+    if (io::safetensors_type(dtype) == entry.type) return dtype;
   }
   return fail(Errc::unsupported, "convert", "tensors do not have this element type", entry.name);
 }
