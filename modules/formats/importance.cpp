@@ -9,6 +9,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.formats;
+import qorus.trust;
 
 namespace qorus::formats {
 namespace {
@@ -114,10 +115,7 @@ Status Importance::read_dat(std::string_view path, std::span<const std::byte> by
 Status Importance::finish(std::string_view path) noexcept {
   if (!std::all_of(values_.begin(), values_.end(), [](float x) { return x >= 0 && std::isfinite(x); }))
     return corrupt("importance is a number and not negative", path);
-  // A heap: std::sort leaves the list where names change under it, as a mapped file's do while somebody writes it.
-  const auto before = [&](const Line& a, const Line& b) { return name_of(a) < name_of(b); };
-  std::make_heap(lines_.begin(), lines_.end(), before);
-  std::sort_heap(lines_.begin(), lines_.end(), before);
+  sort_mapped(lines_.begin(), lines_.end(), [&](const Line& a, const Line& b) { return name_of(a) < name_of(b); });
   const auto* twice = std::adjacent_find(lines_.begin(), lines_.end(),
                                          [&](const Line& a, const Line& b) { return name_of(a) == name_of(b); });
   return twice == lines_.end() ? Status() : corrupt("a tensor stands twice", name_of(*twice));

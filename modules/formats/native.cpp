@@ -11,6 +11,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.formats;
+import qorus.trust;
 
 namespace qorus::formats {
 
@@ -236,9 +237,7 @@ class NativeReader {
       if (auto kept = made.laid_out.push({plain_[own.of].name, shape[0], shape[1], bytes}); !kept) return kept;
     }
     const auto before = [](const LaidOut& a, const LaidOut& b) { return a.name < b.name; };
-    // A heap: std::sort leaves the list where names change under it, as a mapped file's do while somebody writes it.
-    std::make_heap(made.laid_out.begin(), made.laid_out.end(), before);
-    std::sort_heap(made.laid_out.begin(), made.laid_out.end(), before);
+    sort_mapped(made.laid_out.begin(), made.laid_out.end(), before);
     const auto same = [](const LaidOut& a, const LaidOut& b) { return a.name == b.name; };
     return std::adjacent_find(made.laid_out.begin(), made.laid_out.end(), same) == made.laid_out.end()
                ? Status()

@@ -14,6 +14,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
+import qorus.trust;
 import :json;
 import :gguf_format;
 
@@ -43,10 +44,7 @@ Result<List<std::uint32_t>> sorted_by(const List<T>& list, const Property& prope
   if (auto ok = order.resize(list.size()); !ok) return fail(ok.error());
   std::iota(order.begin(), order.end(), 0u);
   const auto of = [&](std::uint32_t i) -> const auto& { return property(list[i]); };
-  // A heap: std::sort leaves the list where an order changes under it, as that of a mapped file's names does while somebody writes the file.
-  const auto before = [&](auto a, auto b) { return of(a) < of(b); };
-  std::make_heap(order.begin(), order.end(), before);
-  std::sort_heap(order.begin(), order.end(), before);
+  sort_mapped(order.begin(), order.end(), [&](auto a, auto b) { return of(a) < of(b); });
   const auto* same = std::adjacent_find(order.begin(), order.end(), [&](auto a, auto b) { return of(a) == of(b); });
   twice = same == order.end() ? UINT32_MAX : *same;
   return order;

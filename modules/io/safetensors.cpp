@@ -50,13 +50,6 @@ constexpr ElementType k_types[] = {{"F32", 32, true, DType::f32},
                                    {"F6_E3M2", 6},
                                    {"F4", 4}};
 
-// std::sort leaves the list where an order changes under it, as that of a mapped file's names does while somebody writes the file.
-template <class T, class Before>
-void sort(T* begin, T* end, Before before) noexcept {
-  std::make_heap(begin, end, before);
-  std::sort_heap(begin, end, before);
-}
-
 const ElementType* type_of(std::string_view name) noexcept {
   const auto* found =
       std::find_if(std::begin(k_types), std::end(k_types), [&](const ElementType& t) { return t.name == name; });
@@ -145,7 +138,7 @@ class SafeTensorsReader {
       if (auto ok = made_.metadata_.push({*key, *value}); !ok) return ok;
     }
     List<TextPair>& pairs = made_.metadata_;
-    sort(pairs.begin(), pairs.end(), [](const TextPair& a, const TextPair& b) { return a.key < b.key; });
+    sort_mapped(pairs.begin(), pairs.end(), [](const TextPair& a, const TextPair& b) { return a.key < b.key; });
     const auto same = [](const TextPair& a, const TextPair& b) { return a.key == b.key; };
     if (std::adjacent_find(pairs.begin(), pairs.end(), same) != pairs.end())
       return corrupt("a key of the metadata stands twice");
@@ -227,7 +220,7 @@ class SafeTensorsReader {
 
   // As many bytes as shape and type say; one after the other, from the first byte of the data to the last.
   Status check_extents() noexcept {
-    sort(made_.entries_.begin(), made_.entries_.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    sort_mapped(made_.entries_.begin(), made_.entries_.end(), [](const TensorEntry& a, const TensorEntry& b) {
       return a.offset != b.offset ? a.offset < b.offset : a.bytes != b.bytes ? a.bytes < b.bytes : a.name < b.name;
     });
     std::size_t end = data_begin_;
@@ -251,7 +244,7 @@ class SafeTensorsReader {
     if (auto ok = made_.by_name_.resize(entries.size()); !ok) return ok;
     for (std::size_t i = 0; i < entries.size(); ++i) made_.by_name_[i] = static_cast<std::uint32_t>(i);
     const auto name = [&](std::uint32_t i) { return entries[i].name; };
-    sort(made_.by_name_.begin(), made_.by_name_.end(), [&](auto a, auto b) { return name(a) < name(b); });
+    sort_mapped(made_.by_name_.begin(), made_.by_name_.end(), [&](auto a, auto b) { return name(a) < name(b); });
     const auto* twice = std::adjacent_find(made_.by_name_.begin(), made_.by_name_.end(),
                                            [&](auto a, auto b) { return name(a) == name(b); });
     return twice == made_.by_name_.end() ? Status{} : corrupt("two tensors have the same name");

@@ -7,6 +7,7 @@ module;
 #include <span>
 #include <string_view>
 module qorus.text;
+import qorus.trust;
 import :pieces;
 
 namespace qorus::text {
@@ -91,13 +92,10 @@ Status PrefixIndex::build(const Pieces& pieces, std::span<const std::int32_t> in
     if (text.empty()) continue;
     if (auto ok = sorted_.push(index); !ok) return ok;
   }
-  // A heap: std::sort leaves the list where pieces change under it, as a mapped file's do while somebody writes it.
-  const auto before = [this](std::int32_t a, std::int32_t b) {
+  sort_mapped(sorted_.begin(), sorted_.end(), [this](std::int32_t a, std::int32_t b) {
     const int order = piece(a).compare(piece(b));
     return order != 0 ? order < 0 : a < b;
-  };
-  std::make_heap(sorted_.begin(), sorted_.end(), before);
-  std::sort_heap(sorted_.begin(), sorted_.end(), before);
+  });
   const auto* last =
       std::unique(sorted_.begin(), sorted_.end(), [this](auto a, auto b) { return piece(a) == piece(b); });
   if (auto ok = sorted_.resize(static_cast<std::size_t>(last - sorted_.begin())); !ok) return ok;

@@ -1,5 +1,6 @@
-// What all readers of files share: how much of everything a file may have.
+// What all readers of files share: how much of everything a file may have, and how what lies in a file is sorted.
 module;
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 export module qorus.trust;
@@ -52,3 +53,15 @@ constexpr std::size_t template_value = 16_MiB;             // bytes of one value
 constexpr int template_value_depth = 64;
 
 }  // namespace qorus::limits
+
+export namespace qorus {
+
+// Sorts by what lies in a mapped file, names for instance. std::sort leaves the list where the order changes under it, as it may while somebody
+// writes the file; this leaves some order. Of equal elements neither comes first.
+template <class T, class Before>
+void sort_mapped(T* begin, T* end, const Before& before) noexcept {
+  std::make_heap(begin, end, before);
+  std::sort_heap(begin, end, before);
+}
+
+}  // namespace qorus
