@@ -2,6 +2,7 @@
 // Each file in a process of its own, so that its peak memory is its own.
 //
 //   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] FILE ...   (GGUF or .qorus)
+//   bench_llm --open FILE ...   how long opening takes: of the file alone, and of the model with its tokenizer
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ namespace {
 
 struct Settings {
   int threads = 1, rounds = 3, prompt = 512, generate = 128;
+  bool open = false;
 };
 
 [[noreturn]] void give_up(const Error& error) {
@@ -31,23 +33,45 @@ struct Settings {
   _exit(1);
 }
 
-// Bytes of the weights that one token reads, and parameters of the layers' matrices, as a JSON object's members.
+// Parameters, bytes of the weights that one token reads, and parameters of the layers' matrices, as a JSON object's members.
 std::string sizes_of(const std::string& path) {
   auto weights = llm::Weights::open(path);
   if (!weights) give_up(weights.error());
   const io::Gguf* file = &weights->gguf();
-  std::size_t read = 0, layers = 0, bytes = 0;
+  std::size_t read = 0, layers = 0, bytes = 0, all = 0;
   for (const io::TensorEntry& entry : file->entries()) {
     bytes += entry.bytes;
+    all += entry.shape.numel();
     if (entry.name != "token_embd.weight" || !file->find("output.weight")) read += entry.bytes;
     if (entry.name.starts_with("blk.") && entry.shape.rank() == 2) layers += entry.shape.numel();
   }
-  return "\"weight_bytes\":" + std::to_string(bytes) + ",\"read_bytes_per_token\":" + std::to_string(read) +
+  return "\"parameters\":" + std::to_string(all) + ",\"weight_bytes\":" + std::to_string(bytes) + ",\"read_bytes_per_token\":" + std::to_string(read) +
          ",\"layer_parameters\":" + std::to_string(layers);
+}
+
+// Of a file whose table and metadata the system has in memory.
+template <class Open>
+void time_opening(const char* item, const std::string& config, const Open& open) {
+  std::vector<double> samples;
+  for (int round = 0; round <= 20; ++round) {  // the first warms up
+    const double start = bench::now(1);
+    const auto opened = open();
+    const double took = bench::now(1) - start;
+    if (!opened) give_up(opened.error());
+    if (round) samples.push_back(took);
+  }
+  std::sort(samples.begin(), samples.end());
+  bench::report(item, "0.1.0", config, 1, samples, 1, "files/s");
 }
 
 void run(const std::string& path, const Settings& settings) {
   const std::string name(path, path.rfind('/') + 1), sizes = sizes_of(path);
+  if (settings.open) {
+    const std::string config = "\"model\":\"" + name + "\"," + sizes;
+    time_opening("open_file", config, [&] { return llm::Weights::open(path); });
+    time_opening("open_model", config, [&] { return llm::open(path); });
+    return;
+  }
   const double start = bench::now(2);
   auto model = llm::open(path);
   if (!model) give_up(model.error());
@@ -97,10 +121,12 @@ int main(int argc, char** argv) {
                   : argument == "--prompt"   ? &settings.prompt
                   : argument == "--generate" ? &settings.generate
                                              : nullptr;
-    if (number && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
+    if (argument == "--open") {
+      settings.open = true;
+    } else if (number && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
       *number = std::atoi(argv[++i]);
     } else if (argument[0] == '-') {
-      std::fprintf(stderr, "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] FILE.gguf ...\n");
+      std::fprintf(stderr, "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--open] FILE ...\n");
       return argument == "--help" ? 0 : 2;
     } else {
       files.push_back(argument);

@@ -83,6 +83,11 @@ int stat(const char* path, struct stat* facts) {
   if (error > 0) return errno = error, -1;
   return static_cast<int>(::syscall(SYS_newfstatat, AT_FDCWD, path, facts, 0));
 }
+int mkdir(const char* path, mode_t mode) {
+  const int error = fault(false);
+  if (error > 0) return errno = error, -1;
+  return static_cast<int>(::syscall(SYS_mkdirat, AT_FDCWD, path, mode));
+}
 void* mmap(void* place, size_t size, int protection, int flags, int file, off_t offset) {
   const int error = flags & MAP_FIXED ? 0 : fault(false);
   if (error > 0) return errno = error, MAP_FAILED;

@@ -1,4 +1,4 @@
-// Makes the system calls with which files are read and written fail: open, fstat, stat, mmap, read, write, fsync, close, rename. Linked in by
+// Makes the system calls with which files are read and written fail: open, fstat, stat, mmap, mkdir, read, write, fsync, close, rename. Linked in by
 // CMake for programs that include this; not with sanitizers, which bring calls of their own.
 #pragma once
 #include <cstdint>

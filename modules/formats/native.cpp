@@ -7,6 +7,7 @@ module;
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -21,6 +22,7 @@ constexpr const char* k_op = "native";
 constexpr std::string_view k_magic("QORUS\r\n\x1a", 8), k_end = "QORUSEND", k_layout = "panels16";
 constexpr std::uint32_t k_version = 1;
 constexpr std::size_t k_trailer = 16;
+constexpr std::size_t k_piece = 1 << 18;  // bytes whose checksum one worker makes
 
 // The first 128 bytes.
 struct Header {
@@ -71,7 +73,7 @@ std::size_t laid_out_bytes(DType dtype, const Shape& shape) noexcept {
 }
 
 std::uint32_t checksum(const Context* context, std::span<const std::byte> bytes) noexcept {
-  constexpr std::size_t k_piece = 1 << 18, k_most = 64;
+  constexpr std::size_t k_most = 64;
   if (!context || bytes.size() < 2 * k_piece) return io::crc32(bytes);
   const std::size_t piece = std::max(k_piece, (bytes.size() + k_most - 1) / k_most);
   std::array<std::uint32_t, k_most> sums{};
@@ -126,13 +128,16 @@ class NativeReader {
     std::uint32_t sum = 0;
     std::memcpy(&sum, part(header_.file - k_trailer + 8, 4).data(), sizeof sum);
     if (io::crc32(sums) != sum) return corrupt("the checksums do not fit theirs");
-    Workspace workspace{{.scratch = 1_MiB}};
-    if (auto ready = workspace.status(); !ready) return ready;
+    std::optional<Workspace> workspace;  // threads are begun where there is work for them
     for (std::size_t i = 0; i < count(); ++i) {
       std::memcpy(&sum, sums.data() + i * sizeof sum, sizeof sum);
       const Line own = line(i);
       const auto bytes = part(own.offset, own.bytes);
-      if (checksum(&workspace.context(), bytes) != sum)
+      if (!workspace && bytes.size() >= 2 * k_piece) {
+        workspace.emplace(WorkspaceOptions{.scratch = 1_MiB});
+        if (auto ready = workspace->status(); !ready) return ready;
+      }
+      if (checksum(workspace ? &workspace->context() : nullptr, bytes) != sum)
         return fail(Errc::corrupt, k_op, "a tensor does not fit its checksum", plain_[own.layout ? own.of : i].name);
       MappedFile::let_go(bytes);
     }

@@ -4,6 +4,7 @@ module;
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,7 @@ module;
 #include <string_view>
 #include <utility>
 module qorus.io;
+import qorus.trust;
 
 namespace qorus::io {
 namespace {
@@ -19,7 +21,7 @@ constexpr std::uint32_t k_end = 0x06054b50, k_end64 = 0x06064b50, k_end64_place 
                         k_local = 0x04034b50;
 constexpr std::size_t k_end_size = 22, k_end64_size = 56, k_end64_place_size = 20, k_central_size = 46,
                       k_local_size = 30;
-constexpr std::uint64_t k_max_ratio = 1040;  // deflate packs at most 1032 to 1
+constexpr std::uint64_t k_max_ratio = 1040, k_usual_ratio = 16;  // deflate packs at most 1032 to 1
 
 template <class T>
 T number(const std::byte* from) noexcept {
@@ -68,18 +70,41 @@ bool widen(std::span<const std::byte> extra, std::uint64_t& size, std::uint64_t&
   return size != UINT32_MAX && packed != UINT32_MAX && offset != UINT32_MAX;
 }
 
-// Inflates a whole raw stream: Z_STREAM_END, Z_MEM_ERROR, or another of zlib's numbers if it is broken or of another size.
-int inflate_all(std::span<const std::byte> from, std::span<char> to) noexcept {
-  constexpr std::size_t k_step = std::size_t{1} << 30;  // zlib counts in 32 bits
+// Names are there once. Entries do not overlap: thousands of them over the same bytes would unpack to a file without end.
+template <class Entry>
+Status check_entries(const List<Entry>& entries) noexcept {
+  List<const Entry*> sorted;
+  if (auto room = sorted.reserve(entries.size()); !room) return room;
+  for (const Entry& entry : entries) {
+    if (auto kept = sorted.push(&entry); !kept) return kept;
+  }
+  sort_mapped(sorted.begin(), sorted.end(), [](const Entry* a, const Entry* b) { return a->name < b->name; });
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i - 1]->name == sorted[i]->name) return fail(Errc::corrupt, "npz", "a name is there twice");
+  }
+  sort_mapped(sorted.begin(), sorted.end(), [](const Entry* a, const Entry* b) { return a->offset < b->offset; });
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    const Checked end = Checked(sorted[i - 1]->offset) + k_local_size + sorted[i - 1]->packed;
+    if (end.value_or(UINT64_MAX) > sorted[i]->offset) return fail(Errc::corrupt, "npz", "entries overlap");
+  }
+  return {};
+}
+
+// Inflates a whole raw stream to `to`, or if that is null counts what comes out: Z_STREAM_END, Z_MEM_ERROR, or another of zlib's numbers if
+// it is broken or not of `size` bytes.
+int inflate_all(std::span<const std::byte> from, char* to, std::uint64_t size) noexcept {
+  constexpr std::uint64_t k_step = std::uint64_t{1} << 30;  // zlib counts in 32 bits
+  std::array<char, 32768> window{};
   z_stream stream{};
   int state = inflateInit2(&stream, -15);
   if (state != Z_OK) return state;
-  std::size_t read = 0, written = 0;
+  std::uint64_t read = 0, written = 0;
   while (state == Z_OK) {
-    const std::size_t in = std::min(from.size() - read, k_step), out = std::min(to.size() - written, k_step);
+    const std::uint64_t in = std::min(from.size() - read, k_step),
+                        out = std::min(size - written, to ? k_step : window.size());
     stream.next_in = const_cast<Bytef*>(reinterpret_cast<const Bytef*>(from.data() + read));
     stream.avail_in = static_cast<uInt>(in);
-    stream.next_out = reinterpret_cast<Bytef*>(to.data() + written);
+    stream.next_out = reinterpret_cast<Bytef*>(to ? to + written : window.data());
     stream.avail_out = static_cast<uInt>(out);
     state = inflate(&stream, Z_NO_FLUSH);
     read += in - stream.avail_in;
@@ -87,7 +112,7 @@ int inflate_all(std::span<const std::byte> from, std::span<char> to) noexcept {
     if (state == Z_OK && in == stream.avail_in && out == stream.avail_out) break;
   }
   inflateEnd(&stream);
-  return state != Z_STREAM_END || (read == from.size() && written == to.size()) ? state : Z_DATA_ERROR;
+  return state != Z_STREAM_END || (read == from.size() && written == size) ? state : Z_DATA_ERROR;
 }
 
 std::uint32_t checksum(std::span<const std::byte> bytes) noexcept {
@@ -149,6 +174,7 @@ Status Npz::read_directory() noexcept {
     if (auto kept = entries_.push(entry); !kept) return kept;
     rest = rest.subspan(whole);
   }
+  if (auto good = check_entries(entries_); !good) return broken(good.error().text, good.error().code);
   return {};
 }
 
@@ -167,8 +193,13 @@ Result<Owned> Npz::read(std::string_view name) const noexcept {
   List<char> unpacked;
   if (entry->method == 8) {
     if (entry->size / k_max_ratio > entry->packed) return broken("an entry of another size than it says");
-    if (auto room = unpacked.resize(entry->size); !room) return fail(room.error());
-    const int state = inflate_all(content, unpacked.span());
+    // Much out of little is counted before there is memory for it.
+    const bool examined = entry->size > limits::gzip_unexamined && entry->size / k_usual_ratio > entry->packed;
+    int state = examined ? inflate_all(content, nullptr, entry->size) : Z_STREAM_END;
+    if (state == Z_STREAM_END) {
+      if (auto room = unpacked.resize(entry->size); !room) return fail(room.error());
+      state = inflate_all(content, unpacked.data(), entry->size);
+    }
     if (state == Z_MEM_ERROR) return broken("no memory to unpack an entry", Errc::out_of_memory);
     if (state != Z_STREAM_END) return broken("an entry's compressed bytes are broken");
     content = std::as_bytes(std::as_const(unpacked).span());

@@ -181,7 +181,8 @@ class Conversion {
     const io::Gguf* told = origin_.metadata();
     if (step.turn == Turn::minus_one && told && told->metadata(key_of_source(source).view())) {
       auto values = told->reals(key_of_source(source).view());
-      if (!values || values->size() != step.shape.numel()) return fail(Errc::corrupt, k_op, "its original is broken");
+      if (!values || values->size() != step.shape.numel())
+        return values ? fail(Errc::corrupt, k_op, "its original is broken") : fail(values.error());
       return visit(Tensor::borrow(std::span<const float>(values->span()), step.shape));
     }
     const std::int64_t count = step.turn == Turn::stack ? step.number : 1;
@@ -314,11 +315,12 @@ class Conversion {
     if (origin_.kind() != Origin::Kind::hugging_face) return {};
     constexpr std::size_t k_most = 16_MiB;
     for (const std::string_view name : k_companions) {
-      auto file = MappedFile::open(path_in(origin_.weights().folder(), name).view());
-      if (!file || file->bytes().size() > k_most) continue;
+      auto file = open_if_there(path_in(origin_.weights().folder(), name).view());
+      if (!file) return fail(file.error());
+      const auto bytes = file->bytes();
+      if (bytes.empty() || bytes.size() > k_most) continue;
       Text key;
       (key += k_file_prefix) += name;
-      const auto bytes = file->bytes();
       if (auto done = to.put_text(key.view(), {reinterpret_cast<const char*>(bytes.data()), bytes.size()}); !done)
         return done;
     }
@@ -432,8 +434,9 @@ class Conversion {
       MappedFile original;
       if (told) content = told->text(key.view(), "").value_or("");
       if (origin_.kind() == Origin::Kind::hugging_face) {
-        auto file = MappedFile::open(path_in(origin_.weights().folder(), name).view());
-        if (file) original = std::move(*file);
+        auto file = open_if_there(path_in(origin_.weights().folder(), name).view());
+        if (!file) return fail(file.error());
+        original = std::move(*file);
         content = {reinterpret_cast<const char*>(original.bytes().data()), original.bytes().size()};
       }
       if (content.empty()) continue;
@@ -466,9 +469,10 @@ class Conversion {
     Text numbered;  // llama2.c's own
     ((numbered += "tok") += config_.vocab) += ".bin";
     for (const std::string_view name : {std::string_view("tokenizer.bin"), numbered.view()}) {
-      auto file = MappedFile::open(path_in(origin_.weights().folder(), name).view());
-      if (!file) continue;
+      auto file = open_if_there(path_in(origin_.weights().folder(), name).view());
+      if (!file) return fail(file.error());
       const auto bytes = file->bytes();
+      if (bytes.empty()) continue;
       return put_file("tokenizer.bin", {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     }
     return {};

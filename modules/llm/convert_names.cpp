@@ -271,6 +271,12 @@ Text shard_name(std::size_t index, std::size_t count) noexcept {
   return ((((name += "model-") += five(index + 1).view()) += "-of-") += five(count).view()) += ".safetensors";
 }
 
+Result<MappedFile> open_if_there(std::string_view path) noexcept {
+  auto file = MappedFile::open(path);
+  if (!file && file.error().code == Errc::not_found) return MappedFile();
+  return file;
+}
+
 // --- names as they are ---
 
 Status Planner::as_they_are() noexcept {

@@ -22,6 +22,9 @@ namespace qorus::llm {
 // "model-00001-of-00003.safetensors"
 [[nodiscard]] Text shard_name(std::size_t index, std::size_t count) noexcept;
 
+// A file that need not be there; of no bytes if it is not. Errors: it is there, and cannot be read.
+[[nodiscard]] Result<MappedFile> open_if_there(std::string_view path) noexcept;
+
 // Lists the tensors of the new file.
 class Planner {
  public:

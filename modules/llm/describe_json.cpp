@@ -236,6 +236,12 @@ class Message {
   Status status_;
 };
 
+// Of an array that a file may lack: that there was no memory for it.
+template <class T>
+bool is_lost(const Result<T>& array) noexcept {
+  return !array && array.error().code == Errc::out_of_memory;
+}
+
 }  // namespace
 
 Status describe_pieces(const io::Gguf& file, List<char>& to) noexcept {
@@ -243,6 +249,9 @@ Status describe_pieces(const io::Gguf& file, List<char>& to) noexcept {
   const auto tokens = file.texts("tokenizer.ggml.tokens");
   auto scores = file.reals("tokenizer.ggml.scores");
   auto kinds = file.integers("tokenizer.ggml.token_type");
+  if (is_lost(tokens)) return fail(tokens.error());
+  if (is_lost(scores)) return fail(scores.error());
+  if (is_lost(kinds)) return fail(kinds.error());
   if (!tokens || !scores || !kinds) return {};
   const std::size_t count = (*tokens)->size();
   if (scores->size() != count || kinds->size() != count) return {};
@@ -252,6 +261,7 @@ Status describe_pieces(const io::Gguf& file, List<char>& to) noexcept {
     part.bytes(1, (**tokens)[i]);
     part.real(2, (*scores)[i]);
     part.number(3, static_cast<std::uint64_t>(std::clamp((*kinds)[i], 1, 6)));
+    if (!part.status()) return part.status();
     model.bytes(1, part.view());
   }
   part.clear();
@@ -271,6 +281,7 @@ Status describe_pieces(const io::Gguf& file, List<char>& to) noexcept {
   part.number(4, 0);
   part.number(5, 1);
   model.bytes(3, part.view());
+  if (!part.status()) return part.status();
   if (!model.status()) return model.status();
   return to.append(std::span(model.view().data(), model.view().size()));
 }
@@ -330,6 +341,9 @@ Status describe_merges(const io::Gguf& file, List<char>& to) noexcept {
   if (file.text("tokenizer.ggml.model", "").value_or("") != "gpt2") return {};
   const auto tokens = file.texts("tokenizer.ggml.tokens"), merges = file.texts("tokenizer.ggml.merges");
   auto kinds = file.integers("tokenizer.ggml.token_type");
+  if (is_lost(tokens)) return fail(tokens.error());
+  if (is_lost(merges)) return fail(merges.error());
+  if (is_lost(kinds)) return fail(kinds.error());
   if (!tokens || !merges || !kinds || kinds->size() != (*tokens)->size()) return {};
   io::JsonText json(to);
   json << "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n";

@@ -28,7 +28,8 @@ Result<DType> dtype_of_safetensors(const io::TensorEntry& entry) noexcept {
 Result<Origin> Origin::open(std::string_view path) noexcept {
   Origin made;
   auto file = MappedFile::open(path);
-  if (!file && file.error().system != 0) return fail(file.error());  // a folder is none of the system's errors
+  // A folder is Errc::io, and none of the system's errors.
+  if (!file && (file.error().code != Errc::io || file.error().system != 0)) return fail(file.error());
   const std::string_view content =
       file ? std::string_view(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()) : "";
   if (content.starts_with("PK\x03\x04")) {
@@ -53,7 +54,9 @@ Result<Origin> Origin::open(std::string_view path) noexcept {
     return made;
   }
   auto weights = Weights::open(path);
-  if (!weights && path.ends_with(".safetensors") && file) {  // without a config.json: only tensors
+  const Errc why = weights ? Errc::ok : weights.error().code;
+  const bool unread = why == Errc::io || why == Errc::out_of_memory;
+  if (!weights && !unread && path.ends_with(".safetensors") && file) {  // without a config.json: only tensors
     auto plain = io::read_safetensors(path);
     if (!plain) return fail(plain.error());
     made.kind_ = Kind::safetensors;

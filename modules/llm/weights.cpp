@@ -33,7 +33,8 @@ FilePath path_in(std::string_view folder, std::string_view name) noexcept {
 bool is_file(std::string_view path) noexcept {
   if (path.empty()) return false;
   const auto file = MappedFile::open(path);
-  return file || (file.error().system != 0 && file.error().system != ENOENT && file.error().system != ENOTDIR);
+  if (file || file.error().code == Errc::out_of_memory) return true;
+  return file.error().system != 0 && file.error().system != ENOENT && file.error().system != ENOTDIR;
 }
 
 Result<Llama2c> Llama2c::open(std::string_view path) noexcept {

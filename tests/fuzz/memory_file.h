@@ -1,4 +1,4 @@
-// A file that exists in memory only and has a path, for readers that take paths.
+// A file that exists in memory only and has a path, for readers that take paths. One and the same for all inputs, one after the other.
 #pragma once
 #include <sys/mman.h>
 #include <unistd.h>
@@ -9,16 +9,17 @@
 
 class MemoryFile {
  public:
-  MemoryFile(const std::uint8_t* data, std::size_t size) : descriptor_(::memfd_create("fuzz", MFD_CLOEXEC)) {
-    good_ = descriptor_ >= 0 && ::write(descriptor_, data, size) == static_cast<ssize_t>(size);
+  MemoryFile(const std::uint8_t* data, std::size_t size) {
+    good_ = ::ftruncate(descriptor(), static_cast<off_t>(size)) == 0 &&
+            ::pwrite(descriptor(), data, size, 0) == static_cast<ssize_t>(size);
   }
-  ~MemoryFile() { ::close(descriptor_); }
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
   [[nodiscard]] bool good() const { return good_; }
-  [[nodiscard]] std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+  [[nodiscard]] static std::string path() { return "/proc/self/fd/" + std::to_string(descriptor()); }
 
  private:
-  int descriptor_;
+  static int descriptor() {
+    static const int kept = ::memfd_create("fuzz", MFD_CLOEXEC);
+    return kept;
+  }
   bool good_ = false;
 };

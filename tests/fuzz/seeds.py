@@ -3,6 +3,7 @@
 format and the words it is made of."""
 import json
 import pathlib
+import random
 import struct
 import sys
 import zipfile
@@ -24,6 +25,9 @@ def seeds():
     digits = made.idx(8, [2, 2, 2], bytes(range(8)))
     configs = [p.read_bytes() for p in sorted((TESTS / "architectures").glob("*.json"))]
     small = [json.dumps(json.loads(c).get("config", {})).encode() for c in configs]
+    blocks = (("w", 8, (16, 32), bytes(544)), ("v", 0, (3,), bytes(12)))
+    natives = [made.native([made.entry(b"k", 0, b"\1")]), made.native(tensors=()), made.native(tensors=blocks, laid_out=((0, bytes(544)),)),
+               made.native([made.array(b"b", 8, 2, made.text(b"x") + made.text(b"yz"))], tensors=blocks)]
     return {
         "chat": [p.read_bytes() for p in sorted((TESTS / "templates").glob("*.jinja"))],
         "checkpoint": [made.sealed({"w": ("F32", [2], b"\0" * 8)}, {"step": "1"}), made.sealed({}, {})],
@@ -38,8 +42,8 @@ def seeds():
         "model": [made.llama(), made.llama(8), made.llama2c()],
         "npy": [made.npy("(2, 3)", "<f4", b"\0" * 24), made.npy("()", "<i8", b"\0" * 8), made.npy("(0,)", "|u1"), made.npz(zipfile.ZIP_STORED),
                 made.npz(zipfile.ZIP_DEFLATED)],
-        "qorus": [made.native([made.entry(b"k", 0, b"\1")]), made.native(tensors=())],
-        "ops": [bytes((i * 37 + j * j) % 256 for j in range(64)) for i in range(16)],
+        "qorus": [bytes([right]) + native for native in natives for right in (0, 1)],
+        "ops": [random.Random(i).randbytes(40 + 10 * i) for i in range(40)],
         "safetensors": [made.safetensors({"w": ("F32", [2, 2], b"\0" * 16), "b": ("BF16", [2], b"\0" * 4)}, {"format": "pt"})],
         "sentencepiece": [made.sentencepiece(), made.sentencepiece(trainer=b"\x18\1")],
         "tokenizer": tokenizers(),
@@ -47,6 +51,11 @@ def seeds():
 
 
 WORDS = {
+    "checkpoint": "__metadata__ dtype shape data_offsets F32 U8 QSEALED1 sealed.trailer crc32. [0,0] 18446744073709551615",
+    "idx": "\0\0\x08\x01 \0\0\x0d\x03 \0\0\x0e\x02 \0\0\0\x01 \xff\xff\xff\xff \x7f\xff\xff\xff \x1f\x8b\x08\0",
+    "ops": "\x06\0 \x06\x08 \x06\x0b \x07\0 \x07\x02 \x07\x03 \x03\x05 \x04\x05 \x05\x06 \x06\x0a",
+    "qorus": "QORUS\r\n\x1a QORUSEND panels16 general.architecture \xff\xff\xff\xff \xff\xff\xff\xff\xff\xff\xff\x7f "
+             "\x40\0\0\0\0\0\0\0 \0\0\0\0\0\0\0\x80",
     "chat": "{% %} {{ }} {%- -%} {# #} for in endfor if elif else endif set endset macro endmacro namespace( loop.index loop.last messages "
             "|tojson |trim |join( |length |map(attribute= |selectattr( |default( is defined is none not and or ~ [::-1] raise_exception( "
             "strftime_now( add_generation_prompt bos_token range( .split( .strip() .items() generation break continue",

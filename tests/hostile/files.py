@@ -171,6 +171,27 @@ def npz(method):
     return out.getvalue()
 
 
+def zipped(entries, **end):
+    """A zip file. entries: (name, content as it lies there, {field of the directory: what it says instead}); end: the same of its last record."""
+    body, directory = b"", b""
+    for name, content, lies in entries:
+        says = dict(magic=0x02014b50, flags=0, method=0, crc=zlib.crc32(content), packed=len(content), size=len(content), extra=b"", extra_length=None,
+                    offset=len(body))
+        says.update(lies)
+        body += struct.pack("<IHHHHHIIIHH", 0x04034b50, 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0) + name + content
+        length = len(says["extra"]) if says["extra_length"] is None else says["extra_length"]
+        directory += struct.pack("<IHHHHHHIIIHHHHHII", says["magic"], 20, 20, says["flags"], says["method"], 0, 33, says["crc"], says["packed"], says["size"],
+                                 len(name), length, 0, 0, 0, 0, says["offset"]) + name + says["extra"]
+    says = dict(disk=0, count=len(entries), size=len(directory), begin=len(body), comment=0)
+    says.update(end)
+    return body + directory + struct.pack("<IHHHHIIH", 0x06054b50, says["disk"], 0, says["count"], says["count"], says["size"], says["begin"], says["comment"])
+
+
+def deflated(content):
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(content) + packer.flush()
+
+
 def idx(kind, extents, data=b"", rank=None):
     return struct.pack(">BBBB", 0, 0, kind, len(extents) if rank is None else rank) + struct.pack(f">{len(extents)}I", *extents) + data
 

@@ -1,8 +1,9 @@
-"""safetensors, checkpoints and npy files that are not what they should be, each with the error that it must give, and their caps."""
+"""safetensors, checkpoints, npy and npz files that are not what they should be, each with the error that it must give, and their caps."""
 import json
 import struct
+import zlib
 
-from files import MOST64, npy, safetensors, sealed, u64
+from files import MOST64, deflated, npy, safetensors, sealed, u64, zipped
 
 W = '"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
 EIGHT = b"\0" * 8
@@ -160,7 +161,72 @@ def cut_to(make, size):
     return made[:8] + struct.pack("<I", size) + words + b" " * (size - len(words)) + b"\0" * 24
 
 
+def npz_cases():
+    x = npy("(2,)", data=b"\0" * 8)
+    one = lambda **lies: zipped([(b"x.npy", x, lies)])
+    packed = lambda data, content=x, **lies: zipped([(b"x.npy", data, dict(method=8, crc=zlib.crc32(content), size=len(content)) | lies)])
+    outside = lambda *values: dict(size=2**32 - 1, extra=struct.pack("<HH", 1, 8 * len(values)) + b"".join(struct.pack("<Q", v) for v in values))
+    yield "good", one(), "ok", ""
+    yield "none", zipped([]), "ok", ""
+    yield "no-bytes", b"", "corrupt", "no zip file, or cut short"
+    yield "no-end", one()[:-22], "corrupt", "no zip file, or cut short"
+    yield "cut", one()[:-1], "corrupt", "no zip file, or cut short"
+    yield "comment-longer", zipped([(b"x.npy", x, {})], comment=1), "corrupt", "no zip file, or cut short"
+    yield "disk", zipped([(b"x.npy", x, {})], disk=1), "unsupported", "an archive in several parts"
+    yield "count-more", zipped([(b"x.npy", x, {})], count=2), "corrupt", "the directory is broken"
+    yield "count-less", zipped([(b"x.npy", x, {}), (b"y.npy", x, {})], count=1), "ok", ""
+    yield "count-all-ones", zipped([(b"x.npy", x, {})], count=65535), "corrupt", "the directory's place is missing"
+    for begin in (2**31, 2**32 - 2):
+        yield f"begin-{begin}", zipped([(b"x.npy", x, {})], begin=begin), "corrupt", "the directory lies outside the file"
+        yield f"size-{begin}", zipped([(b"x.npy", x, {})], size=begin), "corrupt", "the directory lies outside the file"
+    yield "begin-0", zipped([(b"x.npy", x, {})], begin=0), "corrupt", "the directory is broken"
+    yield "begin-all-ones", zipped([(b"x.npy", x, {})], begin=2**32 - 1), "corrupt", "the directory's place is missing"
+    locator = lambda at: struct.pack("<IIQI", 0x07064b50, 0, at, 1)
+    for at in (0, 2**63, 2**64 - 1, 2**64 - 56):
+        good = zipped([(b"x.npy", x, {})], count=65535)
+        yield f"zip64-at-{at}", good[:-22] + locator(at) + good[-22:], "corrupt", "the directory's place is missing"
+    for begin, size, count in ((2**64 - 1, 60, 1), (0, 2**64 - 1, 1), (2**63, 2**63, 1), (0, 0, 1), (0, 0, 2**64 - 1)):
+        wide = struct.pack("<IQHHIIQQQQ", 0x06064b50, 44, 45, 45, 0, 0, count, count, size, begin)
+        last = struct.pack("<IHHHHIIH", 0x06054b50, 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
+        yield f"zip64-{begin}-{size}-{count}", wide + locator(0) + last, "corrupt", "the directory"
+    yield "magic", one(magic=0), "corrupt", "the directory is broken"
+    yield "name-twice", zipped([(b"x.npy", x, {}), (b"y.npy", x, {}), (b"x.npy", x, {})]), "corrupt", "a name is there twice"
+    yield "name-and-ending", zipped([(b"x.npy", x, {}), (b"x", x, {})]), "corrupt", "a name is there twice"
+    yield "overlap-same", zipped([(b"x.npy", x, {}), (b"y.npy", x, dict(offset=0))]), "corrupt", "entries overlap"
+    yield "overlap-into", zipped([(b"x.npy", x, {}), (b"y.npy", x, dict(offset=100))]), "corrupt", "entries overlap"
+    yield "overlap-longer", zipped([(b"x.npy", x, dict(packed=len(x) + 40)), (b"y.npy", x, {})]), "corrupt", "entries overlap"
+    yield "overlap-many", zipped([(b"%d.npy" % i, x if i == 0 else b"", dict(offset=0, packed=len(x), size=len(x), crc=zlib.crc32(x))) for i in range(2000)]), "corrupt", "entries overlap"
+    yield "encrypted", one(flags=1), "unsupported", "an encrypted entry"
+    for method in (1, 9, 12, 14, 93, 65535):
+        yield f"method-{method}", one(method=method), "unsupported", "neither stored nor deflated"
+    for offset in (1, 2**31, 2**32 - 2):
+        yield f"offset-{offset}", one(offset=offset), "corrupt", "an entry lies elsewhere than the directory says"
+    for lies in (dict(packed=2**31), dict(packed=2**32 - 2)):
+        yield f"packed-{lies['packed']}", one(**lies), "corrupt", "an entry lies outside the file"
+    yield "size-more", one(size=len(x) + 1), "corrupt", "an entry's checksum or size is another"
+    yield "sum", one(crc=1), "corrupt", "an entry's checksum or size is another"
+    yield "extra-short", one(size=2**32 - 1, extra=struct.pack("<HH", 1, 0)), "corrupt", "the directory is broken"
+    yield "extra-none", one(size=2**32 - 1), "corrupt", "the directory is broken"
+    yield "extra-length", one(extra=struct.pack("<HH", 1, 65535)), "corrupt", "the directory is broken"
+    yield "extra-past", one(extra_length=65535), "corrupt", "the directory is broken"
+    for size in (2**63, 2**64 - 1):
+        yield f"wide-size-{size}", one(**outside(size)), "corrupt", "an entry's checksum or size is another"
+        yield f"wide-unpacked-{size}", packed(deflated(x), **outside(size)), "corrupt", "an entry of another size than it says"
+        yield f"wide-offset-{size}", one(**outside(len(x), size), offset=2**32 - 1), "corrupt", "an entry lies elsewhere than the directory says"
+        yield f"wide-packed-{size}", one(**outside(len(x), size), packed=2**32 - 1), "corrupt", "an entry lies outside the file"
+    yield "deflated", packed(deflated(x)), "ok", ""
+    yield "deflated-more", packed(deflated(x), size=len(x) + 1), "corrupt", "an entry's compressed bytes are broken"
+    yield "deflated-less", packed(deflated(x), size=len(x) - 1), "corrupt", "an entry's compressed bytes are broken"
+    yield "deflated-cut", packed(deflated(x)[:-2]), "corrupt", "an entry's compressed bytes are broken"
+    yield "deflated-after", packed(deflated(x) + b"\0"), "corrupt", "an entry's compressed bytes are broken"
+    yield "deflated-block", packed(b"\7"), "corrupt", "an entry's compressed bytes are broken"
+    zeros = deflated(b"\0" * (80 << 20))
+    yield "bomb-lies", packed(zeros, size=(80 << 20) + 1), "corrupt", "an entry's compressed bytes are broken"
+    yield "bomb-ratio", packed(zeros, size=1 << 30), "corrupt", "an entry of another size than it says"
+    yield "not-npy", zipped([(b"x.npy", b"abc", {})]), "corrupt", "not an npy file"
+
+
 def all_cases():
-    for group, reader in ((safetensors_cases, "safetensors"), (checkpoint_cases, "checkpoint"), (npy_cases, "npy")):
+    for group, reader in ((safetensors_cases, "safetensors"), (checkpoint_cases, "checkpoint"), (npy_cases, "npy"), (npz_cases, "npz")):
         for name, content, code, message in group():
             yield f"{reader}/{name}", reader, content, code, message
