@@ -45,8 +45,8 @@ std::string sizes_of(const std::string& path) {
     if (entry.name != "token_embd.weight" || !file->find("output.weight")) read += entry.bytes;
     if (entry.name.starts_with("blk.") && entry.shape.rank() == 2) layers += entry.shape.numel();
   }
-  return "\"parameters\":" + std::to_string(all) + ",\"weight_bytes\":" + std::to_string(bytes) + ",\"read_bytes_per_token\":" + std::to_string(read) +
-         ",\"layer_parameters\":" + std::to_string(layers);
+  return "\"parameters\":" + std::to_string(all) + ",\"weight_bytes\":" + std::to_string(bytes) +
+         ",\"read_bytes_per_token\":" + std::to_string(read) + ",\"layer_parameters\":" + std::to_string(layers);
 }
 
 // Of a file whose table and metadata the system has in memory.
@@ -126,7 +126,8 @@ int main(int argc, char** argv) {
     } else if (number && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
       *number = std::atoi(argv[++i]);
     } else if (argument[0] == '-') {
-      std::fprintf(stderr, "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--open] FILE ...\n");
+      std::fprintf(stderr,
+                   "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--open] FILE ...\n");
       return argument == "--help" ? 0 : 2;
     } else {
       files.push_back(argument);

@@ -22,8 +22,8 @@ struct Elements {
   std::array<float, 2 * k_most> floats{};
   std::array<std::int32_t, 2 * k_most> numbers{};
   Elements() {
-    constexpr float k_odd[] = {0, -0.0f, 1e-30f, 3e38f, std::numeric_limits<float>::infinity(),
-                               std::numeric_limits<float>::quiet_NaN()};
+    constexpr float k_odd[] = {
+        0, -0.0f, 1e-30f, 3e38f, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
     std::uint32_t state = 1;
     for (std::size_t i = 0; i < floats.size(); ++i) {
       state = state * 1664525 + 1013904223;
@@ -39,13 +39,13 @@ using Unary = Result<Tensor> (*)(const Operand&) noexcept;
 using Binary = Result<Tensor> (*)(const Operand&, const Operand&) noexcept;
 using Reduction = Result<Tensor> (*)(const Operand&, const ops::Axes&, bool) noexcept;
 using Loss = Result<Tensor> (*)(const Operand&, const Operand&, ops::Reduce) noexcept;
-constexpr Unary k_unary[] = {ops::neg,       ops::abs,      ops::sign,     ops::sqrt, ops::square,   ops::reciprocal,
-                             ops::exp,       ops::log,      ops::sin,      ops::cos,  ops::erf,      ops::floor,
-                             ops::relu,      ops::gelu,     ops::silu,     ops::tanh, ops::softplus, ops::sigmoid,
+constexpr Unary k_unary[] = {ops::neg,       ops::abs,        ops::sign,   ops::sqrt, ops::square,   ops::reciprocal,
+                             ops::exp,       ops::log,        ops::sin,    ops::cos,  ops::erf,      ops::floor,
+                             ops::relu,      ops::gelu,       ops::silu,   ops::tanh, ops::softplus, ops::sigmoid,
                              ops::gelu_tanh, ops::contiguous, ops::detach, ops::ceil, ops::round};
-constexpr Binary k_binary[] = {ops::add, ops::sub,     ops::mul,     ops::div,   ops::pow,
+constexpr Binary k_binary[] = {ops::add, ops::sub,     ops::mul,     ops::div,    ops::pow,
                                ops::add, ops::maximum, ops::minimum, ops::matmul, ops::with_penalty};
-constexpr Reduction k_reductions[] = {ops::sum, ops::mean,    ops::max,       ops::min,
+constexpr Reduction k_reductions[] = {ops::sum,  ops::mean,    ops::max,       ops::min,
                                       ops::prod, ops::sum_abs, ops::sum_square};
 constexpr Loss k_losses[] = {ops::mse, ops::l1};
 
@@ -94,8 +94,8 @@ class Composer {
   Result<Tensor> leaf(const Shape& shape) {
     if (!shape.valid() || shape.numel() > k_most) return fail(Errc::invalid_size, "fuzz", "too large");
     const auto first = static_cast<std::size_t>(number(256)) * 16;
-    auto made = tape_.watch(
-        Tensor::borrow(std::span<const float>(g_elements.floats).subspan(first, shape.numel()), shape));
+    auto made =
+        tape_.watch(Tensor::borrow(std::span<const float>(g_elements.floats).subspan(first, shape.numel()), shape));
     if (made) leaves_.push_back(*made);
     return made;
   }
@@ -108,7 +108,9 @@ class Composer {
   static std::int64_t last(const Tensor& x) { return x.rank() > 0 ? x.shape()[-1] : 1; }
   // Of the i-th axis; 1 if there is none.
   static std::int64_t at(const Tensor& x, int i) { return i < x.rank() ? x.shape()[i] : 1; }
-  static Shape cut(const Tensor& x, int rank) { return Shape(x.shape().extents().first(static_cast<std::size_t>(rank))); }
+  static Shape cut(const Tensor& x, int rank) {
+    return Shape(x.shape().extents().first(static_cast<std::size_t>(rank)));
+  }
 
   Result<Tensor> step() {
     const Tensor x = any();
@@ -265,24 +267,34 @@ class Composer {
       for (std::size_t i = 2; i < dims.size(); ++i) dims[i] = 1 + number(3);
       return Shape(std::span<const std::int64_t>(dims).first(static_cast<std::size_t>(std::max(x.rank(), 2))));
     };
-    const ops::PoolOptions pool{.stride = per_axis(3), .padding = pads(), .dilation = 1 + number(2),
-                                .ceil = number(2) == 0, .count_include_pad = number(2) == 0};
+    const ops::PoolOptions pool{.stride = per_axis(3),
+                                .padding = pads(),
+                                .dilation = 1 + number(2),
+                                .ceil = number(2) == 0,
+                                .count_include_pad = number(2) == 0};
     switch (number(10)) {
       case 0:
       case 1:
         return ops::conv(x, leaf(window(out, groups > 0 ? channels / groups : 0)), leaf({out}),
-                         {.stride = 1 + number(3), .padding = pads(), .dilation = 1 + number(2), .groups = groups,
+                         {.stride = 1 + number(3),
+                          .padding = pads(),
+                          .dilation = 1 + number(2),
+                          .groups = groups,
                           .activation = activation()});
       case 2:
         return ops::conv_transpose(x, leaf(window(channels, out)), leaf({out * groups}),
-                                   {.stride = 1 + number(3), .padding = pads(), .dilation = 1 + number(2),
-                                    .output_padding = per_axis(2), .groups = groups});
+                                   {.stride = 1 + number(3),
+                                    .padding = pads(),
+                                    .dilation = 1 + number(2),
+                                    .output_padding = per_axis(2),
+                                    .groups = groups});
       case 3: return ops::max_pool(x, per_axis(4), pool);
       case 4: return ops::avg_pool(x, per_axis(4), pool);
       case 5: return number(2) ? ops::adaptive_avg_pool(x, per_axis(5)) : ops::adaptive_max_pool(x, per_axis(5));
       case 6:
-        return ops::resize(x, per_axis(7), {.mode = number(2) ? ops::ResizeMode::linear : ops::ResizeMode::nearest,
-                                            .align_corners = number(2) == 0});
+        return ops::resize(
+            x, per_axis(7),
+            {.mode = number(2) ? ops::ResizeMode::linear : ops::ResizeMode::nearest, .align_corners = number(2) == 0});
       case 7:
         return ops::group_norm(x, leaf({channels}), leaf({channels}),
                                {.groups = number(3) ? channels : groups, .activation = activation()});

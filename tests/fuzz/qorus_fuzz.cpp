@@ -26,7 +26,8 @@ class Sums {
     put<std::uint64_t>(24, bytes_.size());
     for (std::uint64_t i = 0; i < lines && i < 64; ++i) {
       const std::uint64_t line = table + i * 64, sum = sums + i * 4;
-      if (inside(line, 64) && inside(sum, 4)) put(sum, sum_of(get<std::uint64_t>(line + 48), get<std::uint64_t>(line + 56)));
+      if (inside(line, 64) && inside(sum, 4))
+        put(sum, sum_of(get<std::uint64_t>(line + 48), get<std::uint64_t>(line + 56)));
     }
     put(104, sum_of(get<std::uint64_t>(32), get<std::uint64_t>(40)));
     put(108, sum_of(table, names + get<std::uint64_t>(64) - table));

@@ -49,7 +49,7 @@ int convert_command(const Options& options) {
                     .user = &terminal,
                     .threads = options.threads > 0 ? options.threads : cpu_count()});
   if (!done) return report(done);
-  std::printf("%zu tensors, %.1f MB in %.2f s\n", done->tensors, static_cast<double>(done->bytes) / 1e6,
-              watch.seconds());
+  std::printf("%zu tensors, %.1f MB in %.2f s, at most %.1f MB resident\n", done->tensors,
+              static_cast<double>(done->bytes) / 1e6, watch.seconds(), peak_megabytes());
   return 0;
 }

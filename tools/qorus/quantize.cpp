@@ -82,8 +82,8 @@ int quantize_command(const Options& options) {
                                        .least_error = options.least_error,
                                        .threads = options.threads > 0 ? options.threads : cpu_count()});
   if (!done) return report(done);
-  std::printf("%zu of %zu tensors converted, %.1f to %.1f MB in %.2f s\n", done->converted, done->tensors,
-              static_cast<double>(done->bytes_before) / 1e6, static_cast<double>(done->bytes_after) / 1e6,
-              watch.seconds());
+  std::printf("%zu of %zu tensors converted, %.1f to %.1f MB in %.2f s, at most %.1f MB resident\n", done->converted,
+              done->tensors, static_cast<double>(done->bytes_before) / 1e6,
+              static_cast<double>(done->bytes_after) / 1e6, watch.seconds(), peak_megabytes());
   return 0;
 }

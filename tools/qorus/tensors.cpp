@@ -1,3 +1,5 @@
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
@@ -17,6 +19,12 @@ void show_progress(std::string_view tensor, std::size_t done, std::size_t tensor
   std::fprintf(stderr, "\r%zu of %zu: %.*s\x1b[K%s", done, tensors, static_cast<int>(tensor.size()), tensor.data(),
                done == tensors ? "\r\x1b[K" : "");
   std::fflush(stderr);
+}
+
+double peak_megabytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
 Status Tensors::add(const std::string& path) {

@@ -12,6 +12,8 @@ import qorus.llm;
 
 // A line that is written over by the next; nothing stays after the last.
 void show_progress(std::string_view tensor, std::size_t done, std::size_t tensors);
+// The most that the process has had in memory, pages of mapped files included.
+double peak_megabytes();
 
 // GGUF, `.qorus`, safetensors (a file, or all of a folder) or npz, told apart by content.
 class Tensors {
