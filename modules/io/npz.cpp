@@ -73,19 +73,23 @@ bool widen(std::span<const std::byte> extra, std::uint64_t& size, std::uint64_t&
 // Names are there once. Entries do not overlap: thousands of them over the same bytes would unpack to a file without end.
 template <class Entry>
 Status check_entries(const List<Entry>& entries) noexcept {
-  List<const Entry*> sorted;
+  List<std::size_t> sorted;
   if (auto room = sorted.reserve(entries.size()); !room) return room;
-  for (const Entry& entry : entries) {
-    if (auto kept = sorted.push(&entry); !kept) return kept;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (auto kept = sorted.push(i); !kept) return kept;
   }
-  sort_mapped(sorted.begin(), sorted.end(), [](const Entry* a, const Entry* b) { return a->name < b->name; });
+  sort_mapped(sorted.begin(), sorted.end(),
+              [&](std::size_t a, std::size_t b) { return entries[a].name < entries[b].name; });
   for (std::size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i - 1]->name == sorted[i]->name) return fail(Errc::corrupt, "npz", "a name is there twice");
+    if (entries[sorted[i - 1]].name == entries[sorted[i]].name)
+      return fail(Errc::corrupt, "npz", "a name is there twice");
   }
-  sort_mapped(sorted.begin(), sorted.end(), [](const Entry* a, const Entry* b) { return a->offset < b->offset; });
+  sort_mapped(sorted.begin(), sorted.end(),
+              [&](std::size_t a, std::size_t b) { return entries[a].offset < entries[b].offset; });
   for (std::size_t i = 1; i < sorted.size(); ++i) {
-    const Checked end = Checked(sorted[i - 1]->offset) + k_local_size + sorted[i - 1]->packed;
-    if (end.value_or(UINT64_MAX) > sorted[i]->offset) return fail(Errc::corrupt, "npz", "entries overlap");
+    const Entry& before = entries[sorted[i - 1]];
+    const Checked end = Checked(before.offset) + k_local_size + before.packed;
+    if (end.value_or(UINT64_MAX) > entries[sorted[i]].offset) return fail(Errc::corrupt, "npz", "entries overlap");
   }
   return {};
 }
