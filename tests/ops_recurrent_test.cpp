@@ -147,6 +147,13 @@ TEST(Recurrent, EveryForm) {
 TEST(Recurrent, BigOnesDoNotDependOnWorkers) {
   EXPECT_EQ("", check_bits(case_of({"lstm", Cell::lstm, 6, 50, 40, 33})));
   EXPECT_EQ("", check_bits(case_of({"gru", Cell::gru, 6, 50, 40, 33})));
+  // So few sequences that several workers take each step together.
+  for (const Form& f : std::vector<Form>{{"lstm", Cell::lstm, 4, 2, 20, 100, true, true},
+                                         {"gru", Cell::gru, 4, 3, 20, 101, true, true},
+                                         {"lstm, lengths", Cell::lstm, 4, 3, 20, 100, false, false, true, {4, 0, 2}},
+                                         {"rnn", Cell::rnn, 4, 5, 20, 130, true}}) {
+    EXPECT_EQ("", check_bits(case_of(f)));
+  }
 }
 
 TEST(Recurrent, Errors) {

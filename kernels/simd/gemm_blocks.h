@@ -46,7 +46,7 @@ constexpr std::size_t k_stream_most =
         ? 64
         : k_stream_rows;  // rows up to which transposing B for each run of rows costs less than copying it
 constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
-constexpr std::size_t k_copy_strip = 256;                  // columns of B that one task of phase 0 copies
+constexpr std::size_t k_copy_strip = 64;                   // columns of B that one task of phase 0 copies
 constexpr std::size_t k_copy_cols =
     512;  // columns of c from which on copying A pays although it could be read as it stands
 

@@ -72,34 +72,36 @@ void carry(const RecurrentSaved& s, const RecurrentStep& step, std::size_t row) 
   if (const float* before = cell_before(s, step, row); before != c) put_or_clear(c, before, s.n.hidden);
 }
 
-// All steps of rows [first, last). y: the output, behind which the final states go.
-void run_rows(const RecurrentSaved& s, float* y, std::size_t first, std::size_t last, const float* packed,
-              void* scratch) noexcept {
-  const std::size_t count = last - first, width = s.n.hidden;
-  Gemm product = state_product(s, count, packed);
-  for (std::size_t k = 0; k < s.n.seq; ++k) {
-    const RecurrentStep step = step_of(s, k);
-    const std::size_t place = step.time * s.n.batch + first;
-    const float* before = state_before(s, step, first);
-    product.k = before ? width : 0;
-    product.b_packed = before ? packed : nullptr;
-    product.c = s.n.cell == Cell::lstm  ? s.gates + place * s.n.gates
-                : s.n.cell == Cell::gru ? s.side + step.time * s.side_step + first * s.n.gates
-                                        : s.states + place * width;
-    product.a = before ? before : product.c;  // an address whose rows exist, of which nothing is read
-    if (before || s.n.cell != Cell::lstm) run_alone(product, scratch);
-    if (!s.lengths) {
-      apply_cell(s, step, first, count);
-      continue;
-    }
-    for (std::size_t row = first; row < last; ++row) {
-      const std::size_t at = (step.time * s.n.batch + row) * width;
-      const bool on = runs(s, row, step.time);
-      if (on) apply_cell(s, step, row, 1);
-      if (!on) carry(s, step, row);
-      put_or_clear(y + at, on ? s.states + at : nullptr, width);
-    }
+// What the state gives rows [first, last) at one step; k is 0 where there is no state yet, and m where nothing is to be done.
+Gemm product_at(const RecurrentSaved& s, const RecurrentStep& step, std::size_t first, std::size_t last,
+                const float* packed) noexcept {
+  const std::size_t place = step.time * s.n.batch + first;
+  const float* before = state_before(s, step, first);
+  Gemm product = state_product(s, before || s.n.cell != Cell::lstm ? last - first : 0, before ? packed : nullptr);
+  if (!before) product.k = 0;
+  product.c = s.n.cell == Cell::lstm  ? s.gates + place * s.n.gates
+              : s.n.cell == Cell::gru ? s.side + step.time * s.side_step + first * s.n.gates
+                                      : s.states + place * s.n.hidden;
+  product.a = before ? before : product.c;  // an address whose rows exist, of which nothing is read
+  return product;
+}
+
+// The rest of a step for rows [first, last), after its product. y: the output.
+void finish_step(const RecurrentSaved& s, const RecurrentStep& step, float* y, std::size_t first,
+                 std::size_t last) noexcept {
+  if (!s.lengths) return apply_cell(s, step, first, last - first);
+  for (std::size_t row = first; row < last; ++row) {
+    const std::size_t at = (step.time * s.n.batch + row) * s.n.hidden;
+    const bool on = runs(s, row, step.time);
+    if (on) apply_cell(s, step, row, 1);
+    if (!on) carry(s, step, row);
+    put_or_clear(y + at, on ? s.states + at : nullptr, s.n.hidden);
   }
+}
+
+// The final states of rows [first, last), behind the output.
+void put_final(const RecurrentSaved& s, float* y, std::size_t first, std::size_t last) noexcept {
+  const std::size_t count = last - first, width = s.n.hidden;
   const RecurrentStep end{.time = 0, .before = s.reverse ? 0 : s.n.seq - 1, .first = s.n.seq == 0};
   float* final_h = y + (s.n.seq * s.n.batch + first) * width;
   put_or_clear(final_h, state_before(s, end, first), count * width);
@@ -297,10 +299,27 @@ Status run_steps(const RecurrentSaved& s, Context& context, float* y, const floa
     if (!context.planning) table.gemm_pack(whole, laid_out);
     packed = laid_out;
   }
-  each_block(context, s.n.batch, scratch->data + room, own,
-             [&](std::size_t first, std::size_t last, void* place) { run_rows(s, y, first, last, packed, place); });
+  Status done;
+  if (steps_together(context, s.n)) {
+    for (std::size_t k = 0; k < s.n.seq && done; ++k) {
+      const RecurrentStep step = step_of(s, k);
+      done = run_product(context, product_at(s, step, 0, s.n.batch, packed));
+      parallel_chunks(context, s.n.batch, 1,
+                      [&](std::size_t first, std::size_t last) { finish_step(s, step, y, first, last); });
+    }
+    if (!context.planning) put_final(s, y, 0, s.n.batch);
+  } else {
+    each_block(context, s.n.batch, scratch->data + room, own, [&](std::size_t first, std::size_t last, void* place) {
+      for (std::size_t k = 0; k < s.n.seq; ++k) {
+        const RecurrentStep step = step_of(s, k);
+        run_alone(product_at(s, step, first, last, packed), place);
+        finish_step(s, step, y, first, last);
+      }
+      put_final(s, y, first, last);
+    });
+  }
   context.scratch->shrink_to(mark);
-  return {};
+  return done;
 }
 
 Result<const float*> packed_of(const Context& context, const Tensor& packed, const Tensor& weight) noexcept {

@@ -45,46 +45,75 @@ void apply_slope(const RecurrentSaved& s, const Slopes& d, const RecurrentStep& 
   }
 }
 
-void slope_rows(const RecurrentSaved& s, const Slopes& d, std::size_t first, std::size_t last, void* scratch) noexcept {
+void start_slopes(const RecurrentSaved& s, const Slopes& d, std::size_t first, std::size_t last) noexcept {
   const std::size_t count = last - first, width = s.n.hidden;
-  const auto gates = static_cast<std::ptrdiff_t>(s.n.gates), hidden = static_cast<std::ptrdiff_t>(width);
   const float* final_dh = d.dy + (s.n.seq * s.n.batch + first) * width;
-  float* dh = d.dh + first * width;
-  std::memcpy(dh, final_dh, count * width * sizeof(float));
+  std::memcpy(d.dh + first * width, final_dh, count * width * sizeof(float));
   if (d.dc) std::memcpy(d.dc + first * width, final_dh + s.n.batch * width, count * width * sizeof(float));
-  Gemm product{.m = count,
-               .n = width,
-               .k = s.n.gates,
-               .a_row = gates,
-               .a_col = 1,
-               .b = s.w_hidden,
-               .b_row = s.state_row,
-               .b_col = s.state_col,
-               .b_packed = d.packed,
-               .c = dh,
-               .c_row = hidden,
-               .accumulate = s.n.cell == Cell::gru || s.lengths};
+}
+
+// Of one step: dz of rows [first, last), from dh.
+void slope_step(const RecurrentSaved& s, const Slopes& d, const RecurrentStep& step, std::size_t first,
+                std::size_t last) noexcept {
+  const std::size_t width = s.n.hidden;
+  if (!s.lengths) {
+    kernels::active().axpy(1, d.dy + (step.time * s.n.batch + first) * width, d.dh + first * width,
+                           (last - first) * width);
+    return apply_slope(s, d, step, first, last - first);
+  }
+  for (std::size_t row = first; row < last; ++row) {
+    const std::size_t at = step.time * s.n.batch + row;
+    if (!runs(s, row, step.time)) {  // its state went through as it was
+      std::memset(d.dz + at * s.n.gates, 0, s.n.gates * sizeof(float));
+      if (d.ds) std::memset(d.ds + at * s.n.gates, 0, s.n.gates * sizeof(float));
+      continue;
+    }
+    kernels::active().axpy(1, d.dy + at * width, d.dh + row * width, width);
+    apply_slope(s, d, step, row, 1);
+    if (s.n.cell != Cell::gru) std::memset(d.dh + row * width, 0, width * sizeof(float));
+  }
+}
+
+// dh of the step before it, from dz: rows [first, last).
+Gemm slope_product(const RecurrentSaved& s, const Slopes& d, const RecurrentStep& step, std::size_t first,
+                   std::size_t last) noexcept {
+  const float* dz = d.ds ? d.ds : d.dz;
+  return {.m = last - first,
+          .n = s.n.hidden,
+          .k = s.n.gates,
+          .a = dz ? dz + (step.time * s.n.batch + first) * s.n.gates : nullptr,
+          .a_row = static_cast<std::ptrdiff_t>(s.n.gates),
+          .a_col = 1,
+          .b = s.w_hidden,
+          .b_row = s.state_row,
+          .b_col = s.state_col,
+          .b_packed = d.packed,
+          .c = d.dh ? d.dh + first * s.n.hidden : nullptr,
+          .c_row = static_cast<std::ptrdiff_t>(s.n.hidden),
+          .accumulate = s.n.cell == Cell::gru || s.lengths};
+}
+
+// All steps, backwards. scratch: `own` bytes of each worker's.
+void run_slopes(Grads& grads, const RecurrentSaved& s, const Slopes& d, std::byte* scratch, std::size_t own) noexcept {
+  const Context& context = grads.context();
+  const std::size_t last_product = d.wants_first ? 0 : 1;  // the first step's is of use to the initial state alone
+  if (!steps_together(context, s.n)) {
+    each_block(context, s.n.batch, scratch, own, [&](std::size_t first, std::size_t last, void* place) {
+      start_slopes(s, d, first, last);
+      for (std::size_t k = s.n.seq; k-- > 0;) {
+        const RecurrentStep step = step_of(s, k);
+        slope_step(s, d, step, first, last);
+        if (k >= last_product) run_alone(slope_product(s, d, step, first, last), place);
+      }
+    });
+    return;
+  }
+  if (!context.planning) start_slopes(s, d, 0, s.n.batch);
   for (std::size_t k = s.n.seq; k-- > 0;) {
     const RecurrentStep step = step_of(s, k);
-    const std::size_t place = step.time * s.n.batch + first;
-    if (!s.lengths) {
-      kernels::active().axpy(1, d.dy + place * width, dh, count * width);
-      apply_slope(s, d, step, first, count);
-    }
-    for (std::size_t row = first; s.lengths && row < last; ++row) {
-      const std::size_t at = step.time * s.n.batch + row;
-      if (!runs(s, row, step.time)) {  // its state went through as it was
-        std::memset(d.dz + at * s.n.gates, 0, s.n.gates * sizeof(float));
-        if (d.ds) std::memset(d.ds + at * s.n.gates, 0, s.n.gates * sizeof(float));
-        continue;
-      }
-      kernels::active().axpy(1, d.dy + at * width, d.dh + row * width, width);
-      apply_slope(s, d, step, row, 1);
-      if (s.n.cell != Cell::gru) std::memset(d.dh + row * width, 0, width * sizeof(float));
-    }
-    if (k == 0 && !d.wants_first) return;
-    product.a = (d.ds ? d.ds : d.dz) + place * s.n.gates;
-    run_alone(product, scratch);
+    parallel_chunks(context, s.n.batch, 1,
+                    [&](std::size_t first, std::size_t last) { slope_step(s, d, step, first, last); });
+    if (k >= last_product) grads.settle(run_product(grads.context(), slope_product(s, d, step, 0, s.n.batch)));
   }
 }
 
@@ -163,16 +192,8 @@ void rules::recurrent(const void* saved, Grads& grads) noexcept {
   const Gemm whole{.n = s.n.hidden, .k = s.n.gates, .b = s.w_hidden, .b_row = s.state_row, .b_col = s.state_col};
   const std::size_t packed = s.n.seq >= k_recurrent_pack ? align_up(table.gemm_packed_size(whole.n, whole.k), 16) : 0;
   const std::size_t rows = rows_of(s.n.batch);
-  const std::size_t own = align_up(alone_bytes({.m = rows,
-                                                .n = s.n.hidden,
-                                                .k = s.n.gates,
-                                                .a_row = static_cast<std::ptrdiff_t>(s.n.gates),
-                                                .a_col = 1,
-                                                .b_row = s.state_row,
-                                                .b_col = s.state_col,
-                                                .c_row = static_cast<std::ptrdiff_t>(s.n.hidden),
-                                                .accumulate = true})) /
-                          sizeof(float);
+  RecurrentStep any{};
+  const std::size_t own = align_up(alone_bytes(slope_product(s, {}, any, 0, rows))) / sizeof(float);
   const std::size_t steps = plain ? align_up(s.n.seq * s.n.batch * s.n.gates, 16) : 0;
   float* place = grads.temporary(2 * floats + packed + steps + own * static_cast<std::size_t>(context.executor.width));
   if (!place) return;
@@ -185,8 +206,7 @@ void rules::recurrent(const void* saved, Grads& grads) noexcept {
                  .dc = lstm ? place + floats : nullptr,
                  .packed = packed ? laid_out : nullptr,
                  .wants_first = bool(dh0)};
-  each_block(context, s.n.batch, reinterpret_cast<std::byte*>(laid_out + packed + steps), own * sizeof(float),
-             [&](std::size_t first, std::size_t last, void* scratch) { slope_rows(s, d, first, last, scratch); });
+  run_slopes(grads, s, d, reinterpret_cast<std::byte*>(laid_out + packed + steps), own * sizeof(float));
   add_to(context, dh0, d.dh, state);
   add_to(context, dc0, d.dc, state);
   gather_slopes(s, grads, d, dx, dw, du);

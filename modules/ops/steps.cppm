@@ -58,6 +58,14 @@ inline std::size_t rows_of(std::size_t batch) noexcept {
   return batch ? (batch + tasks_of(batch) - 1) / tasks_of(batch) : 1;
 }
 
+// Whether all workers take every step together, each a part of the product's columns, as there are fewer blocks of the batch
+// than workers. Products and cells have the same bits either way.
+inline bool steps_together(const Context& context, const RecurrentSizes& n) noexcept {
+  constexpr std::size_t k_worth = std::size_t{1} << 16;  // multiply-adds of a step's product that repay handing them on
+  const std::size_t blocks = (n.batch + rows_of(n.batch) - 1) / rows_of(n.batch);
+  return blocks < static_cast<std::size_t>(context.executor.width) && n.batch * n.gates * n.hidden >= k_worth;
+}
+
 // Runs f(first, last, worker's scratch) over blocks of the batch.
 template <class F>
 void each_block(const Context& context, std::size_t batch, std::byte* scratch, std::size_t own, const F& f) noexcept {
