@@ -1,7 +1,9 @@
 // What train::fit costs and gives.
 //   bench_fit short [RUNS]     a classifier with progress, validation and early stopping: by fit and by a loop of one's own; lines of both,
 //                              processor time of both (least of RUNS runs each, in turn), and whether they end with the same bits
-//   bench_fit memory [SECONDS] a GPT with and without nn::recompute: bytes of workspace, steps a second, whether the bits are the same
+//   bench_fit memory [SECONDS] a GPT as it is, with bf16, and with nn::recompute (whose bits are the same): bytes of workspace, steps a second
+//   bench_fit bf16 DIR [STEPS] MNIST's digits and a small GPT on Tiny Shakespeare with and without bf16: loss and accuracy. DIR has the folders
+//                              mnist and text
 //   bench_fit shards [SECONDS] steps a second of whole runs on two threads: within operations, and by shards of the batch
 #include <algorithm>
 #include <cmath>
@@ -15,6 +17,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -196,12 +199,19 @@ data::Dataset noise(std::initializer_list<std::int64_t> shape, bool tokens, int 
 
 // --- memory ---
 
+// How a model is trained.
+struct Kept {
+  const char* name;
+  bool recompute = false, bf16 = false;
+};
+
 int weigh(double seconds) {
+  constexpr Kept k_kept[] = {{"as it is"}, {"bf16", false, true}, {"computed again", true}};
   const data::Dataset data = noise({96, 256}, true, 65);
-  Weights weights[2];
-  for (const bool again : {false, true}) {
+  Weights weights[3];
+  for (std::size_t way = 0; way < 3; ++way) {
     nn::LanguageOptions options{.vocab = 65, .context = 256, .d_model = 192, .heads = 6, .layers = 8};
-    options.block.recompute = again ? nn::recompute : nullptr;
+    options.block.recompute = k_kept[way].recompute ? nn::recompute : nullptr;
     auto model = nn::build(nn::gpt(options), {256}, init::normal(1), {.input = DType::i32});
     if (!model) return report(model);
     std::size_t steps = 0;
@@ -209,20 +219,74 @@ int weigh(double seconds) {
     const auto watch = [&](train::Event& event) noexcept {
       if (event.moment != train::Moment::step_end) return;
       if (++steps == 4)
-        weights[again].assign(event.parameters->slab().begin(), event.parameters->slab().end()),
+        weights[way].assign(event.parameters->slab().begin(), event.parameters->slab().end()),
             begin = processor_seconds();
       end = processor_seconds();
       event.stop = steps > 5 && end - begin > seconds;
     };
     auto done =
-        train::fit(*model, data.examples(), {.epochs = 100000, .batch = 12, .threads = 1, .callbacks = {watch}});
+        train::fit(*model, data.examples(),
+                   {.epochs = 100000, .batch = 12, .threads = 1, .bf16 = k_kept[way].bf16, .callbacks = {watch}});
     if (!done) return report(done);
-    std::printf("{\"recompute\":%s,\"parameters_mb\":%.1f,\"workspace_mb\":%.1f,\"steps_per_second\":%.2f}\n",
-                again ? "true" : "false", static_cast<double>(model->slab().size_bytes()) / 1e6,
-                static_cast<double>(done->scratch_high_water) / 1e6, static_cast<double>(steps - 4) / (end - begin));
+    const double floats = static_cast<double>(model->slab().size_bytes()) / 1e6;
+    std::printf(
+        "{\"kept\":\"%s\",\"parameters_mb\":%.1f,\"moments_mb\":%.1f,\"workspace_mb\":%.1f,\"steps_per_second\":%.2f}"
+        "\n",
+        k_kept[way].name, floats, k_kept[way].bf16 ? floats : 2 * floats,
+        static_cast<double>(done->scratch_high_water) / 1e6, static_cast<double>(steps - 4) / (end - begin));
+    std::fflush(stdout);
   }
-  std::printf("{\"same_bits\":%s}\n", weights[0] == weights[1] ? "true" : "false");
-  return weights[0] == weights[1] ? 0 : 1;
+  std::printf("{\"same_bits_computed_again\":%s}\n", weights[0] == weights[2] ? "true" : "false");
+  return weights[0] == weights[2] ? 0 : 1;
+}
+
+// --- accuracy ---
+
+// Trains a model on data and tells the last validation.
+template <class L>
+int tell_quality(const char* name, const L& layers, const data::Split& data, const train::FitOptions& given) {
+  for (const bool bf16 : {false, true}) {
+    const DType input = data.train.inputs().dtype() == DType::i32 ? DType::i32 : DType::f32;
+    auto model = nn::build(layers, data.train.input_shape(), init::kaiming(7), {.input = input});
+    if (!model) return report(model);
+    train::FitOptions options = given;
+    options.bf16 = bf16;
+    auto done = train::fit(*model, data, options);
+    if (!done) return report(done);
+    const train::EpochRecord& last = done->epochs.back();
+    std::printf(
+        "{\"model\":\"%s\",\"bf16\":%s,\"workspace_mb\":%.1f,\"loss\":%.4f,\"validation_loss\":%.4f,"
+        "\"validation_accuracy\":%.4f}\n",
+        name, bf16 ? "true" : "false", static_cast<double>(done->scratch_high_water) / 1e6, last.loss,
+        last.validation_loss, last.validation_accuracy);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+int compare_quality(const std::string& folder, std::size_t steps) {
+  auto digits = data::mnist(folder + "/mnist");
+  if (!digits) return report(digits);
+  const auto dense = nn::flatten() | nn::linear(256) | nn::relu() | nn::dropout(0.1f) | nn::linear(10);
+  if (const int bad = tell_quality("mnist", dense, *digits, {.epochs = 3, .batch = 64, .seed = 7})) return bad;
+  auto text = data::read_text(folder + "/text/tinyshakespeare.txt");
+  if (!text) return report(text);
+  const std::string_view all(text->data(), text->size());
+  const data::Alphabet alphabet(all);
+  const std::size_t cut = all.size() / 10 * 9;
+  auto train = data::windows(all.substr(0, cut), alphabet, 64, 7),
+       test = data::windows(all.substr(cut), alphabet, 64, 64);
+  if (!train || !test) return report(train ? test : train);
+  const data::Split shakespeare{std::move(*train), std::move(*test)};
+  const auto gpt = nn::gpt({.vocab = alphabet.size(), .context = 64, .d_model = 128, .heads = 4, .layers = 4});
+  return tell_quality("gpt", gpt, shakespeare,
+                      {.optimizer = optim::adamw({.lr = 2e-3f, .beta2 = 0.99f, .weight_decay = 0.1f}),
+                       .schedule = schedule::linear_warmup(0.02) | schedule::cosine({.end = 0.05f}),
+                       .epochs = 1000,
+                       .steps = steps,
+                       .batch = 32,
+                       .seed = 7,
+                       .clip_norm = 1});
 }
 
 }  // namespace
@@ -231,6 +295,7 @@ int main(int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "short") return compare(argc > 2 ? std::atoi(argv[2]) : 5);
   if (what == "memory") return weigh(argc > 2 ? std::atof(argv[2]) : 3);
+  if (what == "bf16" && argc > 2) return compare_quality(argv[2], argc > 3 ? std::strtoul(argv[3], nullptr, 10) : 400);
   if (what == "shards") {
     const double seconds = argc > 2 ? std::atof(argv[2]) : 1;
     time_ways("mlp", nn::flatten() | nn::linear(512) | nn::relu() | nn::linear(256) | nn::relu() | nn::linear(10),
@@ -240,6 +305,6 @@ int main(int argc, char** argv) {
               noise({96, 64}, true, 65), 12, seconds);
     return 0;
   }
-  std::fprintf(stderr, "usage: bench_fit short [RUNS] | memory [SECONDS] | shards [SECONDS]\n");
+  std::fprintf(stderr, "usage: bench_fit short [RUNS] | memory [SECONDS] | bf16 DIR [STEPS] | shards [SECONDS]\n");
   return 2;
 }

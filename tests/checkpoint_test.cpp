@@ -54,6 +54,7 @@ struct Setting {
   std::int64_t width = 9;
   bool resume = true;
   std::size_t shards = 1, prefetch = 0;
+  bool bf16 = false;
   train::Callbacks callbacks = {};
 };
 
@@ -71,6 +72,7 @@ Result<train::Fit<decltype(nn::linear(9) | nn::tanh() | nn::dropout(0.1f) | nn::
                      .ema = s.ema,
                      .threads = s.threads,
                      .shards = s.shards,
+                     .bf16 = s.bf16,
                      .prefetch = s.prefetch,
                      .checkpoints = {.folder = s.folder, .every_steps = 2, .keep = 2, .resume = s.resume},
                      .callbacks = s.callbacks});
@@ -133,6 +135,18 @@ TEST(Checkpoint, ARunInShardsGoesOnToTheSameBits) {
     ASSERT_OK(run({.folder = place, .threads = 2, .shards = 3, .prefetch = 2, .callbacks = {stop_after(batches)}}));
     EXPECT_FAILS_SAYING(run({.folder = place, .shards = 2}), "other batches");
     EXPECT_EQ(weights({.folder = place, .threads = 3, .shards = 3}), wanted) << batches;
+  }
+}
+
+TEST(Checkpoint, ARunInBf16GoesOnToTheSameBits) {
+  const auto wanted = weights({.bf16 = true});
+  EXPECT_NE(wanted, weights({}));
+  for (const std::size_t batches : {1u, 7u, 12u}) {
+    qorus_test::TemporaryFolder folder;
+    const std::string place = folder / "run";
+    ASSERT_OK(run({.folder = place, .threads = 2, .bf16 = true, .callbacks = {stop_after(batches)}}));
+    EXPECT_FAILS_SAYING(run({.folder = place}), "bf16");
+    EXPECT_EQ(weights({.folder = place, .threads = 3, .bf16 = true}), wanted) << batches;
   }
 }
 

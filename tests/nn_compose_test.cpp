@@ -334,29 +334,30 @@ namespace {
 // One training step of a model: the loss, its gradients, and the scratch it took.
 struct Pass {
   float loss;
-  std::vector<float> gradients;
+  std::vector<float> gradients, output;  // output: read after the backward
   std::size_t scratch, planned;
 };
 template <class L>
-Pass pass(const L& layers, const Tensor& x, int threads) {
+Pass pass(const L& layers, const Tensor& x, int threads, bool bf16 = false) {
   const Shape example = x.shape().without(0);
   auto model = nn::build(layers, example, init::xavier(3), {.input = x.dtype()});
   EXPECT_OK(model);
-  Pass result{.loss = 0, .gradients = {}, .scratch = 0, .planned = 0};
-  Workspace plan = planning_workspace(threads);
+  Pass result{.loss = 0, .gradients = {}, .output = {}, .scratch = 0, .planned = 0};
+  Workspace plan = planning_workspace(threads, bf16);
   {
     auto tape = plan.record();
     const Tensor shape_only(nullptr, x.dtype(), Layout::dense(x.shape()), {});
     EXPECT_OK(ops::sum(ops::square(tape.input(shape_only) | *model)).and_then(backward));
   }
   result.planned = plan.counters().high_water;
-  Workspace ws{{.scratch = 64_MiB, .threads = threads, .seed = 5}};
+  Workspace ws{{.scratch = 64_MiB, .threads = threads, .seed = 5, .bf16 = bf16}};
   std::uint64_t warm = 0;
   for (int i = 0; i < 3; ++i) {  // the third allocates nothing
     warm = qorus_test::allocations();
     ws.set_draws(5, 0);
     auto tape = ws.record();
-    auto loss = ops::sum(ops::square(tape.input(x) | *model));
+    auto output = tape.input(x) | *model;
+    auto loss = ops::sum(ops::square(output));
     EXPECT_OK(loss);
     result.loss = loss->item().value();
     auto gradients = backward(*loss);
@@ -365,6 +366,7 @@ Pass pass(const L& layers, const Tensor& x, int threads) {
     warm = qorus_test::allocations() - warm;
     const auto slab = gradients->slab(model->block()).value();
     result.gradients.assign(slab.begin(), slab.end());
+    result.output = *output->to_vector();
   }
   if (qorus_test::k_counts_allocations) EXPECT_EQ(warm, 0u);
   result.scratch = ws.counters().high_water;
@@ -427,4 +429,103 @@ TEST(Checkpoint, OfEveryKindOfLayer) {
   ASSERT_OK(norm);
   auto tape = ws.record();
   EXPECT_FAILS(ops::sum(tape.input(x) | *norm).and_then(backward), Errc::unsupported);
+}
+
+namespace {
+
+double relative_distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, length = 0;
+  EXPECT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+    length += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / length);
+}
+
+// A layer of one's own that keeps a tensor of its inside for later, which it should not.
+struct Leaky {
+  Tensor* kept;
+  static constexpr auto fields() { return nn::fields(); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
+    auto inner = x * 2.0f;
+    if (inner) *kept = *inner;
+    return inner + 1.0f;
+  }
+};
+
+}  // namespace
+
+// Values are exact; gradients differ by activations that were rounded to 8 bits (2^-9 each, of many that do not lean to one side).
+TEST(Bf16Blocks, HalveWhatIsKept) {
+  const auto block =
+      nn::linear(96) | nn::gelu() | nn::dropout(0.2f) | nn::linear(16) | nn::residual(nn::linear(16) | nn::silu());
+  const auto values = waves(300 * 16);
+  const Tensor x = view(values, {300, 16});
+  const auto net = nn::linear(16) | nn::repeat(12, block) | nn::linear(3);
+  const Pass plain = pass(net, x, 1), kept = pass(net, x, 1, true);
+  EXPECT_EQ(kept.loss, plain.loss);
+  EXPECT_EQ(kept.output, plain.output);
+  EXPECT_NE(kept.gradients, plain.gradients);
+  EXPECT_LT(relative_distance(kept.gradients, plain.gradients), 4e-3);
+  EXPECT_LT(static_cast<double>(kept.scratch), 0.65 * static_cast<double>(plain.scratch));
+  EXPECT_LE(kept.scratch, kept.planned);
+  for (const int threads : {2, 3}) EXPECT_EQ(pass(net, x, threads, true).gradients, kept.gradients);
+}
+
+TEST(Bf16Blocks, OfEveryKindOfLayer) {
+  const auto values = waves(24 * 16);
+  const Tensor x = view(values, {24, 16});
+  const auto body = nn::linear(16) | nn::silu();
+  const auto close = [&](const auto& net, const Tensor& input) {
+    const Pass plain = pass(net, input, 1), kept = pass(net, input, 2, true);
+    EXPECT_EQ(kept.output, plain.output);
+    EXPECT_LT(relative_distance(kept.gradients, plain.gradients), 1e-2);
+    return kept.gradients == plain.gradients;
+  };
+  EXPECT_FALSE(close(nn::repeat(3, body), x));                                     // its result is the model's
+  EXPECT_FALSE(close(nn::linear(16) | nn::repeat(3, nn::repeat(2, body)), x));     // the outer ones count
+  EXPECT_FALSE(close(nn::repeat(2, body) | nn::relu() | nn::repeat(2, body), x));  // something between
+  EXPECT_FALSE(close(nn::repeat(3, nn::residual(nn::checkpoint(nn::linear(16) | nn::silu()))), x));
+  EXPECT_TRUE(close(nn::checkpoint(nn::repeat(3, body)) | nn::linear(4), x));            // computed again, exactly
+  EXPECT_TRUE(close(nn::linear(16) | nn::repeat(2, nn::flatten()) | nn::linear(2), x));  // blocks that only look
+  const auto pictures = waves(4 * 2 * 8 * 8);
+  const Tensor image = view(pictures, {4, 2, 8, 8});
+  EXPECT_TRUE(
+      close(nn::repeat(2, nn::conv2d(2, 3, {.padding = 1}) | nn::max_pool(2)) | nn::flatten() | nn::linear(2), image));
+  const std::vector<std::int32_t> ids{1, 0, 3, 2, 4, 4, 1, 2};
+  const Tensor tokens = Tensor::borrow(std::span<const std::int32_t>(ids), {2, 4});
+  EXPECT_FALSE(close(nn::gpt({.vocab = 5, .context = 4, .d_model = 16, .heads = 2, .layers = 3}), tokens));
+  EXPECT_FALSE(close(
+      nn::gpt({.vocab = 5, .context = 4, .d_model = 16, .heads = 2, .layers = 3, .block = {.experts = 3}}), tokens));
+  EXPECT_FALSE(close(nn::llama({.vocab = 5, .context = 4, .d_model = 16, .heads = 2, .layers = 3}), tokens));
+}
+
+TEST(Bf16Blocks, KeepRunningStatisticsAndEndWhatIsInside) {
+  const auto pictures = waves(4 * 2 * 6 * 6);
+  const Tensor image = view(pictures, {4, 2, 6, 6});
+  std::vector<float> slabs[2];
+  for (const bool bf16 : {false, true}) {
+    auto model = nn::build(
+        nn::repeat(3, nn::conv2d(2, 3, {.padding = 1}) | nn::batch_norm() | nn::relu()) | nn::flatten() | nn::linear(1),
+        {2, 6, 6}, init::kaiming(2));
+    ASSERT_OK(model);
+    Workspace ws{{.scratch = 16_MiB, .threads = 1, .bf16 = bf16}};
+    auto tape = ws.record();
+    auto gradients = ops::sum(ops::square(tape.input(image) | *model)).and_then(backward);
+    ASSERT_OK(gradients);
+    model->apply(gradients->state_updates());
+    slabs[bf16].assign(model->slab().begin(), model->slab().end());
+  }
+  EXPECT_EQ(slabs[0], slabs[1]);
+  Tensor inner;
+  auto model = nn::build(nn::linear(4) | nn::repeat(2, Leaky{&inner}), {4}, init::xavier(1));
+  ASSERT_OK(model);
+  const auto values = waves(8);
+  Workspace ws{{.scratch = 1_MiB, .threads = 1, .bf16 = true}};
+  auto tape = ws.record();
+  auto loss = ops::sum(tape.input(view(values, {2, 4})) | *model);
+  ASSERT_OK(loss);
+  EXPECT_FAILS(inner.to_vector(), Errc::stale_tensor);
+  EXPECT_OK(backward(*loss));
 }

@@ -108,6 +108,39 @@ TEST(Optimizer, AdamAndAdamWFollowTheirFormula) {
   }
 }
 
+// v moves by a thousandth of itself in a step, far less than a bf16's last digit: rounded to nearest it would stay where it was, and the steps at
+// a quarter of their size. Rounded at random it goes with the one in f32, but for noise.
+TEST(Optimizer, ShortMomentsLoseNoSmallSteps) {
+  constexpr std::int64_t k_rows = 64, k_cols = 80;
+  std::vector<float> moved[3];
+  for (const int threads : {0, 1, 3}) {  // 0: moments in f32
+    auto model = nn::build(nn::linear(k_rows, {.bias = false}), {k_cols}, init::normal(3, 1));
+    ASSERT_OK(model);
+    Optimizer optimizer = optim::adamw(*model, {.lr = 1e-3f, .weight_decay = 0, .bf16_moments = threads > 0});
+    EXPECT_EQ(optimizer.moment(0).empty(), threads > 0);
+    EXPECT_EQ(optimizer.short_moment(1).size(), threads > 0 ? model->block().floats : 0);
+    Workspace ws{{.scratch = 1_MiB, .threads = threads ? threads : 1}};
+    const std::vector<float> start(model->slab().begin(), model->slab().end());
+    std::vector<float> g(start.size(), 0.0f);
+    for (int step = 0; step < 1500; ++step) {
+      const float size = step < 500 ? 1.0f : 0.25f;  // v falls to a sixteenth, a thousandth of the way in a step
+      for (std::size_t i = 0; i < g.size(); ++i) g[i] = (i + static_cast<std::size_t>(step)) % 4 == 0 ? -size : size;
+      ASSERT_OK(optimizer.step(*model, g, ws.context()));
+    }
+    auto& way = moved[threads == 0 ? 0 : threads == 1 ? 1 : 2];
+    for (std::size_t i = 0; i < start.size(); ++i) way.push_back(model->slab()[i] - start[i]);
+  }
+  EXPECT_EQ(moved[1], moved[2]);
+  double sum = 0, wanted = 0, apart = 0;
+  for (std::size_t i = 0; i < moved[0].size(); ++i) {
+    sum += static_cast<double>(moved[1][i]);
+    wanted += static_cast<double>(moved[0][i]);
+    apart += std::abs(static_cast<double>(moved[1][i]) - static_cast<double>(moved[0][i]));
+  }
+  EXPECT_NEAR(sum / wanted, 1, 2e-3);         // no drift
+  EXPECT_LT(apart / std::abs(wanted), 2e-2);  // and each not far
+}
+
 TEST(Optimizer, ClipsByNormAndByValue) {
   Fixture f;
   ASSERT_OK(f.model);

@@ -1,4 +1,5 @@
 // The commands of the qorus program that run language models, from outside.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -269,6 +270,22 @@ TEST_F(TextProgram, TrainsWhatGenerateRuns) {
   }
 }
 
+// Vocabularies of other programs: ids are cut as the source's tokenizer cuts them, and the file says so to whoever reads it.
+TEST_F(TextProgram, TakesTheVocabularyOfAFile) {
+  QORUS_NEEDS_DATA("tokenizer-vocab");
+  for (const char* name : {"tokenizer-vocab/llama2-tokenizer.model", "tokenizer-json/gpt2/tokenizer.json",
+                           "models/stories260K/tok512.bin"}) {
+    const std::string file = qorus_test::data_path(name);
+    const std::string model = folder / "model.gguf";
+    const Outcome made = train("--steps 2 --bf16 --type f16 --tokenizer " + file + " --out " + model);
+    ASSERT_EQ(made.code, 0) << file << made.err;
+    EXPECT_EQ(run("qorus generate " + model + " -p 'The sea' -n 3").code, 0) << file;
+    const std::string words = " --text 'The sea was wet, you could not see'";
+    EXPECT_EQ(run("qorus tokenize " + model + words).out, run("qorus tokenize " + file + words).out) << file;
+    EXPECT_EQ(shell("ls " + folder.path()).out.find("vocabulary"), std::string::npos);
+  }
+}
+
 TEST_F(TextProgram, TheExampleRuns) {
   QORUS_NEEDS_EXAMPLES();
   const Outcome made = run("example_text_model " + folder / "sea.txt" + " " + folder / "example.gguf" + " 3");
@@ -288,6 +305,14 @@ TEST_F(TextProgram, GoesOnWhereItWasKilled) {
   }
   ASSERT_EQ(train("--checkpoints " + folder / "run " + same + folder / "parts.gguf").code, 0);
   EXPECT_EQ(read_file(folder / "parts.gguf"), read_file(folder / "whole.gguf"));
+}
+
+// One kill of each kind of run; tools/kill-runs alone does 200.
+TEST_F(TextProgram, KilledRunsEndWithTheSameFile) {
+  QORUS_NEEDS_DATA("models/stories260K");
+  const Outcome done = shell(QORUS_TOOLS "/kill-runs --count 6 --build " QORUS_BIN "/..");
+  EXPECT_EQ(done.code, 0) << done.out << done.err;
+  EXPECT_EQ(std::count(done.out.begin(), done.out.end(), '\n'), 6) << done.out;
 }
 
 TEST_F(TextProgram, BadInputIsExitCode1WithTheReason) {

@@ -158,6 +158,50 @@ TEST(TextFiles, RankFilesAreKnownByTheirNumber) {
   EXPECT_FAILS_SAYING(text::open(folder / "few.tiktoken"), "few.tiktoken");
 }
 
+// GPT-2's pieces as ranks have GPT-2's list of merges, and its end of a text behind them.
+TEST(TextFiles, RanksBecomeTheMergesTheyCameFrom) {
+  QORUS_NEEDS_DATA("tokenizer-json/gpt2");
+  const auto source = text::open(qorus_test::data_path("tokenizer-json/gpt2/tokenizer.json"));
+  ASSERT_OK(source);
+  constexpr std::string_view k_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string ranks;
+  for (std::int32_t id = 0; id < 50256; ++id) {
+    const auto piece = source->decode(std::span(&id, 1));
+    ASSERT_OK(piece);
+    for (std::size_t i = 0; i < piece->size(); i += 3) {
+      const auto byte = [&](std::size_t at) {
+        return at < piece->size() ? static_cast<unsigned>(static_cast<unsigned char>((*piece)[at])) : 0u;
+      };
+      const unsigned bits = byte(i) << 16 | byte(i + 1) << 8 | byte(i + 2);
+      for (std::size_t j = 0; j < 4; ++j) ranks += i + j > piece->size() ? '=' : k_digits[bits >> (18 - 6 * j) & 63];
+    }
+    ranks += " " + std::to_string(id) + "\n";
+  }
+  const qorus_test::TemporaryFolder folder;
+  qorus_test::write_file(folder / "r50k.tiktoken", ranks);
+  std::string merges = "#version: 0.2\n";
+  std::int64_t end = 0;
+  const auto see = [&](const text::VocabularySpec& spec) {
+    for (const std::string_view merge : spec.merges) (merges += merge) += "\n";
+    end = spec.eos;
+    EXPECT_EQ(spec.pieces.size(), 50257u);
+    EXPECT_EQ(spec.pre_tokenizer, "gpt-2");
+    const auto made = text::Tokenizer::create(spec);
+    EXPECT_OK(made);
+    const char* some = "Don't you think?  It's 1234 naïve cafés\n\n\tdone";
+    EXPECT_EQ(encode(made, some), encode(source, some));
+    return Status();
+  };
+  ASSERT_OK(text::read_vocabulary(folder / "r50k.tiktoken", {const_cast<void*>(static_cast<const void*>(&see)),
+                                                             [](void* user, const text::VocabularySpec& spec) {
+                                                               return (*static_cast<decltype(see)*>(user))(spec);
+                                                             }}));
+  EXPECT_EQ(end, 50256);
+  EXPECT_TRUE(merges == qorus_test::read_file(qorus_test::data_path("tokenizer-json/gpt2/merges.txt")));
+  qorus_test::write_file(folder / "few.tiktoken", "YQ== 0\nYg== 1\n");
+  EXPECT_FAILS(text::read_vocabulary(folder / "few.tiktoken", {}), Errc::unsupported);
+}
+
 TEST(TextFiles, OpenNamesTheFile) {
   qorus_test::TemporaryFolder folder;
   const std::string path = folder / "tokenizer";

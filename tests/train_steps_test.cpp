@@ -153,6 +153,54 @@ TEST(Shards, AllocateNothingOnceWarmAndTellTheLoss) {
   }
 }
 
+TEST(FitOptions, Bf16TakesLessAndLearnsAsMuch) {
+  std::vector<std::int32_t> x(32 * 32), y(32 * 32);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i] = static_cast<std::int32_t>((i * i / 3 + i / 32) % 11);
+    y[i] = (x[i] * 3 + 1) % 11;
+  }
+  const auto data = data::Dataset::create(
+      std::move(*Owned::from<std::int32_t>(std::span<const std::int32_t>(x), {32, 32})),
+      std::move(*Owned::from<std::int32_t>(std::span<const std::int32_t>(y), {32, 32})), {.classes = 11});
+  ASSERT_OK(data);
+  double last[2] = {};
+  std::size_t scratch[2] = {};
+  std::vector<float> weights[2][3];
+  for (const bool bf16 : {false, true}) {
+    for (const int threads : {1, 2}) {
+      for (const std::size_t shards : {1u, 2u}) {
+        if (shards == 2 && threads == 1) continue;
+        std::uint64_t before = 0, worst = 0;
+        const auto watch = [&](train::Event& event) noexcept {
+          if (event.moment == train::Moment::step_end && event.step > 1)
+            worst = std::max(worst, qorus_test::allocations() - before);
+          before = qorus_test::allocations();
+        };
+        auto model = nn::build(nn::gpt({.vocab = 11, .context = 32, .d_model = 64, .heads = 2, .layers = 6}), {32},
+                               init::normal(1), {.input = DType::i32});
+        auto done = train::fit(*model, data->examples(),
+                               {.optimizer = optim::adamw({.lr = 3e-3f}),
+                                .epochs = 4,
+                                .batch = 16,
+                                .threads = threads,
+                                .shards = shards,
+                                .bf16 = bf16,
+                                .callbacks = {watch}});
+        ASSERT_OK(done);
+        if (qorus_test::k_counts_allocations) EXPECT_EQ(worst, 0u);
+        weights[bf16][threads - 1 + static_cast<int>(shards) - 1] = weights_of(*model);
+        if (shards == 2) continue;
+        last[bf16] = done->epochs.back().loss;
+        scratch[bf16] = done->scratch_high_water;
+      }
+    }
+    EXPECT_EQ(weights[bf16][0], weights[bf16][1]);
+  }
+  EXPECT_LT(last[0], 2.2);
+  EXPECT_NEAR(last[1], last[0], 0.03 * last[0]);
+  EXPECT_LT(static_cast<double>(scratch[1]), 0.8 * static_cast<double>(scratch[0]));
+}
+
 TEST(Shards, PassErrorsOnAndKeepTheLastGoodWeights) {
   EXPECT_FAILS(run_sharded(0, 1, 16, 1, 0), Errc::invalid_argument);
   EXPECT_FAILS(run_sharded(33, 1, 16, 1, 0), Errc::invalid_argument);

@@ -4,10 +4,12 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/llm_models.h"
@@ -62,10 +64,6 @@ void check_training(const std::string& folder, const std::string& name, const st
   auto model = llm::open(folder, {.lay_out = false});
   ASSERT_OK(model) << name;
   auto tuner = tune::Tuner::create(*model, {.rank = 2, .alpha = 3, .targets = "all", .seed = 5});
-  if (model->config().experts > 0) {
-    EXPECT_FAILS(tuner, Errc::unsupported) << name;
-    return;
-  }
   ASSERT_OK(tuner) << name;
   const std::span<float> slab = tuner->parameters().trainable_slab();
   const auto noise = by_rule(name, slab.size(), 0, 0.1);
@@ -157,4 +155,100 @@ TEST(TuneFiles, AdaptersGoFromGgufToHuggingFaceAndBack) {
       }
     }
   }
+}
+
+// What PEFT's documentation and its own files say of an adapter's folder, read here without any of the library's readers: names, shapes and
+// settings; and W + lora_alpha / r B A is what the adapter does, and what merging writes.
+TEST(TuneFiles, PeftsLayoutIsAsDocumented) {
+  QORUS_NEEDS_DATA("models/stories260K");
+  const qorus_test::TemporaryFolder folder;
+  write_file(folder / "config.json", k_stories_config);
+  std::filesystem::copy_file(stories("tok512.bin"), folder / "tok512.bin");
+  hugging_face_stories().write(folder / "model.safetensors");
+  auto model = llm::open(folder.path(), {.lay_out = false});
+  ASSERT_OK(model);
+  auto tuner = tune::Tuner::create(*model, {.rank = 3, .alpha = 5, .targets = "all", .seed = 2});
+  ASSERT_OK(tuner);
+  const std::span<float> slab = tuner->parameters().trainable_slab();
+  const auto noise = by_rule("peft", slab.size(), 0, 0.1);
+  std::copy(noise.begin(), noise.end(), slab.begin());
+  ASSERT_OK(tune::write_adapter(*tuner, folder / "peft", "stories"));
+  ASSERT_OK(tune::write_adapter(*tuner, folder / "a.gguf"));
+  const auto adapted = logits_of(*model, k_story);
+
+  const Json config = qorus_test::JsonParser(read_file(folder / "peft/adapter_config.json")).value();
+  const std::pair<const char*, const char*> settings[] = {{"peft_type", "LORA"},
+                                                          {"task_type", "CAUSAL_LM"},
+                                                          {"base_model_name_or_path", "stories"},
+                                                          {"r", "3"},
+                                                          {"bias", "none"},
+                                                          {"fan_in_fan_out", "false"},
+                                                          {"inference_mode", "true"}};
+  for (const auto& [key, value] : settings) EXPECT_EQ(config[key].text, value) << key;
+  EXPECT_EQ(std::stod(config["lora_alpha"].text), 5);
+  std::vector<std::string> modules;
+  for (const Json& one : config["target_modules"].items) modules.push_back(one.text);
+  std::sort(modules.begin(), modules.end());
+  EXPECT_EQ(modules,
+            (std::vector<std::string>{"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}));
+
+  const std::string bytes = read_file(folder / "peft/adapter_model.safetensors");
+  std::uint64_t size = 0;
+  std::memcpy(&size, bytes.data(), 8);
+  const Json header = qorus_test::JsonParser(bytes.substr(8, size)).value();
+  const auto matrix = [&](const std::string& name, std::vector<std::int32_t> shape) {
+    const Json& entry = header[name];
+    EXPECT_EQ(entry["dtype"].text, "F32") << name;
+    EXPECT_EQ(entry["shape"].ids(), shape) << name;
+    const auto places = entry["data_offsets"].ids();
+    std::vector<float> values(static_cast<std::size_t>(shape[0] * shape[1]));
+    if (places.size() == 2 && static_cast<std::size_t>(places[1] - places[0]) == values.size() * 4)
+      std::memcpy(values.data(), bytes.data() + 8 + size + places[0], values.size() * 4);
+    return values;
+  };
+  struct Module {
+    const char *peft, *gguf;
+    std::int32_t out, in;
+  };
+  constexpr Module k_modules[] = {{"self_attn.q_proj", "attn_q", 64, 64}, {"self_attn.k_proj", "attn_k", 32, 64},
+                                  {"self_attn.v_proj", "attn_v", 32, 64}, {"self_attn.o_proj", "attn_output", 64, 64},
+                                  {"mlp.gate_proj", "ffn_gate", 172, 64}, {"mlp.up_proj", "ffn_up", 172, 64},
+                                  {"mlp.down_proj", "ffn_down", 64, 172}};
+  ASSERT_OK(tune::merge(stories("stories260K-F32.gguf"), folder / "a.gguf", folder / "merged.gguf"));
+  const auto merged = io::read_gguf(folder / "merged.gguf");
+  const auto base = io::read_safetensors(folder / "model.safetensors");
+  ASSERT_OK(merged);
+  ASSERT_OK(base);
+  Tensors whole;
+  std::size_t count = 0;
+  for (const io::TensorEntry& entry : base->entries()) {
+    const std::string name(entry.name);
+    auto values = *base->tensor(name)->to_vector();
+    for (const Module& m : k_modules) {
+      if (name.find(m.peft) == name.npos) continue;
+      const std::string stem = "base_model.model." + name.substr(0, name.size() - 7);
+      const auto a = matrix(stem + ".lora_A.weight", {3, m.in}), b = matrix(stem + ".lora_B.weight", {m.out, 3});
+      count += 2;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        double sum = 0;
+        for (std::size_t r = 0; r < 3; ++r)
+          sum += static_cast<double>(b[i / static_cast<std::size_t>(m.in) * 3 + r]) *
+                 static_cast<double>(a[r * static_cast<std::size_t>(m.in) + i % static_cast<std::size_t>(m.in)]);
+        values[i] = static_cast<float>(static_cast<double>(values[i]) + 5.0 / 3 * sum);
+      }
+      if (std::string_view(m.gguf) == "attn_q" || std::string_view(m.gguf) == "attn_k")
+        continue;  // rows in another order
+      const std::string theirs = "blk." + name.substr(13, name.find('.', 13) - 13) + "." + m.gguf + ".weight";
+      const auto file = *merged->tensor(theirs)->to_vector();
+      ASSERT_EQ(file.size(), values.size()) << theirs;
+      for (std::size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(file[i], values[i], 1e-6) << theirs << " " << i;
+    }
+    whole.add(name, entry.shape, values);
+  }
+  EXPECT_EQ(count, 70u);
+  EXPECT_EQ(header.members.size(), 70u + header.members.count("__metadata__"));
+  whole.write(folder / "model.safetensors");
+  auto plain = llm::open(folder.path(), {.lay_out = false});
+  ASSERT_OK(plain);
+  EXPECT_LE(distance(logits_of(*plain, k_story), adapted), 1e-4);
 }

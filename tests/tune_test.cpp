@@ -1,4 +1,6 @@
 // qorus.tune: vocabularies made from texts, corpora and their windows, training of a language model, and its file.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -128,6 +130,8 @@ tune::PretrainOptions short_run(std::size_t steps) {
   return {.context = 16, .steps = steps, .batch = 4, .seed = 5, .threads = 1, .validate_every = 3};
 }
 
+std::vector<std::int32_t> ids_in(const Tensor& t) { return {t.i32(), t.i32() + t.numel()}; }
+
 }  // namespace
 
 TEST(Vocabulary, TrainedPairsAreThoseOfTheDefinition) {
@@ -234,6 +238,45 @@ TEST(Corpus, AFolderIsItsFilesInOrder) {
   EXPECT_EQ(ids[1], 256);
   EXPECT_EQ(ids[2], 's');
   EXPECT_EQ(qorus_test::read_file(folder / "ids"), "");  // its name is gone
+}
+
+TEST(Corpus, ATextThatShrinksIsTold) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.txt", std::string(20000, 'a'));
+  write_file(folder / "b.txt", std::string(20000, 'b'));
+  auto corpus = tune::Corpus::open(folder.path(), 0);
+  ASSERT_OK(corpus);
+  EXPECT_OK(corpus->whole());
+  ASSERT_EQ(::truncate((folder / "b.txt").c_str(), 100), 0);
+  EXPECT_FAILS(corpus->whole(), Errc::io);
+  EXPECT_FAILS_SAYING(corpus->whole(), "b.txt");
+}
+
+TEST(TextFolder, AClassIsAFolder) {
+  const TemporaryFolder folder;
+  for (const char* name : {"/sea", "/air", "/.git"}) ::mkdir((folder.path() + name).c_str(), 0777);
+  for (const auto& [name, text] :
+       {std::pair{"sea/b", "wet"}, std::pair{"sea/a", ""}, std::pair{"air/x.txt", "blow\xff!"},
+        std::pair{"README", "no"}, std::pair{"sea/.hidden", "no"}, std::pair{".git/x", "no"}})
+    write_file(folder / name, text);
+  const auto texts = tune::text_folder(folder.path(), {.length = 5});
+  ASSERT_OK(texts);
+  ASSERT_EQ(texts->classes.size(), 2u);
+  EXPECT_EQ(texts->classes[0].view(), "air");
+  EXPECT_EQ(texts->classes[1].view(), "sea");
+  EXPECT_EQ(texts->data.classes(), 2);
+  EXPECT_EQ(ids_in(texts->data.targets()), (std::vector<std::int32_t>{0, 1, 1}));
+  EXPECT_EQ(ids_in(texts->data.inputs()), (std::vector<std::int32_t>{'b' + 1, 'l' + 1, 'o' + 1, 'w' + 1, 256, 0, 0, 0,
+                                                                     0, 0, 'w' + 1, 'e' + 1, 't' + 1, 0, 0}));
+  EXPECT_FAILS(tune::text_folder(folder.path(), {.length = 0}), Errc::invalid_size);
+  EXPECT_FAILS_SAYING(tune::text_folder(folder / "none"), "none");
+  EXPECT_FAILS(tune::text_folder(folder / "sea"), Errc::invalid_size);  // no folders in it
+  EXPECT_FAILS(tune::text_folder(std::string(500, 'x')), Errc::unsupported);
+  ::mkdir((folder / "sea/deep").c_str(), 0777);
+  EXPECT_FAILS_SAYING(tune::text_folder(folder.path()), "deep");
+  ::mkdir((folder / "zero").c_str(), 0777);
+  ::rmdir((folder / "sea/deep").c_str());
+  EXPECT_FAILS_SAYING(tune::text_folder(folder.path()), "zero");
 }
 
 TEST(Corpus, RefusesWhatIsNoText) {

@@ -6,6 +6,7 @@ module;
 export module qorus.llm:convert;
 import qorus.nn;
 import qorus.formats;
+import qorus.io;
 
 export namespace qorus::llm {
 
@@ -39,5 +40,9 @@ struct Converted {
 // the architecture has and the file lacks, or the other way round; both with the name).
 [[nodiscard]] Result<Converted> convert(std::string_view from, std::string_view to,
                                         const ConvertOptions& options) noexcept;
+
+// The vocabulary of a tokenizer's file (what text::read_vocabulary reads) under tokenizer.ggml.*, as llama.cpp's converter tells it.
+// Errors: those of text::read_vocabulary; unsupported (what GGUF cannot tell, by name).
+[[nodiscard]] Status put_vocabulary(std::string_view path, io::GgufMetadata& to) noexcept;
 
 }  // namespace qorus::llm

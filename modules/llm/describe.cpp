@@ -118,6 +118,12 @@ struct Vocabulary {
   io::GgufMetadata* to;
   std::int64_t pieces;  // rows of the embedding
 
+  [[nodiscard]] text::VocabularyVisitor visitor() noexcept {
+    return {this, [](void* user, const text::VocabularySpec& spec) {
+              return static_cast<const Vocabulary*>(user)->tell(spec);
+            }};
+  }
+
   // "llama": merged by score. Where a file has merges instead, the earlier one is the better.
   [[nodiscard]] static Result<List<float>> scores_of(const text::VocabularySpec& spec) noexcept {
     List<float> scores;
@@ -226,20 +232,22 @@ struct Vocabulary {
 
 Status tell_vocabulary(const Weights& weights, std::int64_t pieces, io::GgufMetadata& to) noexcept {
   Vocabulary vocabulary{&to, pieces};
-  const text::VocabularyVisitor visitor{&vocabulary, [](void* user, const text::VocabularySpec& spec) {
-                                          return static_cast<Vocabulary*>(user)->tell(spec);
-                                        }};
   Text numbered;
   ((numbered += "tok") += pieces) += ".bin";
   for (const std::string_view name : {std::string_view("tokenizer.model"), std::string_view("tokenizer.json"),
                                       std::string_view("tokenizer.bin"), numbered.view()}) {
     const FilePath path = path_in(weights.folder(), name);
-    if (is_file(path.view())) return text::read_vocabulary(path.view(), visitor);
+    if (is_file(path.view())) return text::read_vocabulary(path.view(), vocabulary.visitor());
   }
   return to.put_text("tokenizer.ggml.model", "no_vocab");
 }
 
 }  // namespace
+
+Status put_vocabulary(std::string_view path, io::GgufMetadata& to) noexcept {
+  Vocabulary vocabulary{&to, 0};
+  return text::read_vocabulary(path, vocabulary.visitor());
+}
 
 Status describe_model(const Origin& origin, const Config& c, io::GgufMetadata& to) noexcept {
   const Architecture& a = *c.architecture;

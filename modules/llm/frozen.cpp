@@ -3,6 +3,10 @@ module;
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <new>
+#include <span>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/kernels.h"
@@ -152,6 +156,91 @@ Result<Tensor> frozen_linear(const Operand& input, const Operand& weight, const 
   if (auto done = frozen.forward(**context, x->f32(), rows, y->f32(), bias ? (*bias)->f32() : nullptr); !done)
     return fail(done.error());
   return std::move(*y).freeze(custom_rule(k_frozen_rule), {&*x, &*weight}, FrozenSaved{x->grad_ref(), frozen, rows});
+}
+
+namespace {
+
+struct ExpertsSaved {
+  GradRef x;
+  const FrozenWeight* weights;  // in scratch
+  const std::int32_t* ends;
+  std::size_t experts, rows, in, out;
+};
+
+// f(weight, first row, rows) -> Status for each expert that has any; while planning, for the first with all rows: what it takes at most.
+template <class F>
+Status each_expert(const ExpertsSaved& s, const Context& context, F&& f) noexcept {
+  if (context.planning) return s.experts > 0 ? f(s.weights[0], std::size_t{0}, s.rows) : Status{};
+  std::size_t first = 0;
+  for (std::size_t e = 0; e < s.experts; ++e) {
+    const auto end = static_cast<std::size_t>(s.ends[e]);
+    Status done = end > first ? f(s.weights[e], first, end - first) : Status{};
+    if (!done) return done;
+    first = end;
+  }
+  return {};
+}
+
+void experts_backward(const void* saved, Grads& grads) noexcept {
+  const auto& s = *static_cast<const ExpertsSaved*>(saved);
+  Context& context = grads.context();
+  const Into dx = grads.into(s.x);
+  if (!dx) return;
+  const std::size_t used = context.planning || s.experts == 0 ? 0 : static_cast<std::size_t>(s.ends[s.experts - 1]);
+  if (!dx.accumulate && !context.planning)
+    std::memset(dx.data + used * s.in, 0, (s.rows - used) * s.in * sizeof(float));
+  grads.settle(each_expert(s, context, [&](const FrozenWeight& weight, std::size_t first, std::size_t rows) {
+    return weight.backward(context, grads.out() + first * s.out, rows, dx.data + first * s.in, dx.accumulate);
+  }));
+}
+constexpr Rule k_experts_rule{"frozen_experts", experts_backward};
+
+}  // namespace
+
+Result<Tensor> frozen_experts(const Operand& input, std::span<const Tensor> weights, const Operand& ends) noexcept {
+  constexpr const char* op = "frozen_experts";
+  if (weights.empty()) return fail(Errc::invalid_argument, op, "there are no experts");
+  Context* context = nullptr;
+  for (const Tensor& weight : weights) {
+    const Operand one = weight;
+    auto checked = checked_context(op, input, one, nullptr);
+    if (!checked) return fail(checked.error());
+    context = *checked;
+    if (weight.shape() != weights[0].shape())
+      return fail(Errc::invalid_size, op, "experts of several sizes", weight.shape().dims(), weights[0].shape().dims());
+  }
+  if (!ends.ok()) return fail(ends.error());
+  if (auto ok = ends->check(DType::i32, op); !ok) return fail(ok.error());
+  if (input->rank() != 2 || !ends->contiguous() || ends->shape() != Shape{static_cast<std::int64_t>(weights.size())})
+    return fail(Errc::invalid_size, op, "x: [rows, in], ends: [experts]", input->shape().dims(), ends->shape().dims());
+  auto x = ops::contiguous(input);
+  if (!x) return x;
+  static_assert(std::is_trivially_destructible_v<FrozenWeight>);
+  auto place = context->scratch->take(weights.size() * sizeof(FrozenWeight));
+  if (!place) return fail(place.error());
+  auto* const frozen = reinterpret_cast<FrozenWeight*>(place->data);
+  for (std::size_t e = 0; e < weights.size(); ++e) new (frozen + e) FrozenWeight(weights[e]);
+  const ExpertsSaved s{x->grad_ref(),
+                       frozen,
+                       ends->i32(),
+                       weights.size(),
+                       static_cast<std::size_t>(x->dim(0)),
+                       frozen->in_features(),
+                       frozen->out_features()};
+  std::int32_t before = 0;
+  for (std::size_t e = 0; e < s.experts && !context->planning; before = s.ends[e++]) {
+    if (s.ends[e] < before || s.ends[e] > x->dim(0))
+      return fail(Errc::invalid_argument, op, "the ends must rise to at most the rows", ends->shape().dims());
+  }
+  auto y = Fresh::make(*context, Shape{x->dim(0), weights[0].dim(0)});
+  if (!y) return fail(y.error());
+  const auto used = static_cast<std::size_t>(before);
+  if (!context->planning) std::memset(y->f32() + used * s.out, 0, (s.rows - used) * s.out * sizeof(float));
+  auto done = each_expert(s, *context, [&](const FrozenWeight& weight, std::size_t first, std::size_t rows) {
+    return weight.forward(*context, x->f32() + first * s.in, rows, y->f32() + first * s.out);
+  });
+  if (!done) return fail(done.error());
+  return std::move(*y).freeze(custom_rule(k_experts_rule), {&*x, &*ends, &weights[0]}, s);
 }
 
 }  // namespace qorus::llm

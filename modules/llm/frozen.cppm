@@ -3,6 +3,7 @@
 module;
 #include <cstddef>
 #include <cstdint>
+#include <span>
 export module qorus.llm:frozen;
 import qorus.ops;
 
@@ -40,5 +41,11 @@ class FrozenWeight {
 // null. Agrees with ops::linear, but takes the memory of one tile and not that of the whole matrix in f32. Errors: an operand's own,
 // invalid_dtype, invalid_size (both shapes named), no_workspace, stale_tensor, out_of_memory.
 [[nodiscard]] Result<Tensor> frozen_linear(const Operand& x, const Operand& weight, const Operand* bias) noexcept;
+
+// y[r] = weights[e] x[r] for the expert e of row r, and 0 where a row has none: ops::expert_linear over weights that have no gradient and lie
+// apart. x: [rows, in], sorted by expert; weights: [out, in] each; ends: [experts] i32, rising, as ops::route gives them. Errors: as above;
+// invalid_argument (ends that do not rise to at most the rows).
+[[nodiscard]] Result<Tensor> frozen_experts(const Operand& x, std::span<const Tensor> weights,
+                                            const Operand& ends) noexcept;
 
 }  // namespace qorus::llm

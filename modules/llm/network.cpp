@@ -4,6 +4,7 @@ module;
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <utility>
 module qorus.llm;
@@ -115,9 +116,57 @@ Status add_expert(const Tensor& x, const Feed& expert, std::span<const float> sh
   return {};
 }
 
+// A small linear layer, whatever its weight is stored as.
+Result<Tensor> rate(const nn::Linear& layer, const Tensor& x) noexcept {
+  if (!layer.weight.bound() || layer.weight.tensor.dtype() == DType::f32 || layer.has_bias) return x | layer;
+  return frozen_linear(x, nn::use(layer.weight, Shape{layer.out_features, x.dim(-1)}, x, "linear"), nullptr);
+}
+
+// The matrices of one kind, of all experts, as they are stored. Errors: unsupported (biases), out_of_memory.
+Result<std::span<const Tensor>> matrices(const List<Feed>& each, Projection Feed::* kind, const Tensor& x) noexcept {
+  Context& context = *x.context();
+  auto place = context.scratch->take(each.size() * sizeof(Tensor));
+  if (!place) return fail(place.error());
+  auto* const first = reinterpret_cast<Tensor*>(place->data);
+  for (std::size_t e = 0; e < each.size(); ++e) {
+    const Projection& p = each[e].*kind;
+    if (p.has_bias) return fail(Errc::unsupported, "experts", "biases of experts, where gradients pass");
+    auto w = nn::use(p.weight, p.weight.tensor.shape(), x, "experts");
+    if (!w) return fail(w.error());
+    new (first + e) Tensor(*w);
+  }
+  return std::span<const Tensor>(first, each.size());
+}
+
+// As operations, so that gradients pass and sizes depend on shapes alone: a token's choices are rows of their own, sorted by expert.
+Result<Tensor> as_operations(const Experts& experts, const Tensor& x) noexcept {
+  const List<Feed>& each = experts.each;
+  auto shares = ops::softmax(rate(experts.router, x));
+  auto routing = ops::route(shares, {.top_k = experts.used});
+  if (!routing) return fail(routing.error());
+  auto share = ops::gather(shares, routing->choice, 1);
+  if (experts.normalised) share = share / ops::sum(share, 1, true);
+  auto rows = ops::take(x, routing->token);
+  const auto through = [&](const Result<Tensor>& in, Projection Feed::* kind) -> Result<Tensor> {
+    auto weights = matrices(each, kind, x);
+    if (!weights) return fail(weights.error());
+    return frozen_experts(in, *weights, routing->ends);
+  };
+  const Activation activation = each[0].activation;
+  auto inner = each[0].gated ? ops::mul(activated(through(rows, &Feed::gate), activation), through(rows, &Feed::up))
+                             : activated(through(rows, &Feed::up), activation);
+  auto results = ops::take(through(inner, &Feed::down), routing->place);  // [rows, used, d_model]
+  auto y = ops::sum(results * ops::unsqueeze(share, 2), 1);
+  if (!experts.has_shared) return y;
+  return y + ops::mul(x | experts.shared, ops::sigmoid(rate(experts.shared_gate, x)));
+}
+
 }  // namespace
 
 Result<Tensor> Experts::operator()(const Tensor& x) const noexcept {
+  const Context* context = x.context();
+  if (context && (context->record || context->planning || !each[0].down.weight.packed.shape().valid()))
+    return as_operations(*this, x);
   auto rated = x | router;
   if (!rated) return rated;
   const auto scores = rated->values<float>();

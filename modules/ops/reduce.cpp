@@ -102,7 +102,8 @@ Result<Tensor> reduce(Reduction reduction, const char* op, const Operand& operan
     return fail(done.error());
   }
   const ReduceSaved saved{x->grad_ref(), x->f32(), y->f32(), x->shape(), plan->kept, plan->count, reduction};
-  return std::move(*y).freeze(rule(RuleId::reduce), {&*x}, saved);
+  const bool extreme = reduction == Reduction::max || reduction == Reduction::min;
+  return std::move(*y).freeze(rule(extreme ? RuleId::extreme : RuleId::reduce), {&*x}, saved);
 }
 
 Result<Tensor> arg_reduce(bool largest, const char* op, const Operand& operand, int axis, bool keep) noexcept {

@@ -16,6 +16,7 @@ constexpr Rule k_rules[] = {
     {"select", rules::select},
     {"clamp", rules::clamp},
     {"reduce", rules::reduce},
+    {"extreme", rules::reduce},
     {"matmul", rules::matmul},
     {"linear", rules::linear},
     {"softmax", rules::softmax},

@@ -17,6 +17,7 @@ enum class RuleId : std::uint16_t {
   select,
   clamp,
   reduce,
+  extreme,  // of reductions, those that find an element by comparing
   matmul,
   linear,
   softmax,

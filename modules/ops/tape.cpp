@@ -1,5 +1,6 @@
 // Bodies of qorus.ops:tape.
 module;
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstddef>
@@ -14,6 +15,7 @@ module;
 #include "kernels/kernels.h"
 module qorus.ops;
 import :rules;
+import :kept;
 import :loops;
 
 namespace qorus {
@@ -44,6 +46,7 @@ struct GradState {
   FreeGrad* free = nullptr;
   const StateUpdate* updates = nullptr;
   std::size_t first_temporary = 0, last_temporary = 0;  // arena marks; equal when there is none
+  std::span<const std::byte> unfolded;                  // the block's memory whose nodes are run
   Error failure;
 };
 
@@ -206,6 +209,13 @@ void Grads::update_state(const StateUpdate& update) noexcept {
   auto* placed = take_array<StateUpdate>(*context_, 1);
   if (!placed) return settle(fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small"));
   *placed = update;
+  const auto* value = reinterpret_cast<const std::byte*>(update.value);
+  if (value >= state_->unfolded.data() && value < state_->unfolded.data() + state_->unfolded.size()) {
+    auto* copy = take_array<float>(*context_, update.count);  // the next block's memory will be there
+    if (!copy) return settle(fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small"));
+    if (!context_->planning) std::copy_n(update.value, update.count, copy);
+    placed->value = copy;
+  }
   placed->next = std::exchange(state_->updates, placed);
 }
 
@@ -254,6 +264,12 @@ Result<Gradients> run_backward(const Tensor& result, const float* given) noexcep
   }
   context->record = nullptr;  // rules compute; they are not recorded
   for (Node* node = context->newest; node; node = node->previous) {
+    if (stands_for_block(*node)) {
+      auto memory = unfold(*context, *node);
+      if (!memory) return fail(memory.error());
+      state.unfolded = *memory;
+      continue;
+    }
     GradSlot& slot = state.slots[node->out_slot];
     grads.out_ = slot.data;
     grads.out_numel_ = node->out_numel;
@@ -385,6 +401,7 @@ Tape::Tape(Context& context) noexcept : scope_(context) {
   context.tape = state;
   context.newest = nullptr;
   context.record = record_node;
+  context.run_kept = context.blocks && !outer ? run_kept : nullptr;
   context.training = recording_ = true;
 }
 
@@ -393,7 +410,9 @@ Tape::~Tape() {
   Context& context = scope_.context();
   context.tape = state_of(context).outer;
   context.record = nullptr;
+  context.run_kept = nullptr;
   context.training = context.tape != nullptr;
+  if (context.blocks && !context.tape) context.blocks->shrink_to(0);
 }
 
 Result<Tensor> Tape::input(const Tensor& tensor) noexcept {

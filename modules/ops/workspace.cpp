@@ -14,7 +14,7 @@ namespace qorus {
 
 struct WorkspaceState {
   Context context;
-  Arena arena;
+  Arena arena, blocks;
   Pool pool;
 };
 
@@ -34,6 +34,13 @@ Status prepare(WorkspaceState& state, const WorkspaceOptions& options) noexcept 
   state.arena.prefer_huge_pages(true);
   state.context.scratch = &state.arena;
   state.context.seed = options.seed;
+  if (options.bf16) {
+    auto blocks = Arena::create(options.scratch);
+    if (!blocks) return fail(blocks.error());
+    state.blocks = std::move(*blocks);
+    state.blocks.prefer_huge_pages(true);
+    state.context.blocks = &state.blocks;
+  }
   if (options.executor.run) {
     if (options.executor.width < 1)
       return fail(Errc::invalid_argument, "Workspace", "an executor needs at least one worker");
@@ -65,7 +72,14 @@ Status Workspace::status() const noexcept {
 }
 
 Context& Workspace::context() noexcept { return state_ ? state_->context : no_memory(); }
-ArenaCounters Workspace::counters() const noexcept { return state_ ? state_->arena.counters() : ArenaCounters{}; }
+ArenaCounters Workspace::counters() const noexcept {
+  if (!state_) return {};
+  ArenaCounters counters = state_->arena.counters();
+  const ArenaCounters& blocks = state_->blocks.counters();
+  counters.in_use += blocks.in_use;
+  counters.high_water += blocks.high_water;
+  return counters;
+}
 int Workspace::threads() const noexcept { return state_ ? state_->context.executor.width : 0; }
 std::uint64_t Workspace::draws() const noexcept { return state_ ? state_->context.draws : 0; }
 void Workspace::set_draws(std::uint64_t seed, std::uint64_t draws) noexcept {
@@ -74,14 +88,16 @@ void Workspace::set_draws(std::uint64_t seed, std::uint64_t draws) noexcept {
   state_->context.draws = draws;
 }
 
-Workspace planning_workspace(int threads) noexcept {
+Workspace planning_workspace(int threads, bool bf16) noexcept {
   // Address space only: nothing but the tape's nodes is ever touched. Where the system limits even that, less may do.
   std::size_t scratch = 4096_GiB;
-  Workspace workspace{{.scratch = scratch, .threads = 1}};
-  while (!workspace.status() && scratch > 1_GiB) workspace = Workspace{{.scratch = scratch /= 4, .threads = 1}};
+  Workspace workspace{{.scratch = scratch, .threads = 1, .bf16 = bf16}};
+  while (!workspace.status() && scratch > 1_GiB)
+    workspace = Workspace{{.scratch = scratch /= 4, .threads = 1, .bf16 = bf16}};
   if (workspace.status()) {
     workspace.context().planning = true;
     workspace.context().scratch->prefer_huge_pages(false);
+    if (bf16) workspace.context().blocks->prefer_huge_pages(false);
     workspace.context().executor.width = threads < 1 ? 1 : threads;
   }
   return workspace;
@@ -97,10 +113,15 @@ Scope::~Scope() {
   if (!frame_) return;
   context_->scope = outer_;
   context_->newest = outer_newest_;  // what was recorded inside is stale, and its memory is about to be used again
+  if (!context_->made) return;
+  frame_.reset();
+  if (auto mark = context_->scratch->take(0)) context_->made->drop_from(mark->data);
 }
 
 Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) noexcept {
   Context* context = x.check("frame") ? x.context() : nullptr;
+  if (context && context->record && context->run_kept && !context->made)
+    return context->run_kept(*context, x, layer, call);
   if (!context || context->record) return call(layer, x);
   Result<Tensor> y = x;
   bool own = false;

@@ -14,6 +14,11 @@ struct WorkspaceOptions {
   int threads = cpu_count();    // workers, the caller included
   std::uint64_t seed = 0;       // of dropout and other draws
   Executor executor = {};       // the host's own workers instead of threads of ours
+  // Mixed precision: a tape keeps the insides of repeated blocks (nn::Repeat, a transformer's) in bf16 between their forward and their
+  // backward, in about half the memory, beside that of one block. Values are computed, and go from block to block, in f32; gradients
+  // are those of activations rounded to 8 bits. What a block has of integers, and of floats less than an eighth of its input or output
+  // (statistics of rows), stays exact; so does all of a block with a maximum, a minimum or a max pool, which find elements by equality.
+  bool bf16 = false;
 };
 
 struct WorkspaceState;
@@ -39,7 +44,8 @@ class Scope {
 };
 
 // layer(x) in a frame of its own, of which the result alone is kept: the memory of what came between is used again by what follows. Under
-// a tape, which needs all of it, just layer(x). Errors: those of the layer.
+// a tape, which needs all of it, just layer(x), or, in a workspace with bf16, the same with its insides rounded until the backward comes.
+// Errors: those of the layer.
 using LayerCall = Result<Tensor> (*)(const void* layer, const Tensor& x) noexcept;
 [[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) noexcept;
 template <class F>
@@ -77,7 +83,7 @@ class Workspace {
 };
 
 // A workspace that runs any code over shapes only: nothing is computed or read, and counters().high_water tells the bytes.
-// `threads` is the number of workers to plan for: each has scratch of its own.
-[[nodiscard]] Workspace planning_workspace(int threads = 1) noexcept;
+// `threads` is the number of workers to plan for: each has scratch of its own. bf16: as WorkspaceOptions has it.
+[[nodiscard]] Workspace planning_workspace(int threads = 1, bool bf16 = false) noexcept;
 
 }  // namespace qorus

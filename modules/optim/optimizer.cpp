@@ -1,5 +1,7 @@
 // Bodies of qorus.optim:optimizer.
 module;
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -67,6 +69,44 @@ const ParameterGroup* group_of(const OptimizerSpec& spec, const nn::Parameter& p
   return nullptr;
 }
 
+// 32 random bits that belong to an element in a step.
+std::uint32_t drawn(std::uint64_t step, std::size_t element) noexcept {
+  std::uint64_t x = (step << 40 ^ element) * 0x9e3779b97f4a7c15u;
+  x = (x ^ x >> 32) * 0xd6e8feb86659fd93u;
+  return static_cast<std::uint32_t>(x >> 32);
+}
+
+// x as bf16: away from zero with a chance of what would be cut off, in its last digits; chance: 16 random bits.
+std::uint16_t rounded(float x, std::uint32_t chance) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  constexpr std::uint32_t k_exponent = 0x7f800000;
+  if ((bits & k_exponent) == k_exponent) return static_cast<std::uint16_t>(bits >> 16 | (bits & 0xffff ? 0x40 : 0));
+  return static_cast<std::uint16_t>((bits + chance) >> 16);
+}
+
+// The moments of some neighbours, in f32 for the kernel's time.
+struct ShortMoments {
+  std::uint16_t *m, *v;
+  std::uint64_t step;
+
+  void adam(float* p, const float* g, std::size_t begin, std::size_t end, const kernels::AdamStep& how) const noexcept {
+    constexpr std::size_t k_most = 1024;
+    float first[k_most], second[k_most];
+    const kernels::Table& table = kernels::active();
+    for (std::size_t at = begin; at < end; at += k_most) {
+      const std::size_t count = std::min(k_most, end - at);
+      table.bf16_to_f32(m + at, first, count);
+      table.bf16_to_f32(v + at, second, count);
+      kernels::training().adam(p + at, g + at, first, second, count, how);
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t chances = drawn(step, at + i);
+        m[at + i] = rounded(first[i], chances & 0xffff);
+        v[at + i] = rounded(second[i], chances >> 16);
+      }
+    }
+  }
+};
+
 // What a range of the slab is stepped with.
 struct Rates {
   float lr_scale;
@@ -111,7 +151,7 @@ Optimizer::Optimizer(const OptimizerSpec& spec, const nn::Parameters& model) noe
     : spec_(spec), floats_(model.block().floats), ready_(check(spec)) {
   const int moments = spec.kind != OptimizerSpec::Kind::sgd ? 2 : spec.sgd.momentum > 0 ? 1 : 0;
   for (int i = 0; i < moments && ready_; ++i) {
-    auto slab = Slab::create(floats_ * sizeof(float));
+    auto slab = Slab::create(floats_ * (short_moments() ? sizeof(std::uint16_t) : sizeof(float)));
     if (slab) {
       moments_[i] = std::move(*slab);
     } else {
@@ -122,8 +162,13 @@ Optimizer::Optimizer(const OptimizerSpec& spec, const nn::Parameters& model) noe
 }
 
 std::span<float> Optimizer::moment(int i) noexcept {
-  if (i < 0 || i > 1) return {};
+  if (i < 0 || i > 1 || short_moments()) return {};
   return {reinterpret_cast<float*>(moments_[i].data()), moments_[i].size() / sizeof(float)};
+}
+
+std::span<std::uint16_t> Optimizer::short_moment(int i) noexcept {
+  if (i < 0 || i > 1 || !short_moments()) return {};
+  return {reinterpret_cast<std::uint16_t*>(moments_[i].data()), moments_[i].size() / sizeof(std::uint16_t)};
 }
 
 // Cuts the slab where the treatment changes. Parameters lie in it in the order of the list; padding goes with the one before.
@@ -166,6 +211,7 @@ Status Optimizer::step(nn::Parameters& model, std::span<const float> gradients, 
   const float* g = gradients.data();
   float* m = moment(0).data();
   float* v = moment(1).data();
+  const ShortMoments shorts{short_moment(0).data(), short_moment(1).data(), steps_};
   for (const Range& range : ranges_) {
     const Rates rates{range.lr_scale, range.decay, scale, limit};
     const auto adam = adam_step(spec_, steps_, rates);
@@ -174,6 +220,8 @@ Status Optimizer::step(nn::Parameters& model, std::span<const float> gradients, 
       const std::size_t begin = range.begin + first, count = last - first;
       if (spec_.kind == OptimizerSpec::Kind::sgd) {
         kernels::training().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, count, sgd);
+      } else if (shorts.m) {
+        shorts.adam(p.data(), g, begin, begin + count, adam);
       } else {
         kernels::training().adam(p.data() + begin, g + begin, m + begin, v + begin, count, adam);
       }

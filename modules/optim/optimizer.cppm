@@ -26,6 +26,9 @@ struct AdamOptions {
   float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
   float weight_decay = 0;  // adam: added to the gradient; adamw: p -= lr weight_decay p (Loshchilov & Hutter 2019)
   float l1 = 0;            // l1 sign(p), added to the gradient
+  // m and v are kept in bf16, half the memory. They are rounded up or down at random (by a counter: the same bits in every run, on any
+  // number of threads) with chances that make the mean exact, so that changes smaller than a bf16's last digit are not lost.
+  bool bf16_moments = false;
 };
 
 // Parameters that are treated apart: those whose name fits the pattern (* stands for any characters) and whose rank is at most this.
@@ -67,8 +70,10 @@ class Optimizer {
   [[nodiscard]] const OptimizerSpec& spec() const noexcept { return spec_; }
   [[nodiscard]] std::uint64_t steps() const noexcept { return steps_; }
   void set_lr(float lr) noexcept { (spec_.kind == OptimizerSpec::Kind::sgd ? spec_.sgd.lr : spec_.adam.lr) = lr; }
-  // The state, for checkpoints: first and second moments (momentum and nothing for SGD).
+  // The state, for checkpoints: first and second moments (momentum and nothing for SGD); empty where they are kept in bf16, which
+  // short_moment gives.
   [[nodiscard]] std::span<float> moment(int i) noexcept;
+  [[nodiscard]] std::span<std::uint16_t> short_moment(int i) noexcept;
   void set_steps(std::uint64_t steps) noexcept { steps_ = steps; }
 
  private:
@@ -79,6 +84,9 @@ class Optimizer {
     bool decay;
   };
   [[nodiscard]] Status divide(const nn::Parameters& model) noexcept;
+  [[nodiscard]] bool short_moments() const noexcept {
+    return spec_.kind != OptimizerSpec::Kind::sgd && spec_.adam.bf16_moments;
+  }
 
   OptimizerSpec spec_;
   List<Range> ranges_;
@@ -101,9 +109,11 @@ struct AdamWOptions {
   float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
   float weight_decay = 0.01f;
   float l1 = 0;
+  bool bf16_moments = false;
 };
 [[nodiscard]] inline OptimizerSpec adamw(const AdamWOptions& o = {}) noexcept {
-  return {.kind = OptimizerSpec::Kind::adamw, .adam = {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.l1}};
+  return {.kind = OptimizerSpec::Kind::adamw,
+          .adam = {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.l1, o.bf16_moments}};
 }
 [[nodiscard]] inline Optimizer sgd(const nn::Parameters& model, const SgdOptions& options = {}) noexcept {
   return {sgd(options), model};

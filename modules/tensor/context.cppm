@@ -38,6 +38,29 @@ struct Node {
   std::uint8_t read_count = 0;
 };
 
+class Tensor;
+
+// The results that were made while a block runs whose insides a tape keeps in bf16 (WorkspaceOptions::bf16), by address. Those beyond so
+// many are kept as they are.
+struct MadeResults {
+  struct Piece {
+    std::byte* data;
+    std::size_t bytes;
+    bool floats;
+  };
+  static constexpr std::uint32_t k_most = 256;
+  Piece pieces[k_most];
+  std::uint32_t count = 0;
+
+  inline void add(std::byte* data, std::size_t bytes, bool floats) noexcept {
+    if (count < k_most) pieces[count++] = {data, bytes, floats};
+  }
+  // Memory from this place on was given back.
+  inline void drop_from(const std::byte* place) noexcept {
+    while (count > 0 && pieces[count - 1].data >= place) --count;
+  }
+};
+
 // The environment of a computation. One thread at a time.
 struct Context {
   Arena* scratch = nullptr;
@@ -54,6 +77,14 @@ struct Context {
                                   std::size_t saved_size) noexcept = nullptr;
   void* tape = nullptr;    // the recording's state
   Node* newest = nullptr;  // its last node; a frame inside a recording takes its own nodes away when it ends
+
+  // Where blocks (layers that run in frames of their own where nothing is recorded) run on a tape that keeps their insides in bf16, one
+  // after the other at the same place. Null: they run where all does, and are kept as they are.
+  Arena* blocks = nullptr;
+  MadeResults* made = nullptr;  // of the block that runs; null between them
+  // Runs a block so: y = call(layer, x). Set by a tape.
+  Result<Tensor> (*run_kept)(Context& context, const Tensor& x, const void* layer,
+                             Result<Tensor> (*call)(const void* layer, const Tensor& x) noexcept) noexcept = nullptr;
 
   // Learns the shape of a parameter that is not bound yet, during nn::build; null otherwise.
   Status (*declare)(void* builder, const void* parameter, const Dims& shape) noexcept = nullptr;

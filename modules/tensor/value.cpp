@@ -118,6 +118,7 @@ Result<Fresh> Fresh::make(Context& context, const Shape& shape, DType dtype) noe
     return fail(Errc::invalid_dtype, "result", "rows of a block format are whole blocks", shape.dims());
   auto slice = context.scratch->take(row_bytes(dtype, shape.numel()));
   if (!slice) return fail(slice.error());
+  if (context.made && context.record) context.made->add(slice->data, slice->size, dtype == DType::f32);
   Fresh fresh;
   fresh.data_ = slice->data;
   fresh.lifetime_ = slice->lifetime;

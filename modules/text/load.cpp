@@ -241,8 +241,11 @@ Result<Tokenizer> make_or_show(const VocabularySpec& spec, const VocabularyVisit
   return shown ? Result<Tokenizer>(Tokenizer()) : fail(shown.error());
 }
 
+namespace {
+
 // Lines of base64, a space and a rank, which is the id.
-Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_tokenizer) noexcept {
+Result<Tokenizer> read_tiktoken(std::string_view text, std::string_view pre_tokenizer,
+                                const VocabularyVisitor* visitor) noexcept {
   constexpr const char* op = "from_tiktoken";
   List<char> bytes;
   List<std::size_t> ends;
@@ -275,14 +278,16 @@ Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_toke
     if (auto ok = pieces.push({bytes.data() + begin, ends[i] - begin}); !ok) return fail(ok.error());
     if (auto ok = scores.push(-static_cast<float>(i)); !ok) return fail(ok.error());
   }
+  if (visitor) {
+    const Status shown = show_ranks(pieces.span(), pre_tokenizer, *visitor);
+    return shown ? Result<Tokenizer>(Tokenizer()) : fail(shown.error());
+  }
   return Tokenizer::create({.pieces = pieces.span(),
                             .scores = scores.span(),
                             .pre_tokenizer = pre_tokenizer,
                             .raw_bytes = true,
                             .whole_words = true});
 }
-
-namespace {
 
 // The pre-tokenizers of rank files that are known, by their number of ranks: it is in the programs that come with them.
 constexpr struct {
@@ -303,16 +308,20 @@ bool is_rank_file(std::string_view text) noexcept {
          (part_of(text, at, 3) == " 0\n" || part_of(text, at, 3) == " 0\r" || part_of(text, at) == " 0");
 }
 
-Result<Tokenizer> from_known_tiktoken(std::string_view text) noexcept {
+Result<Tokenizer> from_known_tiktoken(std::string_view text, const VocabularyVisitor* visitor = nullptr) noexcept {
   const auto lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + !text.ends_with('\n');
   for (const auto& known : k_rank_files) {
-    if (known.ranks == lines) return from_tiktoken(text, known.pre_tokenizer);
+    if (known.ranks == lines) return read_tiktoken(text, known.pre_tokenizer, visitor);
   }
   return fail(Errc::unsupported, "open", "a rank file of tiktoken that is not known: its pre-tokenizer is not in it",
               Dims{.extent = {static_cast<std::int64_t>(lines)}, .rank = 1});
 }
 
 }  // namespace
+
+Result<Tokenizer> from_tiktoken(std::string_view text, std::string_view pre_tokenizer) noexcept {
+  return read_tiktoken(text, pre_tokenizer, nullptr);
+}
 
 Result<Tokenizer> open(std::string_view path) noexcept {
   auto file = MappedFile::open(path);
@@ -349,10 +358,11 @@ Status read_vocabulary(std::string_view path, const VocabularyVisitor& visitor) 
   const auto bytes = file->bytes();
   const std::string_view text = text_of(bytes);
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
-  if (begin != text.npos && text[begin] == '{') return visit_json(text, visitor);
   const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
-  const auto shown = text.starts_with('\n') && !small_number ? SentencePieceReader().read(text, &visitor)
-                                                             : read_llama2c(bytes, &visitor);
+  if (begin != text.npos && text[begin] == '{') return visit_json(text, visitor);
+  const auto shown = is_rank_file(text)                        ? from_known_tiktoken(text, &visitor)
+                     : text.starts_with('\n') && !small_number ? SentencePieceReader().read(text, &visitor)
+                                                               : read_llama2c(bytes, &visitor);
   return shown ? Status() : fail(shown.error().about(path));
 }
 

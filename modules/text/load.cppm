@@ -27,7 +27,8 @@ struct VocabularyVisitor {
   void* user = nullptr;
   Status (*visit)(void* user, const VocabularySpec& spec) = nullptr;
 };
-// tokenizer.json, a .model of SentencePiece, tokenizer.bin of llama2.c. Errors: those of their readers and of the visitor; not_found, io.
+// tokenizer.json, a .model of SentencePiece, tokenizer.bin of llama2.c, a rank file of tiktoken that `open` knows (as merges, in GPT-2's
+// alphabet, and with the end of a text as its last piece). Errors: those of their readers and of the visitor; not_found, io.
 [[nodiscard]] Status read_vocabulary(std::string_view path, const VocabularyVisitor& visitor) noexcept;
 // The regular expressions of a pre-tokenizer that GGUF names, as a tokenizer.json spells them. Errors: unsupported, out_of_memory.
 [[nodiscard]] Result<List<std::string_view>> expressions_of(std::string_view pre_tokenizer) noexcept;
@@ -41,6 +42,9 @@ struct VocabularyVisitor {
 // Within the module only.
 namespace qorus::text {
 
+// Ranks as merges. Errors: unsupported (a piece of more than 512 bytes), out_of_memory, the visitor's.
+[[nodiscard]] Status show_ranks(std::span<const std::string_view> pieces, std::string_view pre_tokenizer,
+                                const VocabularyVisitor& visitor) noexcept;
 [[nodiscard]] Status visit_json(std::string_view text, const VocabularyVisitor& visitor) noexcept;
 // Makes the tokenizer, or, with a visitor, shows it the vocabulary and makes none.
 [[nodiscard]] Result<Tokenizer> make_or_show(const VocabularySpec& spec, const VocabularyVisitor* visitor) noexcept;

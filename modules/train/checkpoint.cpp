@@ -1,6 +1,6 @@
 // Bodies of qorus.train:run: checkpoints. A checkpoint is a sealed safetensors file:
 //   model.NAME      each parameter
-//   optimizer.0, .1 the moments, laid out as the slab (present as the optimizer has them)
+//   optimizer.0, .1 the moments, laid out as the slab, f32 or bf16 (present as the optimizer has them)
 //   average, best   the moving average and the best epoch's slab, if there are any
 //   state           U8: the numbers of `State`; history: U8, the numbers of each epoch's record
 // All numbers are little-endian 64-bit words, as this machine has them.
@@ -29,6 +29,7 @@ namespace qorus::train {
 namespace {
 
 constexpr std::uint64_t k_version = 1;
+constexpr std::string_view k_moments[] = {"optimizer.0", "optimizer.1"};
 constexpr std::string_view k_begin = "checkpoint-", k_end = ".safetensors";
 
 std::uint64_t word(double value) noexcept { return std::bit_cast<std::uint64_t>(value); }
@@ -47,9 +48,10 @@ struct State {
   [[nodiscard]] std::uint64_t operator[](Field field) const noexcept { return words[field]; }
 };
 
-// Batches of a step and shards of a batch in one word, which is the number of batches where there are no shards.
+// Batches of a step, shards of a batch and bf16 in one word, which is the number of batches where there is nothing else.
+constexpr std::uint64_t k_bf16 = std::uint64_t{1} << 63;
 std::uint64_t gathering(const FitOptions& options) noexcept {
-  return options.accumulate | static_cast<std::uint64_t>(options.shards - 1) << 48;
+  return options.accumulate | static_cast<std::uint64_t>(options.shards - 1) << 48 | (options.bf16 ? k_bf16 : 0);
 }
 
 State state_of(const Run& run) noexcept {
@@ -127,12 +129,17 @@ Status read_words(const io::SafeTensors& file, std::string_view name, std::span<
   std::memcpy(words.data(), tensor->data(), words.size_bytes());
   return {};
 }
-Status read_floats(const io::SafeTensors& file, std::string_view name, std::span<float> values) noexcept {
+Status read_values(const io::SafeTensors& file, std::string_view name, DType dtype,
+                   std::span<std::byte> values) noexcept {
   auto tensor = file.tensor(name);
   if (!tensor) return fail(tensor.error());
-  if (tensor->dtype() != DType::f32 || tensor->numel() != values.size())
+  if (tensor->dtype() != dtype || row_bytes(dtype, tensor->numel()) != values.size())
     return fail(Errc::invalid_argument, "resume", "the checkpoint is of another model or optimizer", name);
-  return tensor->copy_to(values);
+  tensor->copy_elements(values.data());
+  return {};
+}
+Status read_floats(const io::SafeTensors& file, std::string_view name, std::span<float> values) noexcept {
+  return read_values(file, name, DType::f32, std::as_writable_bytes(values));
 }
 
 // --- the folder ---
@@ -205,6 +212,8 @@ Status check(const Run& run, const io::SafeTensors& file, State& state) noexcept
     }
   }
   if (state[State::data_seed] != run.options.seed) return refuse("the checkpoint is of a run with another seed");
+  if ((state[State::accumulate] ^ gathering(run.options)) == k_bf16)
+    return refuse("the checkpoint and this run differ in whether they store bf16");
   if (state[State::batch] != run.options.batch || state[State::accumulate] != gathering(run.options))
     return refuse("the checkpoint is of a run with other batches");
   if (state[State::examples] != run.batches.examples()) return refuse("the checkpoint is of a run over other data");
@@ -239,8 +248,11 @@ Status restore(Run& run, const io::SafeTensors& file, const State& state) noexce
   }
   for (int i = 0; i < 2; ++i) {
     const std::span<float> moment = run.optimizer.moment(i);
-    if (moment.empty()) continue;
-    if (auto done = read_floats(file, i ? "optimizer.1" : "optimizer.0", moment); !done) return done;
+    const std::span<std::uint16_t> brief = run.optimizer.short_moment(i);
+    if (moment.empty() && brief.empty()) continue;
+    auto done = brief.empty() ? read_floats(file, k_moments[i], moment)
+                              : read_values(file, k_moments[i], DType::bf16, std::as_writable_bytes(brief));
+    if (!done) return done;
   }
   if (run.options.ema > 0) {
     if (auto done = read_floats(file, "average", run.average.values()); !done) return done;
@@ -280,7 +292,11 @@ Status save_checkpoint(Run& run) noexcept {
     add(names.back().view(), parameter.tensor);
   }
   for (int i = 0; i < 2; ++i) {
-    if (!run.optimizer.moment(i).empty()) add(i ? "optimizer.1" : "optimizer.0", floats_of(run.optimizer.moment(i)));
+    if (!run.optimizer.moment(i).empty()) add(k_moments[i], floats_of(run.optimizer.moment(i)));
+    const std::span<const std::uint16_t> brief = run.optimizer.short_moment(i);
+    const auto* data = reinterpret_cast<const std::byte*>(brief.data());
+    if (!brief.empty())
+      add(k_moments[i], Tensor(data, DType::bf16, Layout::dense(Shape{static_cast<std::int64_t>(brief.size())}), {}));
   }
   if (run.options.ema > 0) add("average", floats_of(run.average.values()));
   if (run.best.taken()) add("best", floats_of(run.best.values()));

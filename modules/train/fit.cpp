@@ -36,7 +36,7 @@ Result<std::size_t> plan_run(const ModelRef& model, const data::Examples& train,
   Result<std::size_t> step = k_little, check = k_little;
   if (!sharded) {
     step = plan_scratch(model, train, std::min(options.batch, train.size()), options.threads,
-                        {.loss = &options.loss, .forward = options.forward, .training = true});
+                        {.loss = &options.loss, .forward = options.forward, .training = true, .bf16 = options.bf16});
   }
   if (!step) return step;
   if (validation.size() > 0) {
@@ -96,13 +96,15 @@ Result<History> run_fit(const ModelRef& model, const data::Examples& train, cons
   const bool sharded = options.shards > 1 && !options.step;
   auto scratch = plan_run(model, train, validation, options, sharded);
   if (!scratch) return fail(scratch.error());
-  Workspace workspace{{.scratch = *scratch, .threads = options.threads, .seed = options.seed}};
+  Workspace workspace{{.scratch = *scratch, .threads = options.threads, .seed = options.seed, .bf16 = options.bf16}};
   if (auto ready = workspace.status(); !ready) return fail(ready.error());
+  OptimizerSpec optimizer = options.optimizer;
+  optimizer.adam.bf16_moments |= options.bf16;
   Run run{.model = model,
           .options = options,
           .workspace = workspace,
           .batches = batches,
-          .optimizer = Optimizer(options.optimizer, *model.parameters),
+          .optimizer = Optimizer(optimizer, *model.parameters),
           .callbacks = options.callbacks,
           .validates_here = options.scratch == 0};
   if (auto ready = prepare(run); !ready) return fail(ready.error());

@@ -114,6 +114,9 @@ struct FitOptions {
   // shards does (rounding, dropout, and each shard normalises by its own rows). Worth it where single operations are too small for
   // several threads. Takes memory for as many gradients. Running statistics take the mean over the shards.
   std::size_t shards = 1;
+  // Mixed precision: what is stored between forward and backward (the insides of repeated blocks, see WorkspaceOptions::bf16) and Adam's
+  // moments (AdamOptions::bf16_moments) are kept in bf16, about half the memory; weights, gradients and all that is computed are f32.
+  bool bf16 = false;
   std::size_t scratch = 0;  // bytes of workspace (of each shard's); 0: as much as a step takes, planned from the shapes
   data::Augment augment = {};  // of the training examples, another for each epoch
   std::size_t prefetch = 0;    // batches that a thread of its own makes ahead; 0: none

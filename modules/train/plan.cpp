@@ -64,7 +64,7 @@ Result<Forward> compute(const ModelRef& model, const Loss& loss, const ForwardRe
 Result<std::size_t> plan_scratch(const ModelRef& model, const data::Examples& examples, std::size_t batch, int threads,
                                  const Pass& pass) noexcept {
   constexpr std::size_t k_slack = 64_KiB;  // alignment of what is planned apart
-  Workspace workspace = planning_workspace(threads);
+  Workspace workspace = planning_workspace(threads, pass.bf16);
   const DType dtype = examples.input_dtype() == DType::i32 ? DType::i32 : DType::f32;
   const data::Batch shapes{
       Tensor(nullptr, dtype, Layout::dense(with_batch(examples.input_shape(), batch)), {}),

@@ -13,6 +13,7 @@ struct Pass {
   const Loss* loss = nullptr;
   ForwardRef forward = {};
   bool training = false;
+  bool bf16 = false;   // as FitOptions has it
   bool shard = false;  // of a batch: metrics are taken after the backward
 };
 // The pass's forward on a batch.

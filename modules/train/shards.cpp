@@ -46,13 +46,15 @@ Status Run::make_shards(const data::Examples& train) noexcept {
   std::size_t scratch = options.scratch;
   if (scratch == 0) {
     const std::size_t batch = std::min(options.batch, train.size());
-    auto planned = plan_scratch(model, train, (batch + options.shards - 1) / options.shards, 1,
-                                {.loss = &options.loss, .forward = options.forward, .training = true, .shard = true});
+    auto planned = plan_scratch(
+        model, train, (batch + options.shards - 1) / options.shards, 1,
+        {.loss = &options.loss, .forward = options.forward, .training = true, .bf16 = options.bf16, .shard = true});
     if (!planned) return fail(planned.error());
     scratch = *planned;
   }
   for (Shard& shard : std::span(shards).first(options.shards)) {
-    shard.workspace.emplace(WorkspaceOptions{.scratch = scratch, .threads = 1, .seed = options.seed});
+    shard.workspace.emplace(
+        WorkspaceOptions{.scratch = scratch, .threads = 1, .seed = options.seed, .bf16 = options.bf16});
     if (auto ready = shard.workspace->status(); !ready) return ready;
   }
   return {};

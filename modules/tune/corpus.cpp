@@ -161,15 +161,25 @@ Status Corpus::add(std::string_view path) noexcept {
   if (!file) return fail(file.error());
   if (file->bytes().empty()) return {};
   bytes_ += file->bytes().size();
-  return files_.push(std::move(*file));
+  List<char> name;
+  if (auto kept = name.append(std::span(path.data(), path.size())); !kept) return kept;
+  return files_.push({std::move(*file), std::move(name)});
+}
+
+Status Corpus::whole() const noexcept {
+  for (const File& file : files_) {
+    if (auto there = file.bytes.whole(k_op, {file.path.data(), file.path.size()}); !there) return there;
+  }
+  return {};
 }
 
 Status Corpus::divide(double validation) noexcept {
   const auto last = static_cast<std::uint64_t>(std::llround(static_cast<double>(bytes_) * validation));
   std::uint64_t left = bytes_ - std::min(last, bytes_);  // bytes that are still to be trained on
-  const List<MappedFile>& files = files_;
-  for (const MappedFile& file : files) {
-    const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const List<File>& files = files_;
+  for (const File& file : files) {
+    const auto bytes = file.bytes.bytes();
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     const bool end = &file == &files.back();
     const std::size_t cut = left >= text.size() ? text.size() : left == 0 ? 0 : border(text, left, end);
     left -= std::min<std::uint64_t>(left, text.size());

@@ -22,13 +22,20 @@ class Corpus {
   // Texts, in order; valid as long as this lives, also where it is moved. Bytes that need not be UTF-8.
   [[nodiscard]] std::span<const std::string_view> train() const noexcept { return train_.span(); }
   [[nodiscard]] std::span<const std::string_view> validation() const noexcept { return validation_.span(); }
+  // Errc::io, with the file's name, if a text could not be read to its end, or its file is shorter than it was: to be asked when all of it
+  // was read.
+  [[nodiscard]] Status whole() const noexcept;
   [[nodiscard]] std::size_t files() const noexcept { return files_.size(); }
   [[nodiscard]] std::uint64_t bytes() const noexcept { return bytes_; }  // of all of them
 
  private:
   [[nodiscard]] Status add(std::string_view path) noexcept;
   [[nodiscard]] Status divide(double validation) noexcept;
-  List<MappedFile> files_;
+  struct File {
+    MappedFile bytes;
+    List<char> path;
+  };
+  List<File> files_;
   List<std::string_view> train_, validation_;
   std::uint64_t bytes_ = 0;
 };

@@ -55,7 +55,10 @@ class SampleReader {
     auto file = MappedFile::open(path);
     if (!file) return fail(file.error());
     const std::string_view content(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
-    return path.ends_with(".jsonl") || path.ends_with(".json") ? read_lines(content, path) : read_text(content, path);
+    const bool lines = path.ends_with(".jsonl") || path.ends_with(".json");
+    const Status done = lines ? read_lines(content, path) : read_text(content, path);
+    const Status there = file->whole(k_op, path);
+    return there ? done : there;
   }
 
  private:

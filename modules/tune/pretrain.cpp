@@ -161,6 +161,7 @@ Result<train::History> run_pretrain(const train::ModelRef& model, const Tokens& 
                          .clip_norm = options.clip_norm,
                          .threads = options.threads,
                          .shards = options.shards,
+                         .bf16 = options.bf16,
                          .forward = *windows,
                          .checkpoints = options.checkpoints,
                          .callbacks = {Follow{&*windows, &model, &validation, &options, &callbacks}}});

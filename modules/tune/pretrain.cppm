@@ -52,6 +52,7 @@ struct PretrainOptions {
   std::size_t batch = 16;      // windows of a step
   std::size_t accumulate = 1;  // batches whose gradients make one step
   std::size_t shards = 1;      // of a batch, computed side by side: see train::FitOptions
+  bool bf16 = false;           // what is stored between the passes, and moments: see train::FitOptions
   std::uint64_t seed = 0;
   float clip_norm = 1;
   int threads = cpu_count();

@@ -3,6 +3,7 @@ export module qorus.tune;
 export import qorus.llm;
 export import qorus.train;
 export import :corpus;
+export import :text_folder;
 export import :pretrain;
 export import :write;
 export import :dialogue;

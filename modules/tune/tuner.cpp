@@ -73,6 +73,7 @@ Status choose_adapters(llm::Model& model, const TuneOptions& options, Choice& ch
     const std::size_t dot = name.rfind('.');
     const std::string_view part(name.data() + (dot == name.npos ? 0 : dot + 1),
                                 name.size() - (dot == name.npos ? 0 : dot + 1));
+    if (name.find(".experts.") != name.npos || name.find(".shared.") != name.npos) return {};  // stay as they are
     for (std::size_t i = 0; i < k_target_count; ++i) {
       if (!targets->wanted[i] || k_targets[i].gguf != part) continue;
       if (part == "output" && !model.stores("output.weight"))
@@ -148,7 +149,9 @@ Result<Tuner> Tuner::create(llm::Model& model, const TuneOptions& given) noexcep
     return fail(Errc::invalid_argument, k_op, "the rank must be at least 1", Dims{.extent = {options.rank}, .rank = 1});
   if (!options.full && (!(options.alpha > 0) || !std::isfinite(options.alpha)))
     return fail(Errc::invalid_argument, k_op, "alpha must be above 0");
-  if (model.config().experts > 0) return fail(Errc::unsupported, k_op, "mixtures of experts are run, but not trained");
+  if (model.config().experts > 0 && options.full)
+    return fail(Errc::unsupported, k_op,
+                "a mixture of experts gets adapters of its attention: all weights are not trained");
   Choice choice;
   if (auto chosen = options.full ? choose_all(model, choice) : choose_adapters(model, options, choice); !chosen)
     return fail(chosen.error());

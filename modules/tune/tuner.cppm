@@ -17,7 +17,7 @@ struct TuneOptions {
   bool full = false;  // all weights, which must be f32, f16 or bf16; otherwise adapters of low rank (Hu et al. 2021):
   std::int64_t rank = 8;  // 1 to the least extent of the matrices
   float alpha = 0;        // adapters are scaled by alpha / rank; 0: twice the rank
-  // The matrices that get one, with commas between: q, k, v, o, gate, up, down, head, or all (without the head).
+  // The matrices that get one, with commas between: q, k, v, o, gate, up, down, head, or all (without the head). Experts get none.
   std::string_view targets = "q,v";
   std::uint64_t seed = 0;  // of the adapters' a; b begins at 0
   bool recompute =
@@ -51,8 +51,8 @@ struct Score {
 // model run with them as they are. The base's file is only read. Movable.
 class Tuner {
  public:
-  // Errors: invalid_argument (rank, alpha or a target that is none; adapters that are there already), unsupported (a mixture of experts; all
-  // weights of a quantised model, by name), not_found (a target that the model does not have), out_of_memory.
+  // Errors: invalid_argument (rank, alpha or a target that is none; adapters that are there already), unsupported (all weights of a
+  // mixture of experts, or of a quantised model, by name), not_found (a target that the model does not have), out_of_memory.
   [[nodiscard]] static Result<Tuner> create(llm::Model& model, const TuneOptions& options = {}) noexcept;
   Tuner(Tuner&&) noexcept = default;
   Tuner& operator=(Tuner&&) noexcept = default;

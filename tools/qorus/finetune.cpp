@@ -150,7 +150,9 @@ Result<train::History> run(tune::Tuner& tuner, const Data& data, const Options& 
        .seed = options.seed,
        .clip_norm = 1,
        .threads = threads_given(options),
-       .checkpoints = {.folder = options.tuning.checkpoints, .every_steps = 50},
+       .bf16 = options.tuning.bf16,
+       .checkpoints = {.folder = options.tuning.checkpoints,
+                       .every_steps = static_cast<std::size_t>(options.tuning.checkpoint_every)},
        .callbacks = {tune::validation(tuner, data.validation, threads_given(options)), train::progress(),
                      [&told](train::Event& event) noexcept { told(event); },
                      options.tuning.log.empty() ? train::Callback(nothing)

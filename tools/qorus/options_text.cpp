@@ -17,8 +17,8 @@ void add_model(CLI::App& text, TextTraining& t) {
         ->group("Model");
   };
   text.add_option("--tokenizer", t.tokenizer,
-                  "bytes, chars, bpe or bpe:N (trained on the text, N pieces, 2048 if not said), or a GGUF file to "
-                  "take it from")
+                  "bytes, chars, bpe or bpe:N (trained on the text, N pieces, 2048 if not said), or a file to take it "
+                  "from: GGUF, tokenizer.json, a .model of SentencePiece, ranks of tiktoken, tokenizer.bin of llama2.c")
       ->capture_default_str()
       ->type_name("KIND")
       ->group("Model");
@@ -51,6 +51,9 @@ void add_training(CLI::App& text, TextTraining& t) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->type_name("R")
+      ->group("Training");
+  text.add_flag("--bf16", t.bf16,
+                "Keep what the backward pass needs of the blocks, and AdamW's moments, in bf16: half their memory")
       ->group("Training");
   number("--decay", t.decay, "Weight decay of the matrices", 0.0, 1000.0);
   number("--dropout", t.dropout, "Share of numbers that are dropped", 0.0, 0.99);

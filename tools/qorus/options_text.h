@@ -11,7 +11,7 @@ struct TextTraining {
   long steps = 0;  // 0 with epochs 0: 2000
   double learning_rate = 2e-3, decay = 0.1, dropout = 0, validation = 0.1;
   int validate_every = 500, checkpoint_every = 100, sample = 0;
-  bool tied = false;
+  bool tied = false, bf16 = false;
   int threads = 0;
   std::uint64_t seed = 7;
 };

@@ -38,6 +38,7 @@ void add_training(CLI::App& command, Options& options) {
       .add_option("--checkpoints", options.tuning.checkpoints, "A folder from which the run goes on if it was ended")
       ->type_name("DIR")
       ->group("Training");
+  count("--checkpoint-every", options.tuning.checkpoint_every, "Steps between checkpoints (default: 50)", 1 << 30);
   command.add_option("--sample", options.tuning.sample, "Continue this after each pass")
       ->type_name("TEXT")
       ->group("Training");
@@ -73,6 +74,8 @@ void add_finetune(CLI::App& app, Options& options) {
       ->excludes(rank);
   tune->add_flag("--recompute", options.tuning.recompute,
                  "Compute blocks again in the backward instead of keeping what they computed: more time, less memory");
+  tune->add_flag("--bf16", options.tuning.bf16,
+                 "Keep what the backward needs of the blocks, and AdamW's moments, in bf16: half their memory");
   tune->add_option("--alpha", options.tuning.alpha, "Adapters are scaled by alpha / rank (default: twice the rank)")
       ->check(CLI::PositiveNumber)
       ->type_name("A");

@@ -9,11 +9,11 @@ struct Options;
 
 // Of finetune. What other commands have as well stands in Options.
 struct Tuning {
-  bool full = false, recompute = false;
+  bool full = false, recompute = false, bf16 = false;
   int rank = 8;
   double alpha = 0;  // 0: twice the rank
   std::string targets = "q,v";
-  int steps = 0, accumulate = 1, sample_tokens = 48;  // steps 0: all epochs
+  int steps = 0, accumulate = 1, sample_tokens = 48, checkpoint_every = 50;  // steps 0: all epochs
   double validation = 0;
   std::string checkpoints, sample, report, log;
 };

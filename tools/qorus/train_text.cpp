@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <numbers>
 #include <string>
 #include <string_view>
@@ -44,7 +45,29 @@ Result<text::Vocabulary> make_vocabulary(const std::string& kind, const tune::Co
   return made;
 }
 
-Result<Words> make_words(const std::string& kind, const tune::Corpus& corpus) {
+// A vocabulary as a GGUF file has it. That of another format is told in one beside the file to be written, which loses its name at once: so a
+// text is cut here as it will be by whoever reads the result.
+Result<io::Gguf> read_words(const std::string& path, const std::string& out) {
+  {
+    auto file = MappedFile::open(path);
+    if (!file) return fail(file.error());
+    const auto bytes = file->bytes();
+    if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0) return io::read_gguf(path);
+  }
+  const std::string place = out + ".vocabulary";
+  auto writer = io::GgufWriter::create(place);
+  if (!writer) return fail(writer.error());
+  Status done = writer->put_text("general.architecture", "llama");
+  if (done) done = llm::put_vocabulary(path, *writer);
+  if (done) done = writer->begin();
+  if (done) done = writer->commit();
+  if (!done) return fail(done.error());
+  auto file = io::read_gguf(place);
+  std::remove(place.c_str());
+  return file;
+}
+
+Result<Words> make_words(const std::string& kind, const std::string& out, const tune::Corpus& corpus) {
   Words words;
   const bool known = kind == "bytes" || kind == "chars" || kind == "bpe" || kind.starts_with("bpe:");
   words.from_file = !known;
@@ -53,7 +76,7 @@ Result<Words> make_words(const std::string& kind, const tune::Corpus& corpus) {
     if (!made) return fail(made.error());
     words.made = std::move(*made);
   } else {
-    auto file = io::read_gguf(kind);
+    auto file = read_words(kind, out);
     if (!file) return fail(file.error());
     words.file = std::move(*file);
   }
@@ -139,6 +162,7 @@ Result<train::History> run(const TextTraining& t, Model& model, const Ids& ids, 
        .batch = static_cast<std::size_t>(t.batch),
        .accumulate = static_cast<std::size_t>(t.accumulate),
        .shards = static_cast<std::size_t>(t.shards),
+       .bf16 = t.bf16,
        .seed = t.seed,
        .threads = t.threads ? t.threads : cpu_count(),
        .validate_every = static_cast<std::size_t>(t.validate_every),
@@ -166,10 +190,11 @@ int train_text_command(const Options& options) {
   auto corpus = tune::Corpus::open(t.data, t.validation);
   if (!corpus) return report(corpus);
   const Stopwatch watch;
-  auto words = make_words(t.tokenizer, *corpus);
+  auto words = make_words(t.tokenizer, t.out, *corpus);
   if (!words) return report(words);
   auto ids = make_ids(t, *corpus, words->tokenizer);
   if (!ids) return report(ids);
+  if (auto there = corpus->whole(); !there) return report(there);  // all of it was read
   std::fprintf(stderr, "%zu files, %llu bytes; %zu tokens to learn from, %zu to validate, of %zu; %.1f s\n",
                corpus->files(), static_cast<unsigned long long>(corpus->bytes()), ids->train.size(),
                ids->validation.size(), words->tokenizer.size(), watch.seconds());
