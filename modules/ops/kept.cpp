@@ -142,6 +142,8 @@ Result<Tensor> run_kept(Context& context, const Tensor& x, const void* layer, Ca
     if (!y) return y;
     last = context.newest;
     f.bytes = blocks.mark();
+    blocks.shrink_to(0);  // and taken again in one piece, with what lies between its parts
+    if (auto whole = blocks.take(f.bytes); !whole) return fail(whole.error());
     f.least = std::numeric_limits<std::size_t>::max();
     if (may_be_rounded(last, before)) f.least = std::max(x.numel(), y->numel()) * sizeof(float) / k_small;
     result = keep_result(context, *y, made, f);
