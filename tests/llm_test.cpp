@@ -1,5 +1,6 @@
 // qorus.llm on a small real model: logits, greedy text, the cache, threads, allocation, and files that are no model.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -130,6 +131,32 @@ TEST(Llm, CachedEqualsRecomputedForEveryNumberOfThreads) {
                                                {.context = 21, .batch = 7, .threads = 2}}) {
       EXPECT_EQ(logits_of(*model, options, ids->span()), wanted) << name << options.batch << " " << options.threads;
     }
+  }
+}
+
+// Weights that are not laid out yet are read where they are stored: the same bits, in batches and one by one.
+TEST(Llm, WeightsAsTheyAreStoredGiveTheSameBits) {
+  QORUS_NEEDS_DATA(k_folder);
+  static const std::atomic<std::size_t> none{0};
+  for (const char* name : {"q8_0", "q4_0"}) {
+    auto model = llm::open(path_of(std::string("stories260K-") + name + ".gguf"));
+    ASSERT_OK(model);
+    auto ids = model->tokenizer().encode(k_prompt, {.bos = true});
+    ASSERT_OK(ids);
+    const auto first = logits_of(*model, {.threads = 2}, ids->span());  // perhaps, while they are being laid out
+    EXPECT_OK(model->ready());
+    const auto wanted = logits_of(*model, {.threads = 1}, ids->span());
+    EXPECT_EQ(first, wanted) << name;
+    llm::Network& layers = model->layers();
+    layers.head.laying = {&none, 0};
+    for (llm::Block& block : layers.blocks.span()) {
+      for (llm::Projection* p : {&block.q_proj, &block.k_proj, &block.v_proj, &block.o_proj, &block.feed.gate,
+                                 &block.feed.up, &block.feed.down})
+        p->laying = {&none, 0};
+    }
+    for (const llm::SessionOptions& options :
+         {llm::SessionOptions{.threads = 1}, {.batch = 1, .threads = 3}, {.batch = 18, .threads = 2}})
+      EXPECT_EQ(logits_of(*model, options, ids->span()), wanted) << name << options.batch << " " << options.threads;
   }
 }
 

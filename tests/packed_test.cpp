@@ -172,6 +172,22 @@ TEST(Packed, EveryTableGivesTheSameBits) {
     }
 }
 
+TEST(Packed, WeightsAreLaidOutInTheSameBytes) {
+  for (const Format& format : k_formats) {
+    const std::size_t n = 35, k = 512;
+    const Bytes rows = drawn_rows(format, n, k);
+    const std::size_t panel = packed_panel_bytes(format.packing, k);
+    Guarded<std::uint8_t> wanted(panels_of(n) * panel);
+    tables()[0]->pack_weights(format.packing, rows.data(), wanted.data(), n, k, 0, panels_of(n));
+    for (const Table* table : tables()) {
+      Guarded<std::uint8_t> got(wanted.size(), 1);
+      for (std::size_t first = 0; first < panels_of(n); ++first)
+        table->pack_weights(format.packing, rows.data(), got.data(), n, k, first, first + 1);
+      EXPECT_TRUE(same_bits(got.data(), wanted.data(), wanted.size())) << table->isa << " " << format.name;
+    }
+  }
+}
+
 TEST(Packed, ARowDoesNotDependOnItsNeighbours) {
   for (const Table* table : tables())
     for (const Format& format : k_formats) {

@@ -40,6 +40,24 @@ QORUS_INLINE I32 add_pairs(I32 sum, I32 words) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, _mm256_set1_epi16(1)))};
 }
 
+// v[i], lane r: the i-th of four 4-byte pieces of row r, `at` bytes into it. Rows are `row` bytes apart; fours are rows 0, 4, …
+QORUS_INLINE void load_pieces(const std::uint8_t* const* fours, std::size_t at, std::size_t row, I32 (&v)[4]) {
+  __m256i w[4];
+#pragma unroll
+  for (std::size_t j = 0; j < 4; ++j) {  // rows j and j + 4
+    const auto four = [&](std::size_t i) __attribute__((always_inline)) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(fours[i] + at + j * row));
+    };
+    w[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(1), 1);
+  }
+  const __m256i a = _mm256_unpacklo_epi32(w[0], w[1]), b = _mm256_unpackhi_epi32(w[0], w[1]),
+                c = _mm256_unpacklo_epi32(w[2], w[3]), d = _mm256_unpackhi_epi32(w[2], w[3]);
+  v[0] = {_mm256_unpacklo_epi64(a, c)};
+  v[1] = {_mm256_unpackhi_epi64(a, c)};
+  v[2] = {_mm256_unpacklo_epi64(b, d)};
+  v[3] = {_mm256_unpackhi_epi64(b, d)};
+}
+
 // The same with two signed 16-bit numbers in each lane and two at p.
 QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
   std::int32_t quad;
@@ -68,7 +86,7 @@ QORUS_INLINE void store_narrow(std::uint8_t* p, I32 x) {
 }  // namespace
 }  // namespace qorus::kernels
 
-#include "kernels/simd/packed.h"
+#include "kernels/simd/packed_layout.h"
 
 namespace qorus::kernels {
 

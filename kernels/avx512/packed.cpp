@@ -22,6 +22,25 @@ QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(quad))};
 }
 
+// v[i], lane r: the i-th of four 4-byte pieces of row r, `at` bytes into it. Rows are `row` bytes apart; fours are rows 0, 4, …
+QORUS_INLINE void load_pieces(const std::uint8_t* const* fours, std::size_t at, std::size_t row, I32 (&v)[4]) {
+  __m512i w[4];
+#pragma unroll
+  for (std::size_t j = 0; j < 4; ++j) {  // rows j, j + 4, j + 8, j + 12
+    const auto four = [&](std::size_t i) __attribute__((always_inline)) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(fours[i] + at + j * row));
+    };
+    w[j] = _mm512_inserti32x4(_mm512_castsi128_si512(four(0)), four(1), 1);
+    w[j] = _mm512_inserti32x4(_mm512_inserti32x4(w[j], four(2), 2), four(3), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(w[0], w[1]), b = _mm512_unpackhi_epi32(w[0], w[1]),
+                c = _mm512_unpacklo_epi32(w[2], w[3]), d = _mm512_unpackhi_epi32(w[2], w[3]);
+  v[0] = {_mm512_unpacklo_epi64(a, c)};
+  v[1] = {_mm512_unpackhi_epi64(a, c)};
+  v[2] = {_mm512_unpacklo_epi64(b, d)};
+  v[3] = {_mm512_unpackhi_epi64(b, d)};
+}
+
 // The same with two signed 16-bit numbers in each lane and two at p.
 QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
   std::int32_t quad;
@@ -41,7 +60,7 @@ QORUS_INLINE void store_narrow(std::uint8_t* p, I32 x) {
 }  // namespace
 }  // namespace qorus::kernels
 
-#include "kernels/simd/packed.h"
+#include "kernels/simd/packed_layout.h"
 
 namespace qorus::kernels {
 

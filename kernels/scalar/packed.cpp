@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/packing.h"
 #include "kernels/parts.h"
 #include "kernels/scalar/half.h"
 
@@ -12,25 +13,6 @@ namespace qorus::kernels {
 namespace {
 
 using Bytes = const std::uint8_t*;
-
-// How a block of a row is spread over a panel: its f16 numbers first, 16 rows of each, then its 4-byte pieces, 16 rows of each.
-struct Pieces {
-  std::uint16_t halves[2];
-  int half_count;
-  struct {
-    std::uint16_t at, count;  // pieces one after the other
-  } runs[7];
-  std::uint32_t flip;  // bits that change: a signed byte becomes one counted from -128
-};
-constexpr Pieces k_pieces[] = {
-    {{0, 0}, 1, {{2, 4}}, 0},           // q4_0
-    {{0, 0}, 1, {{2, 8}}, 0x80808080},  // q8_0
-    {{0, 2}, 2, {{4, 35}}, 0},          // q4_k: scales and leasts, quants
-    {{208, 0},
-     1,
-     {{192, 4}, {0, 8}, {128, 8}, {32, 8}, {64, 8}, {160, 8}, {96, 8}},
-     0},  // q6_k: scales; for each half the lower bits of two quarters, all upper bits, the other lower bits
-};
 
 float half_at(Bytes p) { return half_value(std::uint16_t(p[0] | p[1] << 8)); }
 float brain_at(Bytes p) { return std::bit_cast<float>(std::uint32_t(p[0] | p[1] << 8) << 16); }
@@ -73,7 +55,7 @@ void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n
                   std::size_t last) noexcept {
   const PackingBlock block = k_packing_blocks[int(packing)];
   const bool wide = packing >= Packing::f16;
-  const Pieces pieces = k_pieces[wide ? 0 : int(packing)];
+  const PackingPieces pieces = k_packing_pieces[wide ? 0 : int(packing)];
   const std::size_t blocks = k / block.elements, row_bytes = wide ? 2 * k : blocks * block.bytes;
   auto* to = static_cast<std::uint8_t*>(packed) + first * packed_panel_bytes(packing, k);
   for (std::size_t panel = first; panel < last; ++panel) {

@@ -23,11 +23,14 @@ Status Binder::run() noexcept {
   for (std::int64_t i = 0; i < c_.layers; ++i) {
     if (auto done = bind_block(i); !done) return done;
     if (auto done = packed_.end_layer(); !done) return done;
+    note_laying(net_.blocks.back());
   }
   layer_ = -1;
   const auto kind = a.layer_norm ? Norm::Kind::layer : Norm::Kind::rms;
   if (auto done = bind_norm(net_.norm, "output_norm", c_.d_model, kind); !done) return done;
-  return bind_head();
+  if (auto done = bind_head(); !done) return done;
+  net_.head.laying = packed_.laying_of(net_.head.weight);
+  return {};
 }
 
 Status Binder::bind_head() noexcept {
@@ -35,6 +38,17 @@ Status Binder::bind_head() noexcept {
   if (weights_.has("output.weight")) return bind_linear(net_.head, "output", c_.vocab, c_.d_model, false);
   net_.head.weight.tensor = net_.embedding.weight.tensor;  // tied
   return pack(net_.head.weight, name_of("token_embd", "weight"), 0);
+}
+
+void Binder::note_laying(Block& block) const noexcept {
+  const auto note = [&](Projection& p) { p.laying = packed_.laying_of(p.weight); };
+  for (Projection* p : {&block.q_proj, &block.k_proj, &block.v_proj, &block.o_proj}) note(*p);
+  const auto note_feed = [&](Feed& feed) {
+    for (Projection* p : {&feed.gate, &feed.up, &feed.down}) note(*p);
+  };
+  note_feed(block.feed);
+  note_feed(block.experts.shared);
+  for (Feed& feed : block.experts.each.span()) note_feed(feed);
 }
 
 Status Binder::bind_block(std::int64_t layer) noexcept {

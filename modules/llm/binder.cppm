@@ -39,6 +39,7 @@ class Binder {
                                    bool bias_needed) noexcept;
   [[nodiscard]] Status bind_norm(Norm& norm, const char* part, std::int64_t size, Norm::Kind kind) noexcept;
   [[nodiscard]] Status bind_head() noexcept;
+  void note_laying(Block& block) const noexcept;  // of its projections
 
   [[nodiscard]] Text name_of(const char* part, const char* tail) const noexcept;
   [[nodiscard]] Result<Tensor> find(const Text& name) noexcept;

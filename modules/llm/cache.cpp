@@ -25,9 +25,14 @@ Result<KvCache> KvCache::create(const Config& c, std::int64_t positions, int seq
   auto bytes = (Checked(2 * cache.row_bytes_) * size(c.layers) * size(c.kv_heads) * size(positions) * size(sequences))
                    .get("KvCache");
   if (!bytes) return fail(bytes.error());
-  auto slab = Slab::create(*bytes);
-  if (!slab) return fail(slab.error());
-  cache.slab_ = std::move(*slab);
+  auto arena = Arena::create(*bytes);
+  if (!arena) return fail(arena.error());
+  auto rows = arena->take(*bytes);
+  if (!rows) return fail(rows.error());
+  cache.arena_ = std::move(*arena);
+  cache.rows_ = *rows;
+  // Where a head's positions lie too near each other, the first token of all would touch every huge page.
+  cache.arena_.prefer_huge_pages(static_cast<std::size_t>(positions) * cache.row_bytes_ >= 2_MiB);
   if (auto room = cache.sizes_.resize(static_cast<std::size_t>(sequences)); !room) return fail(room.error());
   return cache;
 }
@@ -38,13 +43,13 @@ std::size_t KvCache::bytes_per_position() const noexcept {
 
 std::byte* KvCache::place(int sequence, std::int64_t half, std::int64_t head, std::int64_t position) const noexcept {
   const std::int64_t row = ((sequence * 2 * layers_ + half) * kv_heads_ + head) * capacity_ + position;
-  return const_cast<std::byte*>(slab_.data()) + static_cast<std::size_t>(row) * row_bytes_;
+  return rows_.data + static_cast<std::size_t>(row) * row_bytes_;
 }
 
 Tensor KvCache::view(int sequence, std::int64_t half, std::int64_t positions) const noexcept {
   Layout layout{.shape = Shape{1, kv_heads_, positions, head_dim_}};
   layout.stride = {kv_heads_ * capacity_ * head_dim_, capacity_ * head_dim_, head_dim_, 1};
-  return Tensor(place(sequence, half, 0, 0), dtype_, layout, slab_.lifetime());
+  return Tensor(place(sequence, half, 0, 0), dtype_, layout, rows_.lifetime);
 }
 
 Status KvCache::append(int sequence, std::int64_t layer, const Tensor& keys, const Tensor& values) noexcept {

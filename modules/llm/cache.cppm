@@ -9,7 +9,7 @@ import :config;
 
 export namespace qorus::llm {
 
-// Keys and values of several sequences in one slab: [sequence, layer, keys and values, kv_head, position, head_dim]. f32, or f16, or
+// Keys and values of several sequences in one block: [sequence, layer, keys and values, kv_head, position, head_dim]. f32, or f16, or
 // q8_0: then what is read back is what the format could keep.
 class KvCache {
  public:
@@ -57,7 +57,8 @@ class KvCache {
   [[nodiscard]] Tensor view(int sequence, std::int64_t half, std::int64_t positions) const noexcept;
   [[nodiscard]] std::byte* place(int sequence, std::int64_t half, std::int64_t head,
                                  std::int64_t position) const noexcept;
-  Slab slab_;
+  Arena arena_;  // address space: memory is taken as it fills
+  Slice rows_;
   DType dtype_ = DType::f32;
   std::int64_t layers_ = 0, kv_heads_ = 0, head_dim_ = 0, capacity_ = 0;
   std::size_t row_bytes_ = 0;  // of one head's key

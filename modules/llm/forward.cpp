@@ -7,6 +7,7 @@ module;
 #include <span>
 #include <utility>
 module qorus.llm;
+import :product;
 
 namespace qorus::llm {
 
@@ -19,6 +20,7 @@ Status Session::feed_pieces(See see, void* user, std::size_t first) noexcept {
   }
   const auto rows = static_cast<std::int64_t>(ids_.size());
   for (std::int64_t layer = 0; layer < model_->config().layers; ++layer) {
+    if (auto there = ready(layer); !there) return there;
     auto frame = workspace_.frame();
     auto x = ops::slice(frame.input(stream_), 0, 0, rows);
     if (!x) return fail(x.error());
@@ -68,7 +70,6 @@ Status Session::keep_stream(const Result<Tensor>& x) noexcept {
 }
 
 Result<Tensor> Session::forward_block(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
-  if (auto ready = model_->ready(layer); !ready) return fail(ready.error());
   const Block& block = model_->layers().blocks[static_cast<std::size_t>(layer)];
   auto attended = (x | block.attn_norm).and_then([&](const Tensor& h) { return attend(frame, layer, h); });
   auto sum = x + (attended | block.o_proj | block.attn_post_norm);
@@ -90,9 +91,12 @@ Result<Tensor> Session::attend(Scope& frame, std::int64_t layer, const Tensor& x
          sine = ops::slice(frame.input(sine_[kind]), 0, 0, rows);
     return ops::rope(y, cosine, sine, c.pairs);
   };
-  auto q = turned(heads_of(x | block.q_proj, c.heads) | block.q_norm);
-  auto k = turned(heads_of(x | block.k_proj, c.kv_heads) | block.k_norm);
-  auto v = heads_of(x | block.v_proj, c.kv_heads);
+  Tensor qkv[3];
+  const Factor factors[] = {{&block.q_proj}, {&block.k_proj}, {&block.v_proj}};
+  if (auto done = project(x, factors, qkv); !done) return fail(done.error());
+  auto q = turned(heads_of(qkv[0], c.heads) | block.q_norm);
+  auto k = turned(heads_of(qkv[1], c.kv_heads) | block.k_norm);
+  auto v = heads_of(qkv[2], c.kv_heads);
   if (!q) return q;
   if (!k) return k;
   if (!v) return v;
@@ -139,7 +143,7 @@ Status Session::give_logits(Scope& frame, See see, void* user, std::size_t first
     }
   }
   if (wanted_.empty()) return {};
-  if (auto ready = model_->ready(); !ready) return ready;
+  if (auto there = ready(); !there) return there;
   auto x = ops::slice(frame.input(stream_), 0, 0, rows);
   if (wanted_.size() != ids_.size()) {
     const std::span<const std::int32_t> wanted = wanted_.span();

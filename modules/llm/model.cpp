@@ -22,6 +22,7 @@ class Opener {
     auto weights = Weights::open(path);
     if (!weights) return fail(weights.error());
     model.weights_ = std::move(*weights);
+    model.weights_.expect_reading();
     auto config = model.weights_.config();
     if (!config) return fail(config.error());
     model.config_ = std::move(*config);

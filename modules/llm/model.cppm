@@ -48,12 +48,14 @@ class Model {
   [[nodiscard]] const text::Tokenizer& tokenizer() const noexcept { return tokenizer_; }
   // Whether a token ends a text.
   [[nodiscard]] bool ends_text(std::int32_t id) const noexcept;
-  // Their weights may be used after ready() has said so.
+  // Their weights are laid out once ready() has said so; until then products read them as they are stored, more slowly.
   [[nodiscard]] const Network& layers() const noexcept { return layers_; }
   [[nodiscard]] Network& layers() noexcept { return layers_; }  // for who trains: parameters may be bound to others
   // Returns when the weights of a layer, or with -1 of all, are laid out, which goes on after open() has returned. Sessions ask for
   // what they need. Errors: out_of_memory.
   [[nodiscard]] Status ready(std::int64_t layer = -1) const noexcept { return packed_.wait(layer); }
+  // For the first tokens of all: laying out waits until they are answered (empty for all later ones, who wait for it).
+  [[nodiscard]] PackedWeights::Pause begin() const noexcept { return packed_.pause_once(); }
   // Errc::io if a file of its weights has shrunk, or could not be read, since it was opened. Sessions ask after every step.
   [[nodiscard]] Status whole() const noexcept { return weights_.whole(); }
   // Whether its file has a tensor of this name: some hold several matrices in one, blk.0.attn_qkv.weight.

@@ -8,6 +8,7 @@ module;
 #include <span>
 #include <utility>
 module qorus.llm;
+import :product;
 
 namespace qorus::llm {
 
@@ -38,12 +39,17 @@ Result<Tensor> activated(const Result<Tensor>& x, Activation activation) noexcep
 
 Result<Tensor> Projection::with(const Tensor& x, Activation activation) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
-  const bool adapted = lora_a.bound(), laid_out = weight.packed.shape().valid() && weight.packed.alive();
-  const bool as_stored =
-      weight.bound() && weight.tensor.dtype() != DType::f32 && (!laid_out || (x.context() && x.context()->record));
-  if (!adapted && !as_stored) return Linear::with(x, activation);
+  const bool adapted = lora_a.bound(), packed = is_packed(*this, x);
+  const bool as_stored = !packed && weight.bound() && weight.tensor.dtype() != DType::f32;
+  if (!adapted && !packed && !as_stored) return Linear::with(x, activation);
   Result<Tensor> y;
-  if (as_stored) {
+  if (packed) {
+    Tensor product;
+    const Factor factor{this, adapted ? Activation::none : activation};
+    if (auto done = products(x, {&factor, 1}, {&product, 1}); !done) return fail(done.error());
+    if (!adapted) return product;
+    y = product;
+  } else if (as_stored) {
     auto w = nn::use(weight, Shape{out_features, x.dim(-1)}, x, "linear");
     const Result<Tensor> b = has_bias ? nn::use(bias, Shape{out_features}, x, "linear") : w;
     const Operand shift = b;
@@ -60,7 +66,10 @@ Result<Tensor> Projection::with(const Tensor& x, Activation activation) const no
 
 Result<Tensor> Feed::operator()(const Tensor& x) const noexcept {
   if (!gated) return up.with(x, activation) | down;
-  return ops::mul(gate.with(x, activation), x | up) | down;
+  Tensor both[2];
+  const Factor factors[] = {{&gate, activation}, {&up}};
+  if (auto done = project(x, factors, both); !done) return fail(done.error());
+  return ops::mul(both[0], both[1]) | down;
 }
 
 namespace {

@@ -5,6 +5,7 @@ module;
 #include <string_view>
 export module qorus.llm:network;
 import qorus.nn;
+import :packing;
 
 export namespace qorus::llm {
 
@@ -20,10 +21,12 @@ struct Norm {
 };
 
 // y = activation(x weight^T + bias + scale (x a^T) b^T): a linear layer which an adapter of low rank may have changed (Hu et al. 2021), and
-// whose weight may be of any type that files have. Laid out for products it is read so; otherwise as it is stored (frozen_linear).
+// whose weight may be of any type that files have. Laid out for products it is read so; while that goes on, panel by panel from where it is
+// stored, to the same bits (:product); where there is to be no such copy, as it is stored (frozen_linear).
 struct Projection : nn::Linear {
   nn::Param lora_a, lora_b;  // [rank, in], [out, rank]; unbound where there is no adapter
   float lora_scale = 1;
+  Laying laying;
 
   static constexpr auto fields() {
     return nn::fields("weight", &Projection::weight, "bias", &Projection::bias, "lora_a", &Projection::lora_a, "lora_b",

@@ -22,41 +22,78 @@ struct PackedWeights::Work {
   pthread_t thread{};
   bool started = false;
   std::atomic<bool> stop{false};
-  std::atomic<std::size_t> done{0};  // jobs; all of them after an error
-  Status status;                     // written before `done` says that all are done
+  std::atomic<std::size_t> done{0};  // jobs that are done well
+  std::atomic<bool> failed{false};   // there will be no more of them
+  Status status;                     // written before `failed`
+  std::atomic<bool> begun{false};    // somebody paused it
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  pthread_cond_t more = PTHREAD_COND_INITIALIZER;
+  pthread_cond_t change = PTHREAD_COND_INITIALIZER;
+  int waiting = 0;      // under the mutex, both: for jobs that are not done
+  bool paused = false;  // nobody's wait outlasts it
 
   void run() noexcept {
     Workspace workspace{{.scratch = 1_MiB, .threads = cpu_count()}};
     Status good = workspace.status();
-    for (std::size_t i = 0; i < jobs.size() && good && !stop.load(std::memory_order_relaxed); ++i) {
+    for (std::size_t i = 0; i < jobs.size() && good && goes_on(); ++i) {
       const Job& job = jobs[i];
       auto frame = workspace.frame();
       auto input = frame.input(job.stored);
       good = input ? ops::pack_weight(*input, job.place) : Status(fail(input.error()));
       if (good && job.mapped)
         MappedFile::let_go({job.stored.data(), row_bytes(job.stored.dtype(), job.stored.numel())});
-      if (good) tell(i + 1);
+      if (good) tell([&] { done.store(i + 1, std::memory_order_release); });
     }
-    if (!good) status = good;
-    if (!good) tell(jobs.size());
+    if (good) return;
+    status = good;
+    tell([&] { failed.store(true, std::memory_order_release); });
   }
-  void tell(std::size_t count) noexcept {
+  template <class F>
+  void tell(F&& change_it) noexcept {
     pthread_mutex_lock(&mutex);
-    done.store(count, std::memory_order_release);
-    pthread_cond_broadcast(&more);
+    change_it();
+    pthread_cond_broadcast(&change);
     pthread_mutex_unlock(&mutex);
   }
+  // Whether there is to be another job, once it may begin.
+  [[nodiscard]] bool goes_on() noexcept {
+    pthread_mutex_lock(&mutex);
+    while (paused && waiting == 0 && !stop.load(std::memory_order_relaxed)) pthread_cond_wait(&change, &mutex);
+    pthread_mutex_unlock(&mutex);
+    return !stop.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] Status wait(std::size_t count) noexcept {
-    if (done.load(std::memory_order_acquire) < count) {
+    const auto over = [&] {
+      return done.load(std::memory_order_acquire) >= count || failed.load(std::memory_order_acquire);
+    };
+    if (!over()) {
       pthread_mutex_lock(&mutex);
-      while (done.load(std::memory_order_acquire) < count) pthread_cond_wait(&more, &mutex);
+      ++waiting;
+      pthread_cond_broadcast(&change);
+      while (!over()) pthread_cond_wait(&change, &mutex);
+      --waiting;
       pthread_mutex_unlock(&mutex);
     }
-    return done.load(std::memory_order_acquire) == jobs.size() ? status : Status{};
+    return failed.load(std::memory_order_acquire) ? status : Status{};
   }
 };
+
+PackedWeights::Pause::~Pause() {
+  if (work_) work_->tell([&] { work_->paused = false; });
+}
+
+PackedWeights::Pause PackedWeights::pause_once() const noexcept {
+  if (!work_ || work_->begun.exchange(true, std::memory_order_relaxed)) return Pause(nullptr);
+  if (work_->done.load(std::memory_order_relaxed) == work_->jobs.size()) return Pause(nullptr);
+  work_->tell([&] { work_->paused = true; });
+  return Pause(work_);
+}
+
+Laying PackedWeights::laying_of(const nn::Param& param) const noexcept {
+  for (std::size_t i = work_ ? work_->jobs.size() : 0; i-- > 0;) {  // the newest are asked for
+    if (work_->jobs[i].place.data() == param.packed.data()) return {&work_->done, i};
+  }
+  return {};
+}
 
 Result<PackedWeights> PackedWeights::create(std::size_t bytes) noexcept {
   auto room = (Checked(bytes) + bytes / 8 + 64_MiB).get("weights");  // address space: rows are filled up
@@ -73,7 +110,7 @@ Result<PackedWeights> PackedWeights::create(std::size_t bytes) noexcept {
 
 PackedWeights::~PackedWeights() {
   if (work_ && work_->started) {
-    work_->stop.store(true, std::memory_order_relaxed);
+    work_->tell([&] { work_->stop.store(true, std::memory_order_relaxed); });
     pthread_join(work_->thread, nullptr);
   }
   delete work_;

@@ -107,6 +107,8 @@ Status Session::check(std::span<const SequenceInput> inputs) const noexcept {
 Result<std::span<const float>> Session::feed_all(std::span<const SequenceInput> inputs, See see, void* user) noexcept {
   if (auto good = check(inputs); !good) return fail(good.error());
   std::size_t input = 0, at = 0, seen = 0;
+  const auto first = model_->begin();
+  waits_ = !first;
   while (input < inputs.size()) {
     ids_.clear();
     positions_.clear();

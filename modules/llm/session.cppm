@@ -105,6 +105,9 @@ class Session {
                                          const Tensor& q) noexcept;
   [[nodiscard]] Status keep_stream(const Result<Tensor>& x) noexcept;
   [[nodiscard]] Status give_logits(Scope& frame, See see, void* user, std::size_t first) noexcept;
+  [[nodiscard]] Status ready(std::int64_t layer = -1) const noexcept {
+    return waits_ || model_->config().experts > 0 ? model_->ready(layer) : Status{};
+  }
 
   const Model* model_;
   Workspace workspace_;
@@ -118,6 +121,7 @@ class Session {
   List<float> logits_;                // [sequences, vocab]
   List<List<std::int32_t>> history_;  // tokens of each sequence
   std::int64_t batch_ = 1;
+  bool waits_ = true;  // for layers that are not laid out yet; otherwise they are read as they are stored
 };
 
 // Why a text ended.

@@ -1,5 +1,7 @@
 // Bodies of qorus.llm:weights.
 module;
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -278,6 +280,51 @@ Result<Owned> Weights::copy(std::string_view name) const noexcept {
 
 const formats::LaidOut* Weights::laid_out(std::string_view name) const noexcept {
   return native_.laid_out.empty() ? nullptr : native_.find_laid_out(name_in_file(name).view());
+}
+
+namespace {
+
+// The part of a mapped file from the first byte of its tensors to the last.
+class Extent {
+ public:
+  void take(const Tensor& tensor) noexcept {
+    const auto begin = reinterpret_cast<std::uintptr_t>(tensor.data());
+    first_ = std::min(first_, begin);
+    last_ = std::max(last_, begin + row_bytes(tensor.dtype(), tensor.numel()));
+  }
+  template <class File>
+  void take_all(const File& file) noexcept {
+    for (const io::TensorEntry& entry : file.entries()) {
+      if (const auto tensor = file.tensor(entry.name)) take(*tensor);
+    }
+  }
+  // A page fault in sixteen pages and a translation for each page: 600 MB take 10 ms of two processors, and are read a third more slowly.
+  void prefer_huge_pages() const noexcept {
+    constexpr std::uintptr_t k_page = 4096, k_huge = std::uintptr_t{2} << 20;
+    const std::uintptr_t begin = first_ / k_page * k_page;
+    if (last_ > first_ && last_ - first_ >= k_huge)
+      ::madvise(reinterpret_cast<void*>(begin), last_ - begin,
+                MADV_HUGEPAGE);  // a system that refuses it is no failure
+  }
+
+ private:
+  std::uintptr_t first_ = UINTPTR_MAX, last_ = 0;
+};
+
+}  // namespace
+
+void Weights::expect_reading() const noexcept {
+  if (kind_ == Kind::gguf) {
+    Extent file;
+    file.take_all(native_.gguf);
+    for (const formats::LaidOut& matrix : native_.laid_out.span()) file.take(matrix.bytes);
+    file.prefer_huge_pages();
+  }
+  for (const io::SafeTensors& shard : shards_.span()) {
+    Extent file;
+    file.take_all(shard);
+    file.prefer_huge_pages();
+  }
 }
 
 std::size_t Weights::bytes() const noexcept {

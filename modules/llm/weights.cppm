@@ -50,6 +50,8 @@ class Weights {
   [[nodiscard]] std::size_t bytes() const noexcept;  // of all tensors
   [[nodiscard]] const io::Gguf& gguf() const noexcept { return native_.gguf; }
   [[nodiscard]] const List<io::SafeTensors>& shards() const noexcept { return shards_; }
+  // All of it will be read: what is not in memory yet comes in huge pages, where the system has them for files. A hint.
+  void expect_reading() const noexcept;
   // A copy of a matrix in the order that products read, where the file has one; else null.
   [[nodiscard]] const formats::LaidOut* laid_out(std::string_view name) const noexcept;
   // The folder of a safetensors model, or of the file.

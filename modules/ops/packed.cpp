@@ -47,7 +47,7 @@ kernels::Unary unary_of(Activation activation) noexcept {
 template <class F>
 void parallel_streams(const Context& context, std::size_t n, std::size_t bytes, F&& f) {
   constexpr std::size_t k_part_bytes = 32768, k_most = 16;
-  struct Region {
+  struct alignas(64) Region {
     std::atomic<std::size_t> next;
     std::size_t end;
   } regions[k_most];

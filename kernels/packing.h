@@ -1,0 +1,26 @@
+// How block formats are laid out in panels (`packed_weights` in kernels.h), for all tables.
+#pragma once
+#include <cstdint>
+
+namespace qorus::kernels {
+
+// How a block of a row is spread over a panel: its f16 numbers first, 16 rows of each, then its 4-byte pieces, 16 rows of each.
+struct PackingPieces {
+  std::uint16_t halves[2];
+  int half_count;
+  struct {
+    std::uint16_t at, count;  // pieces one after the other
+  } runs[7];
+  std::uint32_t flip;  // bits that change: a signed byte becomes one counted from -128
+};
+constexpr PackingPieces k_packing_pieces[] = {
+    {{0, 0}, 1, {{2, 4}}, 0},           // q4_0
+    {{0, 0}, 1, {{2, 8}}, 0x80808080},  // q8_0
+    {{0, 2}, 2, {{4, 35}}, 0},          // q4_k: scales and leasts, quants
+    {{208, 0},
+     1,
+     {{192, 4}, {0, 8}, {128, 8}, {32, 8}, {64, 8}, {160, 8}, {96, 8}},
+     0},  // q6_k: scales; for each half the lower bits of two quarters, all upper bits, the other lower bits
+};
+
+}  // namespace qorus::kernels

@@ -1,0 +1,206 @@
+// How rows of x and of weights are laid out for packed products, over the vector type; scalar/packed.cpp defines it. Included by one
+// instruction set's packed.cpp after simd/packed.h; everything has internal linkage.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/packing.h"
+#include "kernels/simd/packed.h"
+
+namespace qorus::kernels {
+namespace {
+
+// --- rows ---
+
+constexpr int k_block_vectors = 32 / int(k_lanes);
+
+// 32 elements; their largest magnitude: NaN if one is not finite, 0 if all are next to nothing.
+QORUS_INLINE float magnitude_of(const F32 (&v)[k_block_vectors]) {
+  I32 largest = set(0);
+#pragma unroll
+  for (const F32& x : v)
+    largest = max(largest, bits(abs(x)));  // as whole numbers, a NaN is above infinity, that above the rest
+  const float most = float_of(largest_of(largest));
+  if (most < 1e-30f) return 0;
+  return most <= 3.4028235e38f ? most : float_of(0x7fc00000);
+}
+
+// Quants of a byte, the scale, and the sums of the quants of both halves.
+QORUS_INLINE void quantise(const float* x, std::uint8_t* quants, float& scale, std::int32_t (&sums)[2]) {
+  F32 v[k_block_vectors];
+#pragma unroll
+  for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load(x + i * k_lanes);
+  const float most = magnitude_of(v);
+  if (!(most > 0)) {
+    std::memset(quants, 0, 32);
+    sums[0] = sums[1] = 0;
+    scale = most;
+    return;
+  }
+  const F32 inverse = set(127.0f / most);
+  const auto digits = std::uint32_t(bits_of(most / 127.0f));  // 11 of them, to nearest
+  scale = float_of(std::int32_t((digits + 0xfff + (digits >> 13 & 1)) & ~0x1fffu));
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    I32 sum = set(0);
+#pragma unroll
+    for (int i = h * k_block_vectors / 2; i < (h + 1) * k_block_vectors / 2; ++i) {
+      const I32 q = to_whole(v[i] * inverse);
+      store_narrow(quants + std::size_t(i) * k_lanes, q);
+      sum = sum + q;
+    }
+    sums[h] = sum_of(sum);
+  }
+}
+
+constexpr float k_whole_most = 8191;
+
+// Quants of two bytes.
+QORUS_INLINE void quantise_pairs(const F32 (&v)[k_block_vectors], float inverse, std::uint8_t* quants) {
+#pragma unroll
+  for (std::size_t i = 0; i < k_block_vectors; ++i) {
+    const I32 q = to_whole(v[i] * set(inverse)) & set(0xffff);
+    store_u16(reinterpret_cast<std::uint16_t*>(quants) + i * k_lanes, q, All{});
+  }
+}
+void quantise_row_pairs(const float* x, std::uint8_t* quants, std::uint8_t* scale) noexcept {
+  F32 v[k_block_vectors];
+#pragma unroll
+  for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load(x + i * k_lanes);
+  const float most = magnitude_of(v), own = most / k_whole_most;
+  std::memcpy(scale, &own, 4);
+  if (most > 0)
+    quantise_pairs(v, k_whole_most / most, quants);
+  else
+    std::memset(quants, 0, 64);
+}
+
+void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t, std::size_t k,
+               std::size_t first, std::size_t last) noexcept {
+  const std::size_t bytes = packed_row_bytes(packing, k);
+  const std::int32_t offset = packing == Packing::q4_0 ? 8 : packing == Packing::q8_0 ? 128 : 32;
+  for (std::size_t i = first; i < last;) {
+    const std::size_t rows = run_of(last - i);
+    auto* to = static_cast<std::uint8_t*>(packed) + i * bytes;
+    const float* from = x + static_cast<std::ptrdiff_t>(i) * x_row;
+    i += rows;
+    for (std::size_t r = 0; r < rows; ++r, from += x_row)
+      for (std::size_t b = 0; b < k / 32; ++b) {
+        if (packing >= Packing::f16) {
+          std::uint8_t* place = to + b * rows * 68;
+          quantise_row_pairs(from + 32 * b, place + 64 * r, place + 64 * rows + 4 * r);
+          continue;
+        }
+        std::uint8_t* block = to + b * rows * 44;
+        float scale = 0;
+        std::int32_t sums[2];
+        quantise(from + 32 * b, block + 32 * r, scale, sums);
+        std::memcpy(block + 32 * rows + 4 * r, &scale, 4);
+        std::int32_t words[2] = {-offset * (sums[0] + sums[1]), 0};
+        if (packing == Packing::q6_k) words[0] = -offset * sums[0], words[1] = -offset * sums[1];
+        const float negative = float(-(sums[0] + sums[1]));
+        if (packing == Packing::q4_k) std::memcpy(words, &negative, 4);
+        std::memcpy(block + 36 * rows + 8 * r, words, 8);
+      }
+  }
+}
+
+// A panel of `count` rows of f16 or bf16.
+template <class Load>
+void pack_whole_numbers(const std::uint16_t* from, std::size_t k, std::size_t count, std::uint8_t* to,
+                        Load load_part) noexcept {
+  for (std::size_t b = 0; b < k / 32; ++b, to += 66 * k_panel) {
+    alignas(64) std::uint8_t quants[k_panel][64] = {};
+    std::uint16_t scales[k_panel] = {};
+    for (std::size_t r = 0; r < count; ++r) {
+      F32 v[k_block_vectors];
+#pragma unroll
+      for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load_part(from + r * k + 32 * b + i * k_lanes);
+      const float most = magnitude_of(v);
+      if (!(most >= 0)) scales[r] = 0x7fc0;
+      if (!(most > 0)) continue;
+      scales[r] = std::uint16_t((std::uint32_t(bits_of(most / k_whole_most)) + 0xffff) >> 16);
+      quantise_pairs(v, 1 / float_of(std::int32_t(std::uint32_t(scales[r]) << 16)), quants[r]);
+    }
+    std::memcpy(to, scales, sizeof scales);
+    for (std::size_t i = 0; i < 16; ++i)
+      for (std::size_t r = 0; r < k_panel; ++r) std::memcpy(to + 32 + 64 * i + 4 * r, quants[r] + 4 * i, 4);
+  }
+}
+
+// --- weights ---
+
+// A whole panel of a block format, each of whose rows has `row` bytes. Four pieces of every row at a time are transposed in registers.
+// Rows are read side by side, which no hardware fetches ahead: the next panel's are, as they lie, while this one's move.
+template <Packing P>
+void pack_panel(Bytes from, std::size_t row, std::uint8_t* to) noexcept {
+  constexpr std::size_t bytes = k_packing_blocks[int(P)].bytes;
+  constexpr PackingPieces pieces = k_packing_pieces[int(P)];
+  Bytes fours[4], ahead = from + k_panel * row;  // rows 0, 4, 8, 12: others lie a few steps from these
+  for (std::size_t i = 0; i < 4; ++i) fours[i] = from + 4 * i * row;
+  for (std::size_t at = 0; at < row; at += bytes) {
+#pragma unroll
+    for (std::size_t i = 0; i < k_panel * bytes; i += 64) __builtin_prefetch(ahead + i, 0, 2);
+    ahead += k_panel * bytes;
+    for (int h = 0; h < pieces.half_count; ++h, to += 2 * k_panel) {
+      const std::size_t half = at + pieces.halves[h];
+#pragma unroll
+      for (std::size_t i = 0; i < 4; ++i) {
+        std::uint64_t halves[4];
+#pragma unroll
+        for (std::size_t r = 0; r < 4; ++r) {
+          std::uint16_t value;
+          std::memcpy(&value, fours[i] + half + r * row, 2);
+          halves[r] = value;
+        }
+        const std::uint64_t four = halves[0] | halves[1] << 16 | (halves[2] | halves[3] << 16) << 32;
+        std::memcpy(to + 8 * i, &four, 8);
+      }
+    }
+    for (const auto& run : pieces.runs) {
+      for (std::size_t i = 0; i < run.count; i += 4) {
+        const std::size_t piece =
+            i + 4 <= run.count ? i : std::size_t(run.count) - 4;  // the last ones twice, not what follows
+#pragma unroll
+        for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+          I32 four[4];
+          load_pieces(fours + lane / 4, at + run.at + 4 * piece, row, four);
+#pragma unroll
+          for (std::size_t p = 0; p < 4; ++p)
+            store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * (piece + p)) + lane,
+                  pieces.flip ? four[p] ^ set(std::int32_t(pieces.flip)) : four[p], All{});
+        }
+      }
+      to += 4 * k_panel * run.count;
+    }
+  }
+}
+
+void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
+                  std::size_t last) noexcept {
+  const std::size_t panel_bytes = packed_panel_bytes(packing, k);
+  auto* to = static_cast<std::uint8_t*>(packed) + first * panel_bytes;
+  for (std::size_t panel = first; panel < last; ++panel, to += panel_bytes) {
+    const std::size_t count = n - panel * k_panel < k_panel ? n - panel * k_panel : k_panel;
+    const auto* halves = static_cast<const std::uint16_t*>(rows) + panel * k_panel * k;
+    if (packing == Packing::f16) {
+      pack_whole_numbers(halves, k, count, to, [](const std::uint16_t* p) { return load_f16(p, All{}); });
+    } else if (packing == Packing::bf16) {
+      pack_whole_numbers(halves, k, count, to,
+                         [](const std::uint16_t* p) { return from_bits(shift_left<16>(load_u16(p, All{}))); });
+    } else if (count == k_panel) {
+      Bytes from = static_cast<Bytes>(rows) + panel * panel_bytes;
+      const std::size_t row = panel_bytes / k_panel;
+      if (packing == Packing::q4_0) pack_panel<Packing::q4_0>(from, row, to);
+      if (packing == Packing::q8_0) pack_panel<Packing::q8_0>(from, row, to);
+      if (packing == Packing::q4_k) pack_panel<Packing::q4_k>(from, row, to);
+      if (packing == Packing::q6_k) pack_panel<Packing::q6_k>(from, row, to);
+    } else {
+      packed_scalar.pack_weights(packing, rows, packed, n, k, panel, panel + 1);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qorus::kernels

@@ -1,0 +1,240 @@
+// Bodies of qorus.llm:product.
+module;
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "kernels/kernels.h"
+module qorus.llm;
+import :product;
+
+namespace qorus::llm {
+namespace {
+
+using kernels::k_panel;
+using kernels::PackedProduct;
+using kernels::Packing;
+
+Packing packing_of(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::q4_0: return Packing::q4_0;
+    case DType::q8_0: return Packing::q8_0;
+    case DType::q4_k: return Packing::q4_k;
+    case DType::q6_k: return Packing::q6_k;
+    case DType::f16: return Packing::f16;
+    default: return Packing::bf16;
+  }
+}
+
+kernels::Unary unary_of(Activation activation) noexcept {
+  switch (activation) {
+    case Activation::relu: return kernels::Unary::relu;
+    case Activation::gelu: return kernels::Unary::gelu;
+    case Activation::gelu_tanh: return kernels::Unary::gelu_tanh;
+    case Activation::silu: return kernels::Unary::silu;
+    case Activation::sigmoid: return kernels::Unary::sigmoid;
+    default: return kernels::Unary::tanh;
+  }
+}
+
+// One of the weights, its panels cut into tasks.
+struct Matrix {
+  PackedProduct product;  // its weights: null while they are not laid out
+  const std::byte* stored = nullptr;
+  std::size_t stored_row = 0, panels = 0, part = 1,
+              first_task = 0;  // bytes; panels of a task; in the order of all weights' tasks
+  Activation activation = Activation::none;
+};
+
+constexpr std::size_t k_run = 16;  // rows are packed in runs of that many
+
+// Weights and x must fit what the product reads of them.
+Status check(const Tensor& x, const Factor& factor) noexcept {
+  const nn::Param& weight = factor.projection->weight;
+  if (auto ok = weight.tensor.check("linear"); !ok) return ok;
+  const Shape& shape = weight.tensor.shape();
+  if (shape.rank() != 2 || shape[1] != x.dim(-1) ||
+      weight.packed.numel() != ops::packed_bytes(weight.tensor.dtype(), shape))
+    return fail(Errc::invalid_size, "linear", "x: [..., in] and weight: [out, in] must agree on in", x.shape().dims(),
+                shape.dims());
+  if (!factor.projection->has_bias) return {};
+  const Tensor& bias = factor.projection->bias.tensor;
+  if (auto ok = bias.check(DType::f32, "linear"); !ok) return ok;
+  if (bias.shape() != Shape{shape[0]} || !bias.contiguous())
+    return fail(Errc::invalid_size, "linear", "bias: [out] and weight: [out, in] must agree on out",
+                bias.shape().dims(), shape.dims());
+  return {};
+}
+
+Matrix matrix_of(const Factor& factor, std::size_t rows, std::size_t tasks_before) noexcept {
+  const nn::Param& weight = factor.projection->weight;
+  const std::size_t n = static_cast<std::size_t>(weight.tensor.dim(0)),
+                    k = static_cast<std::size_t>(weight.tensor.dim(1));
+  constexpr std::size_t k_part_bytes = 32768,
+                        k_panels = 4;  // of one row's task; of a task with more: its c stays in the second-level cache
+  Matrix m;
+  m.product.packing = packing_of(weight.tensor.dtype());
+  m.product.m = rows;
+  m.product.n = n;
+  m.product.k = k;
+  m.product.weights = factor.projection->laying.over() ? weight.packed.data() : nullptr;
+  m.product.c_row = static_cast<std::ptrdiff_t>(n);
+  m.product.bias = factor.projection->has_bias ? factor.projection->bias.tensor.f32() : nullptr;
+  m.stored = weight.tensor.data();
+  m.stored_row = row_bytes(weight.tensor.dtype(), k);
+  m.panels = kernels::panels_of(n);
+  const std::size_t bytes = std::max<std::size_t>(packed_panel_bytes(m.product.packing, k), 1);
+  m.part = rows < k_run ? std::max<std::size_t>(k_part_bytes / bytes, 1) : k_panels;
+  m.first_task = tasks_before;
+  m.activation = factor.activation;
+  return m;
+}
+
+std::size_t tasks_of(const Matrix& m) noexcept { return (m.panels + m.part - 1) / m.part; }
+
+// Reads a byte of each page from begin to end of what is stored, so that it is there: what is not mapped yet cannot be fetched ahead.
+void touch(const Matrix& m, std::size_t begin, std::size_t end) noexcept {
+  constexpr std::size_t k_page = 4096;
+  for (end = std::min(end, m.product.n * m.stored_row); begin < end; begin += k_page)
+    static_cast<void>(*static_cast<const volatile std::byte*>(m.stored + begin));
+}
+
+// Columns of panels first to last-1. room: for one panel.
+void run_panels(const Matrix& m, std::size_t first, std::size_t last, std::byte* room) noexcept {
+  const kernels::Table& table = kernels::active();
+  if (m.product.weights) table.packed_product(m.product, first, last);
+  for (std::size_t panel = first; panel < last && !m.product.weights; ++panel) {
+    const std::size_t row = panel * k_panel;
+    touch(m, (row + k_panel) * m.stored_row, (row + 2 * k_panel) * m.stored_row);
+    PackedProduct one = m.product;
+    one.n = std::min(k_panel, one.n - row);
+    table.pack_weights(one.packing, m.stored + row * m.stored_row, room, one.n, one.k, 0, 1);
+    one.weights = room;
+    one.c += row;
+    if (one.bias) one.bias += row;
+    table.packed_product(one, 0, 1);
+  }
+  if (m.activation == Activation::none) return;
+  const std::size_t begin = first * k_panel, end = std::min(m.product.n, last * k_panel);
+  for (std::size_t i = 0; i < m.product.m; ++i) {
+    float* row = m.product.c + static_cast<std::ptrdiff_t>(i) * m.product.c_row + begin;
+    table.unary(unary_of(m.activation), row, row, end - begin, 0);
+  }
+}
+
+// Runs f(task, worker) where reading memory is what takes the time. Every worker has a region of its own that it reads from end to end,
+// then it helps others: two that take turns along one stream fetch ahead what the other one reads, and get half of what the memory gives.
+template <class F>
+void parallel_streams(const Context& context, std::size_t tasks, F&& f) {
+  constexpr std::size_t k_most = 16;
+  struct alignas(64) Region {
+    std::atomic<std::size_t> next;
+    std::size_t end;
+  } regions[k_most];
+  const std::size_t width = static_cast<std::size_t>(context.executor.width),
+                    count = std::max<std::size_t>(1, std::min({width, tasks, k_most}));
+  for (std::size_t i = 0; i < count; ++i) {
+    regions[i].next.store(tasks * i / count, std::memory_order_relaxed);
+    regions[i].end = tasks * (i + 1) / count;
+  }
+  parallel(context, static_cast<std::uint32_t>(count), [&](std::uint32_t own, int worker) {
+    for (std::size_t i = 0; i < count; ++i) {
+      Region& region = regions[(own + i) % count];
+      for (std::size_t at; (at = region.next.fetch_add(1, std::memory_order_relaxed)) < region.end;) f(at, worker);
+    }
+  });
+}
+
+// Packs x once for each kind of rows that the products read.
+Status pack_rows(Context& context, const float* x, std::span<Matrix> matrices) noexcept {
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    PackedProduct& p = matrices[i].product;
+    for (std::size_t j = 0; j < i && !p.rows; ++j) {
+      if (matrices[j].product.packing == p.packing) p.rows = matrices[j].product.rows;
+    }
+    if (p.rows) continue;
+    auto rows = context.scratch->take(p.m * packed_row_bytes(p.packing, p.k));
+    if (!rows) return fail(rows.error());
+    p.rows = rows->data;
+    parallel_chunks(context, (p.m + k_run - 1) / k_run, 2, [&](std::size_t begin, std::size_t end) {
+      kernels::active().pack_rows(p.packing, x, static_cast<std::ptrdiff_t>(p.k), rows->data, p.m, p.k, begin * k_run,
+                                  std::min(end * k_run, p.m));
+    });
+  }
+  return {};
+}
+
+Status run(Context& context, const float* x, std::span<Matrix> matrices) noexcept {
+  if (auto done = pack_rows(context, x, matrices); !done) return done;
+  std::size_t room = 0;
+  for (const Matrix& m : matrices) {
+    if (!m.product.weights) room = std::max(room, align_up(packed_panel_bytes(m.product.packing, m.product.k)));
+  }
+  auto rooms = context.scratch->take(room * static_cast<std::size_t>(context.executor.width));
+  if (!rooms) return fail(rooms.error());
+  const auto run_task = [&](std::size_t task, int worker) {
+    std::size_t i = matrices.size() - 1;
+    while (task < matrices[i].first_task) --i;
+    const Matrix& m = matrices[i];
+    const std::size_t first = (task - m.first_task) * m.part;
+    run_panels(m, first, std::min(m.panels, first + m.part), rooms->data + static_cast<std::size_t>(worker) * room);
+  };
+  const std::size_t tasks = matrices.back().first_task + tasks_of(matrices.back());
+  if (matrices[0].product.m < k_run) {
+    parallel_streams(context, tasks, run_task);
+  } else {
+    parallel(context, static_cast<std::uint32_t>(tasks),
+             [&](std::uint32_t task, int worker) { run_task(task, worker); });
+  }
+  return {};
+}
+
+}  // namespace
+
+bool is_packed(const Projection& projection, const Tensor& x) noexcept {
+  const nn::Param& weight = projection.weight;
+  return weight.packed.shape().valid() && weight.packed.dtype() == DType::u8 && weight.packed.alive() && x.context() &&
+         !x.context()->record;
+}
+
+Status products(const Tensor& given, std::span<const Factor> factors, std::span<Tensor> y) noexcept {
+  const auto x = ops::contiguous(given);
+  if (!x) return fail(x.error());
+  if (auto ok = x->check(DType::f32, "linear"); !ok) return ok;
+  Context& context = *x->context();
+  const std::size_t rows = x->numel() / static_cast<std::size_t>(std::max<std::int64_t>(x->dim(-1), 1));
+  Matrix matrices[k_most_factors];
+  std::size_t tasks = 0;
+  for (std::size_t i = 0; i < factors.size(); ++i) {
+    if (auto good = check(*x, factors[i]); !good) return good;
+    matrices[i] = matrix_of(factors[i], rows, tasks);
+    tasks += tasks_of(matrices[i]);
+    auto fresh = Fresh::make(context, x->shape().with(-1, factors[i].projection->weight.tensor.dim(0)));
+    if (!fresh) return fail(fresh.error());
+    matrices[i].product.c = fresh->f32();
+    y[i] = std::move(*fresh).freeze();
+  }
+  if (context.planning || rows == 0) return {};
+  const std::size_t mark = context.scratch->mark();
+  auto done = run(context, x->f32(), std::span(matrices).first(factors.size()));
+  context.scratch->shrink_to(mark);
+  return done;
+}
+
+Status project(const Tensor& x, std::span<const Factor> factors, std::span<Tensor> y) noexcept {
+  const bool together = std::all_of(factors.begin(), factors.end(), [&](const Factor& factor) {
+    return is_packed(*factor.projection, x) && !factor.projection->lora_a.bound();
+  });
+  if (together) return products(x, factors, y);
+  for (std::size_t i = 0; i < factors.size(); ++i) {
+    auto one = factors[i].projection->with(x, factors[i].activation);
+    if (!one) return fail(one.error());
+    y[i] = *one;
+  }
+  return {};
+}
+
+}  // namespace qorus::llm
