@@ -1,4 +1,5 @@
 // Matrix products in all their forms, and the linear layer's product with bias and activation.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -143,6 +144,43 @@ TEST(ProductBits, DoNotDependOnTheBatch) {
   for (const std::int64_t row : {0, 5, 36}) {
     auto alone = ops::linear(ops::slice(frame.input(x), 0, row, row + 1), w, b, Activation::silu).value();
     EXPECT_EQ(alone.to_vector().value(), ops::slice(whole, 0, row, row + 1).value().to_vector().value());
+  }
+}
+
+// Weights of every block format, laid out: near linear with what they stand for, and a panel alone is laid out as among the others.
+TEST(Products, WeightsOfBlockFormats) {
+  Workspace workspace{{.scratch = 16_MiB, .threads = 2}};
+  const Shape shape{35, 512}, panel{16, 512};
+  std::vector<float> numbers(3 * 512);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = std::sin(static_cast<float>(i * i));
+  for (int i = static_cast<int>(DType::q4_0); i <= static_cast<int>(DType::iq4_xs); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    std::vector<std::byte> rows(row_bytes(dtype, shape.numel()));
+    for (std::size_t b = 0; b < rows.size(); ++b)  // below 0x3c: no f16 is 1 or more
+      rows[b] = static_cast<std::byte>(b * 2654435761u % 65521 % 60);
+    auto frame = workspace.frame();
+    auto x = frame.input(Tensor::borrow(std::span<const float>(numbers), Shape{3, 512}));
+    auto w = frame.input(Tensor(rows.data(), dtype, Layout::dense(shape), {}));
+    ASSERT_OK(w);
+    std::vector<std::byte> bytes(ops::packed_bytes(dtype, shape)), one(ops::packed_bytes(dtype, panel));
+    ASSERT_EQ(bytes.size(), 3 * one.size()) << i;
+    ASSERT_OK(ops::pack_weight(*w, bytes));
+    const Tensor second(rows.data() + row_bytes(dtype, panel.numel()), dtype, Layout::dense(panel), {});
+    ASSERT_OK(ops::pack_weight(second, one));
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), bytes.begin() + static_cast<std::ptrdiff_t>(one.size()))) << i;
+    const Tensor packed(bytes.data(), DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes.size())}), {});
+    auto y = ops::linear_packed(x, w, packed, nullptr, Activation::none),
+         wanted = ops::linear(x, ops::cast(w, DType::f32));
+    ASSERT_OK(y);
+    ASSERT_OK(wanted);
+    float largest = 0, worst = 0;
+    for (std::size_t j = 0; j < y->numel(); ++j) {
+      largest = std::max(largest, std::abs(wanted->f32()[j]));
+      worst = std::max(worst, std::abs(wanted->f32()[j] - y->f32()[j]));
+    }
+    // x in steps of the 127th part of the largest of 32, for formats that stand as f16 does of the 8191st; these are rounded to 11 digits.
+    const bool narrow = dtype == DType::q4_0 || dtype == DType::q8_0 || dtype == DType::q4_k || dtype == DType::q6_k;
+    EXPECT_LT(worst, (narrow ? 0.02f : 0.001f) * largest) << i;
   }
 }
 

@@ -30,7 +30,7 @@ struct OpenOptions {
 };
 
 // Movable. F32 weights and embeddings stay in the mapped file; f16, bf16, q4_0, q8_0, q4_k and q6_k matrices are laid out for products, in
-// as many bytes, while the program goes on; the rest is dequantised to f32.
+// as many bytes, while the program goes on, and those of other block formats as f16 ones are.
 class Model {
  public:
   Model() noexcept = default;

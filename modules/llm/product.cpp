@@ -24,8 +24,8 @@ Packing packing_of(DType dtype) noexcept {
     case DType::q8_0: return Packing::q8_0;
     case DType::q4_k: return Packing::q4_k;
     case DType::q6_k: return Packing::q6_k;
-    case DType::f16: return Packing::f16;
-    default: return Packing::bf16;
+    case DType::bf16: return Packing::bf16;
+    default: return Packing::f16;  // and block formats that stand as f16 does
   }
 }
 
@@ -43,7 +43,7 @@ kernels::Unary unary_of(Activation activation) noexcept {
 // One of the weights, its panels cut into tasks.
 struct Matrix {
   PackedProduct product;  // its weights: null while they are not laid out
-  const std::byte* stored = nullptr;
+  const Tensor* stored = nullptr;
   std::size_t stored_row = 0, panels = 0, part = 1,
               first_task = 0;  // bytes; panels of a task; in the order of all weights' tasks
   Activation activation = Activation::none;
@@ -83,7 +83,7 @@ Matrix matrix_of(const Factor& factor, std::size_t rows, std::size_t tasks_befor
   m.product.weights = factor.projection->laying.over() ? weight.packed.data() : nullptr;
   m.product.c_row = static_cast<std::ptrdiff_t>(n);
   m.product.bias = factor.projection->has_bias ? factor.projection->bias.tensor.f32() : nullptr;
-  m.stored = weight.tensor.data();
+  m.stored = &weight.tensor;
   m.stored_row = row_bytes(weight.tensor.dtype(), k);
   m.panels = kernels::panels_of(n);
   const std::size_t bytes = std::max<std::size_t>(packed_panel_bytes(m.product.packing, k), 1);
@@ -99,7 +99,7 @@ std::size_t tasks_of(const Matrix& m) noexcept { return (m.panels + m.part - 1) 
 void touch(const Matrix& m, std::size_t begin, std::size_t end) noexcept {
   constexpr std::size_t k_page = 4096;
   for (end = std::min(end, m.product.n * m.stored_row); begin < end; begin += k_page)
-    static_cast<void>(*static_cast<const volatile std::byte*>(m.stored + begin));
+    static_cast<void>(*static_cast<const volatile std::byte*>(m.stored->data() + begin));
 }
 
 // Columns of panels first to last-1. room: for one panel.
@@ -111,7 +111,11 @@ void run_panels(const Matrix& m, std::size_t first, std::size_t last, std::byte*
     touch(m, (row + k_panel) * m.stored_row, (row + 2 * k_panel) * m.stored_row);
     PackedProduct one = m.product;
     one.n = std::min(k_panel, one.n - row);
-    table.pack_weights(one.packing, m.stored + row * m.stored_row, room, one.n, one.k, 0, 1);
+    const Shape rows{static_cast<std::int64_t>(one.n), static_cast<std::int64_t>(one.k)};
+    const Tensor part(m.stored->data() + row * m.stored_row, m.stored->dtype(), Layout::dense(rows),
+                      m.stored->lifetime());
+    if (!ops::pack_weight(part, {room, packed_panel_bytes(one.packing, one.k)}))
+      return;  // it is alive, and has its size
     one.weights = room;
     one.c += row;
     if (one.bias) one.bias += row;

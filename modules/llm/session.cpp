@@ -128,6 +128,7 @@ Result<std::span<const float>> Session::feed_all(std::span<const SequenceInput> 
       input += last;
     }
     if (status) status = feed_pieces(see, user, seen);
+    waits_ = true;                                             // every further batch would lay them out once more
     if (auto there = model_->whole(); !there) status = there;  // whatever was computed, or failed, from what is gone
     if (!status) return fail(status.error());
     seen += ids_.size();

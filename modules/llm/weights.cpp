@@ -328,11 +328,19 @@ void Weights::expect_reading() const noexcept {
 }
 
 std::size_t Weights::bytes() const noexcept {
-  std::size_t sum = 0;  // of parts of files, which do not overlap
-  for (const io::TensorEntry& entry : native_.gguf.entries()) sum += entry.bytes;
-  for (const io::SafeTensors& shard : shards_.span()) {
-    for (const io::TensorEntry& entry : shard.entries()) sum += entry.bytes;
-  }
+  std::size_t sum = 0;
+  const auto add = [&](const auto& file) {
+    for (const io::TensorEntry& entry : file.entries()) {
+      std::size_t laid_out = 0;
+      if (const auto tensor = file.tensor(entry.name); tensor && tensor->rank() > 1 && tensor->dim(-1) > 0) {
+        const std::int64_t columns = tensor->dim(-1), all = static_cast<std::int64_t>(tensor->numel());
+        laid_out = ops::packed_bytes(tensor->dtype(), Shape{all / columns, columns});
+      }
+      sum += std::max(entry.bytes, laid_out);
+    }
+  };
+  add(native_.gguf);
+  for (const io::SafeTensors& shard : shards_.span()) add(shard);
   return sum;
 }
 
