@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,14 +66,15 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
   const Tensor ys =
       Tensor::borrow(std::span<const std::int32_t>(y), ids ? input : Shape{static_cast<std::int64_t>(batch)});
   if (auto packed = train ? Status() : model->pack(); !packed) give_up(packed.error());
-  Optimizer optimizer = optim::adamw(*model);
+  std::optional<Optimizer> optimizer;
+  if (train) optimizer.emplace(optim::adamw(*model));
   Workspace ws{{.scratch = 1_GiB, .threads = settings.threads}};
   const auto step = [&] {
     if (train) {
       auto tape = ws.record();
       auto done =
           (tape.input(xs) | *model | loss::cross_entropy(ys)).and_then(backward).and_then([&](const Gradients& g) {
-            return optimizer.step(*model, g);
+            return optimizer->step(*model, g);
           });
       if (!done) give_up(done.error());
     } else {
