@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   auto train = tune::Tokens::encode(*tokenizer, texts->train(), place),
        validation = tune::Tokens::encode(*tokenizer, texts->validation(), place);
   if (!train || !validation) return report(train ? validation : train);
+  if (auto whole = texts->whole(); !whole) return report(whole);  // a file may shrink while it is read
 
   auto model = nn::build(nn::llama({.vocab = static_cast<std::int64_t>(words->size()),
                                     .d_model = 96,

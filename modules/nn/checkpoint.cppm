@@ -31,8 +31,8 @@ using Recompute = Result<Tensor> (*)(const Tensor& x, const Body& body) noexcept
 // The layer itself, except in training: there it keeps only its input for the backward, which computes the layer once more (Chen et al.,
 // Training Deep Nets with Sublinear Memory Cost, 2016). For a third more time, n such blocks take the memory of n inputs and of one block's
 // insides. Values and gradients are the same bits (where nothing else reads x; otherwise x's gradient is the same sum in another order);
-// dropout draws the same numbers twice. Parameters keep their names. Errors: those of the layer; unsupported (a layer with running
-// statistics, which would move twice).
+// dropout draws the same numbers twice. Inside a block that is kept in bf16 (WorkspaceOptions::bf16) it is the layer itself. Parameters keep
+// their names. Errors: those of the layer; unsupported (a layer with running statistics, which would move twice).
 template <Layer L>
 struct Checkpoint {
   L body;
