@@ -259,6 +259,27 @@ TEST(Pool, EveryForm) {
   }
 }
 
+std::vector<float> elements(const Tensor& tensor) { return {tensor.f32(), tensor.f32() + tensor.numel()}; }
+
+// More planes than one piece of work takes: the mean spreads its gradient, the largest has it alone.
+TEST(Pool, GradientsOfManyPlanes) {
+  const std::int64_t planes = 60, side = 32, half = side / 2;
+  const Owned a = random_owned({2, planes / 2, side, side}), d = random_owned({2, planes / 2, half, half});
+  const auto x = elements(a), given = elements(d);
+  for (const bool mean : {true, false}) {
+    auto tape = workspace(1).record();
+    auto watched = tape.watch(a);
+    auto y = mean ? ops::avg_pool(watched, 2) : ops::max_pool(watched, 2);
+    ASSERT_OK(y);
+    const auto largest = elements(*y);
+    const auto dx = elements(backward_from(*y, d).value().of(*watched).value());
+    for (std::size_t i = 0; i < dx.size(); ++i) {
+      const std::size_t row = i / side, out = row / 2 * half + i % side / 2;
+      ASSERT_EQ(dx[i], mean ? given[out] / 4 : x[i] == largest[out] ? given[out] : 0) << i;
+    }
+  }
+}
+
 TEST(Pool, ATieGoesToTheFirstAndANanGoesThrough) {
   Workspace& ws = workspace(1);
   const float nan = std::numeric_limits<float>::quiet_NaN();

@@ -144,6 +144,25 @@ TEST(Tape, BackwardFromAnyResultGivenItsGradient) {
   EXPECT_EQ(values(backward_from(*x, a).value().of(*x)), values(Result<Tensor>(a)));
 }
 
+// Whose gradients are made in many pieces: of an intermediate result that is used twice, at once or one time after the other.
+TEST(Tape, LargeTensorsUsedTwice) {
+  const std::int64_t n = 100'003;
+  const Owned a = random_owned({n}), d = random_owned({n});
+  using Use = Result<Tensor> (*)(const Tensor&);
+  const Use uses[] = {
+      [](const Tensor& h) { return ops::add(h, h); },
+      [](const Tensor& h) { return ops::add(ops::reshape(ops::reshape(h, {1, -1}), {-1}), h); },
+      [](const Tensor& h) { return ops::add(ops::mul(h, 0.0f), ops::mul(h, 2.0f)); }};
+  for (const Use use : uses) {
+    auto tape = workspace(1).record();
+    auto x = tape.watch(a);
+    const auto g = backward_from(use(ops::neg(x).value()).value(), d);
+    ASSERT_OK(g);
+    const auto dx = values(g->of(*x)), given = values(Result<Tensor>(d));
+    for (std::size_t i = 0; i < dx.size(); ++i) ASSERT_EQ(dx[i], -2 * given[i]) << i;
+  }
+}
+
 TEST(Tape, BackwardRefusesWhatIsNoLoss) {
   const Owned a = random_owned({3});
   {
