@@ -107,7 +107,7 @@ class Composer {
   }
   static std::int64_t last(const Tensor& x) { return x.rank() > 0 ? x.shape()[-1] : 1; }
   // Of the i-th axis; 1 if there is none.
-  static std::int64_t at(const Tensor& x, int i) { return i < x.rank() ? x.shape()[i] : 1; }
+  static std::int64_t at(const Tensor& x, int i) { return i >= 0 && i < x.rank() ? x.shape()[i] : 1; }
   static Shape cut(const Tensor& x, int rank) {
     return Shape(x.shape().extents().first(static_cast<std::size_t>(rank)));
   }
