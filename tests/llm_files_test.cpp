@@ -1,5 +1,6 @@
 // qorus.llm: the files that models come in, and the architectures they hold. Models are small and written here: a weight is a rule
 // (bench/peers/architectures.py), so that the fixtures in tests/architectures are a config, names and expected logits.
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -124,6 +125,12 @@ TEST_F(LlmFiles, WhatIsWrongIsNamed) {
   EXPECT_FAILS_SAYING(config("\"hidden_size\": 64", "\"hidden_size\": 96"), "weight");
   EXPECT_FAILS_SAYING(config("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 6"), "blk.5.");
   EXPECT_FAILS_SAYING(config("\"vocab_size\"", R"("rope_scaling": {"type": "spiral"}, "vocab_size")"), "spiral");
+  const auto yarn = config(
+      "\"vocab_size\"",
+      R"("rope_scaling": {"type": "yarn", "factor": 4, "mscale": 2, "mscale_all_dim": 0.5}, "vocab_size")");
+  ASSERT_OK(yarn);
+  EXPECT_NEAR(yarn->config().rope.scaling.attention_factor, (0.2 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1),
+              1e-6);
   EXPECT_FAILS(config("\"num_attention_heads\": 8", "\"num_attention_heads\": 3"), Errc::invalid_argument);
   EXPECT_FAILS(config("}", ""), Errc::corrupt);
   write_file(folder / "config.json", k_stories_config);
