@@ -143,10 +143,14 @@ TEST(TextFiles, RankFilesAreKnownByTheirNumber) {
     const auto byte = static_cast<unsigned>(count);
     ranks += std::string{digits[byte >> 2], digits[(byte & 3) << 4]} + "== " + std::to_string(count) + "\n";
   }
-  for (; count < 50256; ++count)
-    ranks += base64(static_cast<unsigned>(count) % 251, static_cast<unsigned>(count) / 251, 7) + " " +
-             std::to_string(count) + "\n";
+  const auto grow = [&](int wanted) {
+    for (; count < wanted; ++count) {
+      const auto n = static_cast<unsigned>(count);
+      ranks += base64(n & 255, n >> 8 & 255, 7 + (n >> 16)) + " " + std::to_string(count) + "\n";
+    }
+  };
   const qorus_test::TemporaryFolder folder;
+  grow(50256);
   qorus_test::write_file(folder / "r50k.tiktoken", ranks);
   const auto opened = text::open(folder / "r50k.tiktoken");
   ASSERT_OK(opened);
@@ -154,6 +158,11 @@ TEST(TextFiles, RankFilesAreKnownByTheirNumber) {
   const auto ids = opened->encode("ab c");
   ASSERT_OK(ids);
   EXPECT_EQ(std::vector<std::int32_t>(ids->begin(), ids->end()), (std::vector<std::int32_t>{'a', 'b', ' ', 'c'}));
+  for (const int size : {50280, 100256, 128000, 151643, 199998}) {
+    grow(size);
+    qorus_test::write_file(folder / "more.tiktoken", ranks);
+    EXPECT_OK(text::open(folder / "more.tiktoken")) << size;
+  }
   qorus_test::write_file(folder / "few.tiktoken", "YQ== 0\nYg== 1\n");
   EXPECT_FAILS_SAYING(text::open(folder / "few.tiktoken"), "few.tiktoken");
 }
