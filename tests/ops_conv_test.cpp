@@ -141,6 +141,7 @@ TEST(Conv, Transposed) {
       {{{1, 2, 5}, {2, 3, 4}, {2}, {1}, {1}, {1}}, {0}},
       {{{0, 2, 5}, {2, 3, 4}, {2}, {1}, {1}, {1}}, {0}},
       {{{1, 1, 2, 2}, {1, 1, 1, 1}, {3, 3}, none, none, one}, {2, 1}},  // gaps
+      {{{1, 2, 3, 4}, {2, 3, 1, 1}, one, none, none, {2, 3}}, {1, 2}},  // single taps, and more places after
   };
   for (const auto& [f, more] : list) {
     std::vector<Input> in = {{f.x}, {f.weight}};

@@ -76,7 +76,7 @@ Conv forward_conv(const Geometry& g) noexcept {
                     .tap_step = a.dilation,
                     .w_tap = w[d],
                     .y_step = y[d]};
-    pointwise = pointwise && a.kernel == 1 && a.stride == 1 && a.before == 0 && a.after == 0;
+    pointwise = pointwise && a.kernel == 1 && a.stride == 1 && a.before == 0 && a.after == 0 && a.in == a.out;
   }
   if (pointwise) {
     const auto places = static_cast<std::size_t>(g.in_places());
