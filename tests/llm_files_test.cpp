@@ -125,9 +125,9 @@ TEST_F(LlmFiles, WhatIsWrongIsNamed) {
   EXPECT_FAILS_SAYING(config("\"hidden_size\": 64", "\"hidden_size\": 96"), "weight");
   EXPECT_FAILS_SAYING(config("\"num_hidden_layers\": 5", "\"num_hidden_layers\": 6"), "blk.5.");
   EXPECT_FAILS_SAYING(config("\"vocab_size\"", R"("rope_scaling": {"type": "spiral"}, "vocab_size")"), "spiral");
-  const auto yarn = config(
-      "\"vocab_size\"",
-      R"("rope_scaling": {"type": "yarn", "factor": 4, "mscale": 2, "mscale_all_dim": 0.5}, "vocab_size")");
+  const auto yarn =
+      config("\"vocab_size\"",
+             R"("rope_scaling": {"type": "yarn", "factor": 4, "mscale": 2, "mscale_all_dim": 0.5}, "vocab_size")");
   ASSERT_OK(yarn);
   EXPECT_NEAR(yarn->config().rope.scaling.attention_factor, (0.2 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1),
               1e-6);

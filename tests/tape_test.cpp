@@ -149,10 +149,9 @@ TEST(Tape, LargeTensorsUsedTwice) {
   const std::int64_t n = 100'003;
   const Owned a = random_owned({n}), d = random_owned({n});
   using Use = Result<Tensor> (*)(const Tensor&);
-  const Use uses[] = {
-      [](const Tensor& h) { return ops::add(h, h); },
-      [](const Tensor& h) { return ops::add(ops::reshape(ops::reshape(h, {1, -1}), {-1}), h); },
-      [](const Tensor& h) { return ops::add(ops::mul(h, 0.0f), ops::mul(h, 2.0f)); }};
+  const Use uses[] = {[](const Tensor& h) { return ops::add(h, h); },
+                      [](const Tensor& h) { return ops::add(ops::reshape(ops::reshape(h, {1, -1}), {-1}), h); },
+                      [](const Tensor& h) { return ops::add(ops::mul(h, 0.0f), ops::mul(h, 2.0f)); }};
   for (const Use use : uses) {
     auto tape = workspace(1).record();
     auto x = tape.watch(a);

@@ -47,7 +47,8 @@ class Weights {
   // A copy, which a tensor needs that does not stand where its elements may be read.
   [[nodiscard]] Result<Owned> copy(std::string_view name) const noexcept;
   [[nodiscard]] bool has(std::string_view name) const noexcept;
-  [[nodiscard]] std::size_t bytes() const noexcept;  // of all tensors, as they are stored or laid out, whichever is more
+  [[nodiscard]] std::size_t bytes()
+      const noexcept;  // of all tensors, as they are stored or laid out, whichever is more
   [[nodiscard]] const io::Gguf& gguf() const noexcept { return native_.gguf; }
   [[nodiscard]] const List<io::SafeTensors>& shards() const noexcept { return shards_; }
   // All of it will be read: what is not in memory yet comes in huge pages, where the system has them for files. A hint.
