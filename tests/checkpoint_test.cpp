@@ -219,6 +219,92 @@ TEST(Checkpoint, OneOfAnotherRunIsRefused) {
   EXPECT_FAILS(run({.folder = folder / "no/such/place"}), Errc::not_found);
 }
 
+// A checkpoint whose sums are right, and of which one tensor is missing, or of another length or type.
+TEST(Checkpoint, OneWithAnotherPartIsRefused) {
+  qorus_test::TemporaryFolder folder;
+  const std::string place = folder / "run";
+  ASSERT_OK(run({.folder = place, .ema = 0.5f, .callbacks = {stop_after(11), train::early_stopping({.patience = 9})}}));
+  const std::string newest = place + "/" + files_in(place).back();
+  const std::string good = qorus_test::read_file(newest);
+  std::vector<std::string> names;
+  {
+    const auto file = io::read_sealed(newest);
+    ASSERT_OK(file);
+    for (const auto& entry : file->entries()) names.emplace_back(entry.name);
+  }
+  int refused = 0;
+  for (const std::string& name : names) {
+    if (name == "sealed.trailer") continue;
+    for (const int change : {0, 1, 2, 3, 4, 5}) {
+      qorus_test::write_file(newest, good);
+      {
+        const auto from = io::read_sealed(newest);
+        ASSERT_OK(from);
+        std::vector<Owned> kept;
+        std::vector<io::NamedTensor> tensors;
+        for (const std::string& each : names) {
+          if (each == "sealed.trailer" || (each == name && change == 0)) continue;
+          auto copy = from->copy(each);
+          ASSERT_OK(copy);
+          const DType dtype = copy->tensor().dtype(), other = dtype == DType::u8 ? DType::f32 : DType::u8;
+          if (each == name && change == 1) *copy = std::move(*Owned::zeros({7}, dtype));
+          if (each == name && change == 2) *copy = std::move(*Owned::zeros(copy->tensor().shape(), other));
+          constexpr std::size_t words[] = {0, 15, 17};  // its version; how much is a batch; how many examples there are
+          if (each == name && change >= 3 && each == "state") copy->fill<std::uint8_t>()[8 * words[change - 3]] ^= 9;
+          kept.push_back(std::move(*copy));
+        }
+        std::size_t next = 0;
+        for (const std::string& each : names) {
+          if (each == "sealed.trailer" || (each == name && change == 0)) continue;
+          tensors.push_back({each, kept[next++]});
+        }
+        const io::TextPair texts[] = {{"format", "qorus.checkpoint"}};
+        ASSERT_OK(io::write_sealed(newest, tensors, texts));
+      }
+      if (change >= 3 && name != "state") continue;
+      const auto went_on = run({.folder = place, .ema = 0.5f, .callbacks = {train::early_stopping({.patience = 9})}});
+      EXPECT_FALSE(went_on) << name << ", change " << change;
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 20);
+  qorus_test::write_file(newest, good);
+  qorus_test::write_file(place + "/checkpoint-x.safetensors", "");
+  qorus_test::write_file(place + "/checkpoint-5.other", "");
+  qorus_test::write_file(place + "/checkpoint-5x.safetensors", "");
+  qorus_test::write_file(place + "/checkpoint-99999999999999999999.safetensors", "");
+  EXPECT_OK(run({.folder = place, .ema = 0.5f, .callbacks = {train::early_stopping({.patience = 9})}}));
+}
+
+TEST(Checkpoint, WithoutMemoryOrAFolderIsAnError) {
+  qorus_test::TemporaryFolder folder;
+  qorus_test::write_file(folder / "file", "");
+  EXPECT_FAILS(run({.folder = folder / "file"}), Errc::io);
+  static const data::Split split{spirals(40), spirals(20)};
+  const auto plain = [&] {
+    return train::fit(nn::linear(2), split,
+                      {.optimizer = optim::sgd({.lr = 0.1f}),
+                       .epochs = 1,
+                       .batch = 10,
+                       .seed = 1,
+                       .threads = 1,
+                       .checkpoints = {.folder = folder / "plain", .every_steps = 1}});  // no moments
+  };
+  EXPECT_OK(plain());
+  EXPECT_OK(plain());
+  QORUS_NEEDS_ALLOCATION_COUNTER();
+  const std::string place = folder / "run";
+  ASSERT_OK(run({.folder = place, .epochs = 3, .callbacks = {train::early_stopping({.patience = 9})}}));
+  const Setting setting{.folder = place, .epochs = 1, .callbacks = {train::early_stopping({.patience = 9})}};
+  bool reached = true;
+  for (std::uint64_t k = 0; reached && k < 2000; ++k) {
+    const qorus_test::FailingAllocations failing(k, 1);
+    const auto again = run(setting);
+    reached = failing.reached();
+    if (!again && again.error().code != Errc::out_of_memory) ADD_FAILURE() << again.error().message().c_str();
+  }
+}
+
 // The child is killed at a random moment; then the run goes on. 200 times, 4 of them on another number of threads.
 TEST(Checkpoint, SurvivesBeingKilledAtAnyMoment) {
   if (!qorus_test::k_counts_allocations) GTEST_SKIP() << "a sanitizer makes forked children slow";

@@ -113,7 +113,7 @@ class Saved {
 };
 
 constexpr std::int64_t k_many = 60;   // tensors and texts of what is large
-constexpr std::int64_t k_wide = 720;  // layers, columns
+constexpr std::int64_t k_wide = 900;  // layers, columns
 
 // Owned tensors with names, and texts.
 struct Tensors {

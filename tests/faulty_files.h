@@ -13,6 +13,8 @@ namespace qorus_test {
 
 constexpr int k_short_write = -1;  // write takes half of what it was given; the other calls succeed
 
+constexpr int k_nothing_written = -2;  // write says so; the other calls succeed
+
 enum class Calls {
   writing,  // open of new files, write, fsync, rename; an interrupt meets only those that begin again
   all,      // every call of the above, and in every way
@@ -25,6 +27,16 @@ class FailingFiles {
   ~FailingFiles();
   FailingFiles(const FailingFiles&) = delete;
   FailingFiles& operator=(const FailingFiles&) = delete;
+  [[nodiscard]] bool reached() const noexcept;
+};
+
+// While it lives, the look-th time (from 0) that this process asks how long an open file is, it is told one byte less, once.
+class ShorterFile {
+ public:
+  explicit ShorterFile(std::uint64_t look) noexcept;
+  ~ShorterFile();
+  ShorterFile(const ShorterFile&) = delete;
+  ShorterFile& operator=(const ShorterFile&) = delete;
   [[nodiscard]] bool reached() const noexcept;
 };
 

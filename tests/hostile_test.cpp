@@ -38,7 +38,8 @@ constexpr double k_seconds = k_counts_allocations ? 1 : 20;
 // Memory and processor time of one reading.
 class Watch {
  public:
-  Watch(const std::string& reader, std::size_t file_bytes) : most_(2 * file_bytes + allowance(reader)) {}
+  Watch(const std::string& reader, std::size_t file_bytes, std::size_t more = 0)
+      : most_(2 * file_bytes + allowance(reader) + more) {}
   [[nodiscard]] double seconds() const { return now() - start_; }
   [[nodiscard]] std::size_t heap() const { return peak_.bytes(); }
   [[nodiscard]] bool within() const { return seconds() < k_seconds && (!k_counts_allocations || heap() <= most_); }
@@ -58,7 +59,8 @@ class Watch {
 std::size_t size_of(const std::string& path) {
   if (!std::filesystem::is_directory(path)) return std::filesystem::file_size(path);
   std::size_t sum = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) sum += entry.file_size();
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path))
+    sum += entry.is_regular_file() ? entry.file_size() : 0;
   return sum;
 }
 
@@ -67,7 +69,8 @@ std::size_t size_of(const std::string& path) {
 TEST(Hostile, EveryFileGivesItsOwnError) {
   const qorus_test::TemporaryFolder folder;
   const auto files = qorus_test::make_files(folder.path(), false);
-  if (files.empty()) GTEST_SKIP() << "Python makes these files";
+  if (files.empty() && std::system("python3 -c ''") != 0) GTEST_SKIP() << "Python makes these files";
+  ASSERT_FALSE(files.empty()) << "tests/hostile/make.py ended with an error";
   const char* only = std::getenv("QORUS_HOSTILE_ONLY");  // to try some of them
   std::map<std::string, int> count;
   int with_error = 0;
@@ -75,9 +78,12 @@ TEST(Hostile, EveryFileGivesItsOwnError) {
     const std::size_t bytes = size_of(file.path);
     if (!k_counts_allocations && bytes > k_always) continue;  // a sanitizer makes them slow
     if (only && file.name.find(only) == file.name.npos) continue;
-    const Watch watch(file.reader, bytes);
+    const bool unexamined = file.name == "cap/gzip_unexamined-at";  // past that cap nothing is taken before it is there
+    const Watch watch(file.reader, bytes, unexamined ? 64u << 20 : 0);
     const Outcome outcome = read_as(file.reader, file.path);
-    const bool large_table = file.name.find("csv/cap-rows") == 0;  // 8 bytes of memory for each field of 2 bytes
+    if (unexamined && k_counts_allocations) EXPECT_GE(watch.heap(), 64u << 20);
+    const bool large_table = file.name.find("cap/csv_rows-p") == 0 ||
+                             file.name == "cap/csv_rows-at";  // 8 bytes of memory for each field of 2 bytes
     EXPECT_TRUE(watch.within() || large_table)
         << file.name << ": " << watch.seconds() << " s, " << watch.heap() << " bytes of a file of " << bytes;
     EXPECT_FALSE(outcome.broken) << file.name;
@@ -181,7 +187,9 @@ TEST(Hostile, DamagedAnywhereIsAnErrorOrValid) {
     if (file.reader == "config") qorus_test::write_file(weights + ".config", valid);
   }
   for (const MadeFile& file : files) {
-    if (file.reader.empty()) continue;
+    if (file.reader.empty() || std::filesystem::is_directory(file.path)) continue;
+    if (file.reader == "tokenizer" || file.reader == "vocabulary")
+      continue;  // doors to readers that are here themselves
     const std::string valid = qorus_test::read_file(file.path);
     if (file.reader != "config" && file.reader != "index") {
       const Outcome outcome = read_as(file.reader, file.path);

@@ -22,16 +22,6 @@ using namespace qorus;
 namespace qorus_test {
 namespace {
 
-template <class R>
-Outcome outcome_of(const R& result) {
-  Outcome outcome;
-  if (result.has_value()) return outcome;
-  outcome.code = to_string(result.error().code).data();
-  const Text message = result.error().message();
-  std::memcpy(outcome.message, message.c_str(), message.size + 1);
-  return outcome;
-}
-
 Outcome use(const Result<llm::Model>& model) {
   Outcome outcome = outcome_of(model);
   if (!model) return outcome;
@@ -114,7 +104,10 @@ Outcome read_as(const std::string& reader, const std::string& path) {
   if (reader == "model" || reader == "folder") return use(llm::open(path));
   if (reader == "qorus") {
     const auto native = formats::read_native(path);
-    return native ? outcome_of(formats::verify_native(path)) : outcome_of(native);
+    if (!native) return outcome_of(native);
+    Outcome outcome = outcome_of(formats::verify_native(path));
+    outcome.broken = native->find_laid_out("a") || native->find_laid_out("zz");
+    return outcome;
   }
   if (reader == "safetensors") return use_tensors(io::read_safetensors(path));
   if (reader == "checkpoint") return use_tensors(io::read_sealed(path));
@@ -124,6 +117,7 @@ Outcome read_as(const std::string& reader, const std::string& path) {
   if (reader == "csv") return use(data::Table::read(path));
   if (reader == "jsonl") return use(data::Table::read_json_lines(path));
   if (reader == "text") return outcome_of(data::read_text(path));
+  if (Outcome outcome; read_more(reader, path, outcome)) return outcome;
   const auto file = MappedFile::open(path);
   if (!file) return outcome_of(file);
   const auto bytes = file->bytes();
@@ -137,10 +131,11 @@ Outcome read_as(const std::string& reader, const std::string& path) {
   return {.code = "no such reader", .broken = true};
 }
 
-std::vector<MadeFile> make_files(const std::string& folder, bool valid) {
+namespace {
+std::vector<MadeFile> make(const std::string& folder, const char* which) {
   std::vector<MadeFile> made;
-  const std::string command = std::string("python3 -B ") + QORUS_HOSTILE + "/make.py " + folder;
-  if (std::system((command + (valid ? " valid" : "")).c_str()) != 0) return made;
+  const std::string command = std::string("python3 -B ") + QORUS_HOSTILE + "/make.py " + folder + which;
+  if (std::system(command.c_str()) != 0) return made;
   std::ifstream table(folder + "/table");
   for (std::string line; std::getline(table, line);) {
     std::istringstream parts(line);
@@ -151,5 +146,9 @@ std::vector<MadeFile> make_files(const std::string& folder, bool valid) {
   }
   return made;
 }
+}  // namespace
+
+std::vector<MadeFile> make_files(const std::string& folder, bool valid) { return make(folder, valid ? " valid" : ""); }
+std::vector<MadeFile> make_small_files(const std::string& folder) { return make(folder, " small"); }
 
 }  // namespace qorus_test

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/faulty_files.h"
 #include "tests/files.h"
 #include "tests/reading.h"
 #include "tests/testing.h"
@@ -27,9 +28,18 @@ using qorus_test::read_file;
 using qorus_test::TemporaryFolder;
 using qorus_test::write_file;
 
+extern "C" int __llvm_profile_write_file()
+    __attribute__((weak));  // NOLINT: clang's name; there where tools/coverage links this
+
 namespace {
 
 constexpr std::size_t k_page = 4096;
+
+// Ends a process of a test, whose counts are kept.
+[[noreturn]] void leave(int code) {
+  if (__llvm_profile_write_file) __llvm_profile_write_file();
+  ::_exit(code);
+}
 
 void cut(const std::string& path, std::size_t size) {
   ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(size)), 0);
@@ -160,6 +170,36 @@ TEST(Torn, ReadersSayIt) {
   }
 }
 
+// Another type of as many letters stands in the header.
+TEST(Torn, AHeaderChangedInItsPlaceIsAnError) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "w.safetensors";
+  const auto values = Owned::zeros({50});
+  ASSERT_OK(values);
+  const io::NamedTensor all[] = {{"w", *values}};
+  const io::TextPair texts[] = {{"k", "v"}};
+  ASSERT_OK(io::write_safetensors(path, all, texts));
+#ifndef QORUS_TEST_SANITIZED
+  {
+    const auto once = io::read_safetensors(path);
+    const qorus_test::ShorterFile shorter(1);  // after the copy was made
+    EXPECT_FAILS(once->copy("w"), Errc::io);
+  }
+#endif
+  const auto file = io::read_safetensors(path);
+  ASSERT_OK(file);
+  EXPECT_FAILS(file->text("a"), Errc::not_found);
+  EXPECT_FAILS(file->text("z"), Errc::not_found);
+  const auto type = static_cast<off_t>(read_file(path).find("F32"));
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  for (const auto& [letters, code] : {std::pair{"F16", Errc::io}, std::pair{"F99", Errc::unsupported}}) {
+    ASSERT_EQ(::pwrite(descriptor, letters, 3, type), 3);
+    EXPECT_FAILS(file->tensor("w"), code);
+    EXPECT_FAILS(file->copy("w"), code);
+  }
+  ::close(descriptor);
+}
+
 // While another thread cuts the files and makes them whole again, every reader gives an error or what was there.
 TEST(Torn, ReadersSurviveIt) {
   const TemporaryFolder folder;
@@ -169,6 +209,7 @@ TEST(Torn, ReadersSurviveIt) {
   for (const qorus_test::MadeFile& file : files) {
     if (file.reader.empty() || file.reader == "config" || file.reader == "index") continue;
     const std::string content = read_file(file.path);
+    if (content.empty()) break;  // a folder; after it come doors to what was read before
     std::atomic<bool> done{false};
     std::thread other([&] {
       std::size_t random = 1;
@@ -258,7 +299,7 @@ TEST_F(TornDeathTest, WithoutAHandlerEndAsBefore) {
 TEST_F(TornDeathTest, GoToTheHandlerThatWasThere) {
   EXPECT_EXIT(
       {
-        std::signal(SIGBUS, [](int) { ::_exit(42); });
+        std::signal(SIGBUS, [](int) { leave(42); });
         const MappedFile file = torn();
         touch(file, k_page);
         touch(missing_page());
@@ -266,13 +307,14 @@ TEST_F(TornDeathTest, GoToTheHandlerThatWasThere) {
       testing::ExitedWithCode(42), "");
   EXPECT_EXIT(
       {
+        volatile char* const after = missing_page();  // at a higher address than what is mapped next
         struct sigaction action{};
         action.sa_flags = SA_SIGINFO;
-        action.sa_sigaction = [](int, siginfo_t* info, void*) { ::_exit(info->si_code == BUS_ADRERR ? 43 : 1); };
+        action.sa_sigaction = [](int, siginfo_t* info, void*) { leave(info->si_code == BUS_ADRERR ? 43 : 1); };
         ::sigaction(SIGBUS, &action, nullptr);
         const MappedFile file = torn();
         touch(file, k_page);
-        touch(missing_page());
+        touch(after);
       },
       testing::ExitedWithCode(43), "");
   EXPECT_EXIT(
@@ -281,9 +323,46 @@ TEST_F(TornDeathTest, GoToTheHandlerThatWasThere) {
         const MappedFile file = torn();
         ::kill(::getpid(), SIGBUS);
         touch(file, k_page);
-        ::_exit(44);
+        leave(44);
       },
       testing::ExitedWithCode(44), "");
+}
+
+// In a process that has none to spare: for the record of a lifetime, and for another table of files.
+TEST_F(TornDeathTest, NoMemoryToKeepTrackOfFiles) {
+  EXPECT_EXIT(
+      {
+        std::vector<Arena> arenas;
+        std::vector<MappedFile> files;
+        arenas.reserve(1000);
+        files.reserve(900);
+        const std::string path = folder / "file";
+        int code = 46;
+        for (int i = 0; i < 100; ++i) {  // records for all the files that one table can watch, and more
+          auto arena = Arena::create(1);
+          if (arena) arenas.push_back(std::move(*arena));
+        }
+        arenas.clear();
+        {
+          const qorus_test::FailingAllocations failing;
+          for (bool more = true; more;) {  // they take records until there are none
+            auto arena = Arena::create(1);
+            more = arena.has_value() && arenas.size() < arenas.capacity();
+            if (more) arenas.push_back(std::move(*arena));
+          }
+          const auto none = MappedFile::open(path);
+          if (none || none.error().code != Errc::out_of_memory) code = 1;
+          arenas.clear();
+          for (bool more = true; more;) {
+            auto file = MappedFile::open(path);
+            more = file.has_value() && files.size() < files.capacity();
+            if (more) files.push_back(std::move(*file));
+            if (!file && file.error().code != Errc::out_of_memory) code = 2;
+          }
+        }
+        leave(code);
+      },
+      testing::ExitedWithCode(46), "");
 }
 
 TEST_F(TornDeathTest, AreAllTheHostsIfItSaysSo) {
@@ -291,7 +370,16 @@ TEST_F(TornDeathTest, AreAllTheHostsIfItSaysSo) {
       {
         ::setenv("QORUS_SIGBUS", "host", 1);
         const MappedFile file = torn();
+        if (__llvm_profile_write_file) __llvm_profile_write_file();
         touch(file, k_page);
       },
       testing::KilledBySignal(SIGBUS), "");
+  EXPECT_EXIT(
+      {
+        ::setenv("QORUS_SIGBUS", "ours", 1);
+        const MappedFile file = torn();
+        touch(file, k_page);
+        leave(45);
+      },
+      testing::ExitedWithCode(45), "");
 }

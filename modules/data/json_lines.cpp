@@ -91,7 +91,8 @@ class JsonLines {
       if (!read_pair()) return false;
     }
     skip_blanks();
-    return at_ == line_text_.size() || broken("something follows the object");
+    if (at_ != line_text_.size()) return broken("something follows the object");
+    return true;
   }
 
   bool read_pair() noexcept {
@@ -195,9 +196,12 @@ class JsonLines {
   std::string_view name_of(std::size_t i) const noexcept { return {letters_.data() + names_[i].begin, names_[i].size}; }
 
   bool write_field(std::string_view text, char after) noexcept {
-    bool good = put(csv_, '"');
-    for (const char c : text) good = good && (c != '"' || put(csv_, '"')) && put(csv_, c);
-    return good && put(csv_, '"') && put(csv_, after);
+    if (!put(csv_, '"')) return false;
+    for (const char c : text) {
+      if (c == '"' && !put(csv_, c)) return false;
+      if (!put(csv_, c)) return false;
+    }
+    return put(csv_, '"') && put(csv_, after);
   }
   char after(std::size_t column) const noexcept { return column + 1 < names_.size() ? ',' : '\n'; }
   bool write_names() noexcept {

@@ -104,7 +104,7 @@ Result<std::size_t> Source::inflate_some(std::span<std::byte> out) noexcept {
       return fail(Errc::out_of_memory, "idx", "no memory to unpack gzip", path());
     } else if (state != Z_OK && state != Z_BUF_ERROR) {
       return corrupt("broken gzip data");
-    } else if (made == 0 && stream->avail_in == 0 && used_ == bytes.size()) {
+    } else if (made == 0 && used_ == bytes.size()) {
       return corrupt("its gzip data is cut off");
     }
     if (made) return made;

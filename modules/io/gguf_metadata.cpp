@@ -83,7 +83,8 @@ tl::unexpected<Error> too_large(std::string_view key) noexcept {
 // `absent` where the result is not_found.
 template <class T>
 Result<T> with_default(Result<T> found, T absent) noexcept {
-  return found || found.error().code != Errc::not_found ? found : Result<T>(absent);
+  if (!found && found.error().code == Errc::not_found) return absent;
+  return found;
 }
 
 constexpr std::size_t k_shown_bytes = 60, k_shown_texts = 4, k_shown_numbers = 8;

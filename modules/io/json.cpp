@@ -7,6 +7,7 @@ module;
 #include <cstring>
 #include <span>
 #include <string_view>
+#include <system_error>
 module qorus.io;
 import :json;
 
@@ -23,13 +24,12 @@ constexpr std::string_view k_blanks = " \t\n\r";
 
 tl::unexpected<Error> bad(const char* text) noexcept { return fail(Errc::corrupt, "json", text); }
 
-// Bytes of the UTF-8 character that `text` begins with, or 0 if it begins with none. RFC 3629: no overlong forms, no
+// Bytes of the UTF-8 character that `text`, which is not empty, begins with, or 0 if it begins with none. RFC 3629: no overlong forms, no
 // surrogates, nothing above U+10FFFF.
 std::size_t utf8_length(std::string_view text) noexcept {
   const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<std::uint8_t>(text[i]) : 0u; };
   const auto tail = [&](std::size_t i) { return (byte(i) & 0xc0) == 0x80; };
   const unsigned a = byte(0), b = byte(1);
-  if (text.empty()) return 0;
   if (a < 0x80) return 1;
   if (a >= 0xc2 && a <= 0xdf) return tail(1) ? 2 : 0;
   if (a >= 0xe0 && a <= 0xef) {
@@ -175,15 +175,12 @@ Result<std::uint64_t> Json::integer() noexcept {
   skip_blanks();
   const std::size_t begin = at_;
   std::uint64_t value = 0;
-  bool fits = true;
-  for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
-    const auto digit = static_cast<std::uint64_t>(text_[at_] - '0');
-    fits = fits && !__builtin_mul_overflow(value, std::uint64_t{10}, &value) &&
-           !__builtin_add_overflow(value, digit, &value);
-  }
-  const std::size_t digits = at_ - begin;
+  const char* const first = text_.data() + at_;
+  const auto parsed = std::from_chars(first, text_.data() + text_.size(), value);
+  const auto digits = static_cast<std::size_t>(parsed.ptr - first);
+  at_ += digits;
   if (digits == 0 || (digits > 1 && text_[begin] == '0')) return bad("expected an integer that is not negative");
-  if (!fits) return fail(Errc::overflow, "json", "a number does not fit 64 bits");
+  if (parsed.ec == std::errc::result_out_of_range) return fail(Errc::overflow, "json", "a number does not fit 64 bits");
   if (at_ < text_.size() && std::string_view(".eE").find(text_[at_]) != std::string_view::npos) {
     return bad("expected an integer that is not negative");
   }

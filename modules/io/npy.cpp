@@ -121,7 +121,8 @@ class HeaderReader {
   }
   Status read_order(Header& header) noexcept {
     header.fortran = take_word("True");
-    return header.fortran || take_word("False") ? Status{} : corrupt("fortran_order is True or False");
+    if (!header.fortran && !take_word("False")) return corrupt("fortran_order is True or False");
+    return {};
   }
   Status read_shape(Header& header) noexcept {
     std::array<std::int64_t, k_max_rank> extents{};

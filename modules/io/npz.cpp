@@ -113,8 +113,7 @@ int inflate_all(std::span<const std::byte> from, char* to, std::uint64_t size) n
     state = inflate(&stream, Z_NO_FLUSH);
     read += in - stream.avail_in;
     written += out - stream.avail_out;
-    if (state == Z_OK && in == stream.avail_in && out == stream.avail_out) break;
-  }
+  }  // without progress inflate says Z_BUF_ERROR
   inflateEnd(&stream);
   return state != Z_STREAM_END || (read == from.size() && written == size) ? state : Z_DATA_ERROR;
 }

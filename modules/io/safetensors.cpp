@@ -25,7 +25,7 @@ constexpr std::string_view k_metadata = "__metadata__";
 // The element types of the format, and whether tensors have them.
 struct ElementType {
   std::string_view name;
-  std::uint8_t bits;
+  std::uint8_t bits = 0;
   bool usable = false;
   DType dtype = DType::f32;
 };
@@ -50,10 +50,12 @@ constexpr ElementType k_types[] = {{"F32", 32, true, DType::f32},
                                    {"F6_E3M2", 6},
                                    {"F4", 4}};
 
-const ElementType* type_of(std::string_view name) noexcept {
-  const auto* found =
-      std::find_if(std::begin(k_types), std::end(k_types), [&](const ElementType& t) { return t.name == name; });
-  return found == std::end(k_types) ? nullptr : found;
+// One of no bits if there is none of this name: also where the file changed after its name was read.
+ElementType type_of(std::string_view name) noexcept {
+  for (const ElementType& type : k_types) {
+    if (type.name == name) return type;
+  }
+  return {};
 }
 
 }  // namespace
@@ -99,7 +101,7 @@ class SafeTensorsReader {
 
   Status read_header() noexcept {
     Json json(header_);
-    if (auto ok = json.open('{'); !ok) return ok;
+    static_cast<void>(json.open('{'));  // it begins with one
     if (auto ok = made_.entries_.reserve(count_tensors()); !ok) return ok;
     for (bool first = true;; first = false) {
       const auto more = json.more('{', first);
@@ -176,7 +178,7 @@ class SafeTensorsReader {
     const auto name = json.string();
     if (!name) return fail(name.error());
     entry.type = name->raw;
-    if (!type_of(entry.type)) return fail(Errc::unsupported, "", "an element type that is not known", path_);
+    if (type_of(entry.type).bits == 0) return fail(Errc::unsupported, "", "an element type that is not known", path_);
     return {};
   }
 
@@ -202,7 +204,7 @@ class SafeTensorsReader {
   Status read_offsets(Json& json, TensorEntry& entry) noexcept {
     std::array<std::uint64_t, 2> range{};
     if (auto ok = json.open('['); !ok) return ok;
-    for (std::size_t i = 0; i <= range.size(); ++i) {
+    for (std::size_t i = 0;; ++i) {
       const auto more = json.more('[', i == 0);
       if (!more) return fail(more.error());
       if (*more != (i < range.size())) return corrupt("data_offsets are a begin and an end");
@@ -225,10 +227,8 @@ class SafeTensorsReader {
     });
     std::size_t end = data_begin_;
     for (const TensorEntry& entry : made_.entries_) {
-      const ElementType* type = type_of(entry.type);
-      if (!type) return corrupt("an element type that is not known");  // it was, when its name was read
-      const auto bits = Checked(entry.shape.numel()) * type->bits;
-      if (bits.value_or(UINT64_MAX) != (Checked(entry.bytes) * 8).value_or(0)) {
+      const std::uint64_t bits = entry.shape.numel() * type_of(entry.type).bits;  // at most 2^47 elements
+      if (bits != std::uint64_t{entry.bytes} * 8) {
         return corrupt("a tensor's bytes are not as many as its shape and type need");
       }
       if (entry.offset < end) return corrupt("two tensors share bytes");
@@ -280,16 +280,15 @@ Result<Tensor> SafeTensors::tensor(std::string_view name) const noexcept {
   if (auto there = whole(); !there) return fail(there.error().about(name));
   const TensorEntry* entry = find(name);
   if (!entry) return fail(Errc::not_found, "safetensors", "no tensor of this name", name);
-  const ElementType* type = type_of(entry->type);
-  if (!type || !type->usable)
-    return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
-  if (row_bytes(type->dtype, entry->shape.numel()) != entry->bytes)  // checked before, when its type was another
+  const ElementType type = type_of(entry->type);
+  if (!type.usable) return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
+  if (row_bytes(type.dtype, entry->shape.numel()) != entry->bytes)  // checked before, when its type was another
     return fail(Errc::io, "safetensors", "the file changed while it was open", name);
   const std::byte* data = file_.bytes().data() + entry->offset;
-  if (reinterpret_cast<std::uintptr_t>(data) % size_of(type->dtype) != 0) {
+  if (reinterpret_cast<std::uintptr_t>(data) % size_of(type.dtype) != 0) {
     return fail(Errc::misaligned, "safetensors", "not at a multiple of its element's size: copy() takes it", name);
   }
-  return Tensor(data, type->dtype, Layout::dense(entry->shape), file_.lifetime());
+  return Tensor(data, type.dtype, Layout::dense(entry->shape), file_.lifetime());
 }
 
 Result<Owned> SafeTensors::copy(std::string_view name) const noexcept {
@@ -297,12 +296,11 @@ Result<Owned> SafeTensors::copy(std::string_view name) const noexcept {
   if (!there) return fail(there.error().about(name));
   const TensorEntry* entry = find(name);
   if (!entry) return fail(Errc::not_found, "safetensors", "no tensor of this name", name);
-  const ElementType* type = type_of(entry->type);
-  if (!type || !type->usable)
-    return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
-  if (row_bytes(type->dtype, entry->shape.numel()) != entry->bytes)  // checked before, when its type was another
+  const ElementType type = type_of(entry->type);
+  if (!type.usable) return fail(Errc::unsupported, "safetensors", "tensors do not have this element type", name);
+  if (row_bytes(type.dtype, entry->shape.numel()) != entry->bytes)  // checked before, when its type was another
     return fail(Errc::io, "safetensors", "the file changed while it was open", name);
-  auto kept = keep(Tensor(file_.bytes().data() + entry->offset, type->dtype, Layout::dense(entry->shape), {}));
+  auto kept = keep(Tensor(file_.bytes().data() + entry->offset, type.dtype, Layout::dense(entry->shape), {}));
   there = whole();
   return there ? std::move(kept) : fail(there.error().about(name));
 }

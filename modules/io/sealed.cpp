@@ -56,9 +56,8 @@ std::span<const std::byte> bytes_of(const Tensor& tensor) noexcept {
   return {tensor.data(), tensor.numel() * size_of(tensor.dtype())};
 }
 
-// The name in a key of ours; empty for other keys.
+// The name in a key of ours.
 std::string_view name_in(std::string_view key) noexcept {
-  if (!key.starts_with(k_prefix)) return {};
   key.remove_prefix(k_prefix.size());
   return key;
 }
@@ -70,9 +69,8 @@ std::string_view checksum_in(const List<TextPair>& metadata, std::string_view na
   const auto* found = std::lower_bound(first, metadata.end(), name, [](const TextPair& pair, std::string_view wanted) {
     return pair.key.starts_with(k_prefix) && name_in(pair.key) < wanted;
   });
-  return found != metadata.end() && found->key.starts_with(k_prefix) && name_in(found->key) == name
-             ? found->value
-             : std::string_view();
+  if (found == metadata.end() || !found->key.starts_with(k_prefix) || name_in(found->key) != name) return {};
+  return found->value;
 }
 
 // What goes into the file besides the tensors: texts that stay where they are while the file is written.

@@ -6,6 +6,7 @@ module;
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -123,10 +124,11 @@ Result<Tensor> Llama2c::tensor(std::string_view name) const noexcept {
   std::int64_t layer = 0;
   std::string_view part = name;
   if (part.starts_with("blk.")) {
-    part.remove_prefix(4);
-    for (; !part.empty() && part[0] >= '0' && part[0] <= '9' && layer < layers_; part.remove_prefix(1))
-      layer = layer * 10 + (part[0] - '0');
-    if (!part.empty()) part.remove_prefix(1);
+    std::uint64_t number = UINT64_MAX;
+    const char *const digits = part.data() + 4, *const end = part.data() + part.size();
+    const char* const after = std::from_chars(digits, end, number).ptr;
+    layer = static_cast<std::int64_t>(std::min(number, static_cast<std::uint64_t>(layers_)));
+    part.remove_prefix(std::min(static_cast<std::size_t>(after - part.data()) + 1, part.size()));
   }
   std::int64_t offset = 7;
   for (const Section& s : sections_of(d_model_, d_ff_, d_model_ / heads_ * kv_heads_, vocab_)) {
@@ -147,7 +149,7 @@ Result<Tensor> Llama2c::tensor(std::string_view name) const noexcept {
 
 Result<Weights> Weights::open(std::string_view path) noexcept {
   Weights made;
-  const std::size_t slash = path.rfind('/');
+  const std::size_t slash = path.rfind('/'), begin = slash + 1;  // of the name; 0 if there is no slash
   const std::string_view parent(path.data(), slash == path.npos ? 0 : std::max<std::size_t>(slash, 1));
   const FilePath inside = path_in(path, "config.json");
   if (is_file(inside.view())) {
@@ -172,8 +174,7 @@ Result<Weights> Weights::open(std::string_view path) noexcept {
     return made;
   }
   if (path.ends_with(".safetensors") || path.ends_with(".safetensors.index.json")) {
-    const std::string_view name(path.data() + (slash == path.npos ? 0 : slash + 1),
-                                path.size() - (slash == path.npos ? 0 : slash + 1));
+    const std::string_view name(path.data() + begin, path.size() - begin);
     if (auto done = made.open_folder(name); !done) return fail(done.error());
     return made;
   }
@@ -225,8 +226,10 @@ Status Weights::open_shards(std::string_view index) noexcept {
   auto done = tree.root()["weight_map"].each_member([&](std::string_view, const text::JsonValue& value) -> Status {
     const std::string_view name = value.string();
     if (std::find(opened.begin(), opened.end(), name) != opened.end()) return {};
-    if (name.empty() || name.find('/') != name.npos || opened.size() >= limits::model_shards)
+    if (name.empty() || name.find('/') != name.npos)
       return fail(Errc::corrupt, "open", "the index names something that is no file of its folder", path.view());
+    if (opened.size() == limits::model_shards)
+      return fail(Errc::corrupt, "open", "the index names more than 4096 files", path.view());
     if (auto kept = opened.push(name); !kept) return kept;
     return open_shard(name);
   });
@@ -356,8 +359,8 @@ Text Weights::name_in_file(std::string_view name) const noexcept {
   if (kind_ == Kind::safetensors) {
     const Text theirs = hugging_face_name(*architecture_, name);
     if (theirs.size == 0) return full;
-    return name.starts_with("output.") && !prefix_.starts_with("language") ? full += theirs.view()
-                                                                           : (full += prefix_) += theirs.view();
+    if (!name.starts_with("output.") || prefix_.starts_with("language")) full += prefix_;
+    return full += theirs.view();
   }
   const std::size_t shared = name.find("shared."), dot = name.rfind('.');
   if (shared == name.npos) return full += name;

@@ -155,8 +155,7 @@ void unwatch(const std::byte* begin) noexcept {
 
 bool mapping_is_whole(const std::byte* begin) noexcept {
   const Lock lock;
-  const Line* line = line_of(begin);
-  if (!line) return true;  // of no bytes
+  const Line* line = line_of(begin);  // what is mapped is watched
   std::atomic<std::uint64_t>& generation = line->block.load(std::memory_order_relaxed)->generation;
   struct stat facts{};
   if (::fstat(line->descriptor, &facts) == 0 && facts.st_size < line->size)

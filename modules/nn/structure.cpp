@@ -68,7 +68,8 @@ class Maker {
     auto layer = make_kind(kind->text, object, weight);
     if (!layer) return layer;
     const Described* frozen = from_->find(object, "frozen");
-    return frozen && frozen->kind == Described::Kind::flag && frozen->number != 0 ? Any(Frozen<Any>{*layer}) : layer;
+    if (frozen && frozen->kind == Described::Kind::flag && frozen->number != 0) return Any(Frozen<Any>{*layer});
+    return layer;
   }
 
  private:
@@ -88,7 +89,8 @@ class Maker {
   }
   std::string_view name_of(const Described& object) const noexcept {
     const Described* name = from_->find(object, "name");
-    return name && name->kind == Described::Kind::text ? name->text : std::string_view();
+    if (!name || name->kind != Described::Kind::text) return {};
+    return name->text;
   }
   template <class L>
   static Result<Any> done(const Status& status, L&& layer) noexcept {

@@ -74,8 +74,9 @@ Result<List<char>> ChatTemplate::render(std::span<const ChatMessage> messages,
     (*list)[i] = of(std::span<const Pair>(*members));
   }
   Runner runner(*program_, *store, options);
-  if (auto done = define(runner, options); !done) return fail(done.error());
-  if (auto done = runner.define("messages", of(std::span<const Value>(*list))); !done) return fail(done.error());
+  auto done = define(runner, options);
+  if (done) done = runner.define("messages", of(std::span<const Value>(*list)));
+  if (!done) return fail(done.error());
   return run(runner);
 }
 

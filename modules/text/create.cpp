@@ -108,17 +108,15 @@ class Builder {
   }
 
   [[nodiscard]] Status copy_pieces() noexcept {
-    Checked bytes = 0;
+    std::size_t total = 0;  // at most 2^30 pieces of 2^16 bytes
     for (const std::string_view piece : spec_.pieces) {
       if (piece.size() > limits::piece_bytes)
         return fail(Errc::unsupported, "tokenizer", "a piece of more than 64 KiB", piece);
-      bytes = bytes + piece.size();
+      total += piece.size();
     }
-    const auto total = bytes.get("tokenizer");
-    if (!total) return fail(total.error());
     const std::size_t count = spec_.pieces.size();
     for (Pieces* pieces : {&m_.spelled, &m_.text}) {
-      if (auto ok = pieces->reserve(count, *total); !ok) return ok;
+      if (auto ok = pieces->reserve(count, total); !ok) return ok;
     }
     if (auto ok = m_.kinds.reserve(count); !ok) return ok;
     for (std::size_t i = 0; i < count; ++i) {

@@ -51,7 +51,7 @@ Result<NodeId> Parser::row(NodeKind of, Next&& next, Find&& find) noexcept {
   for (int count = 0; left; ++count) {
     const int op = find();
     if (op < 0) break;
-    if (count > k_deepest) return fail(Errc::overflow, "chat template", "too many operators in a row", place());
+    if (count == k_deepest) return fail(Errc::overflow, "chat template", "too many operators in a row", place());
     step();
     auto right = next();
     if (!right) return right;
@@ -86,8 +86,7 @@ Result<NodeId> Parser::compared() noexcept {
                                                               {"<=", Op::less_equal}, {">=", Op::greater_equal}};
     int op = find_op(ops);
     if (is_name("in")) op = static_cast<int>(Op::in);
-    if (is_name("not") && at_ + 1 < tokens_.size() && tokens_[at_ + 1].text == "in" &&
-        tokens_[at_ + 1].kind == TokenKind::name) {
+    if (is_name("not") && tokens_[at_ + 1].text == "in" && tokens_[at_ + 1].kind == TokenKind::name) {  // one ends all
       op = static_cast<int>(Op::not_in);
       step();
     }
@@ -138,7 +137,8 @@ Result<NodeId> Parser::signed_value(bool filtered) noexcept {
     value = primary();
   }
   if (value) value = postfix(*value);
-  return value && filtered ? filters(*value, false) : value;
+  if (value && filtered) return filters(*value, false);
+  return value;
 }
 
 Result<NodeId> Parser::primary() noexcept {
@@ -184,7 +184,7 @@ Result<NodeId> Parser::number() noexcept {
   std::int64_t integer = 0;
   double value = 0;
   const auto parsed = real ? std::from_chars(digits, end, value) : std::from_chars(digits, end, integer);
-  if (parsed.ec != std::errc() || parsed.ptr != end) return bad("a number that does not fit");
+  if (parsed.ec != std::errc()) return bad("a number that does not fit");
   step();
   return constant(real ? of(value) : of(integer));
 }
@@ -278,8 +278,7 @@ Result<NodeId> Parser::arguments() noexcept {
     if (is_op("**")) return undone("arguments from a dictionary");
     const bool several = take_op("*");
     std::string_view key;
-    if (kind() == TokenKind::name && at_ + 1 < tokens_.size() && tokens_[at_ + 1].kind == TokenKind::op &&
-        tokens_[at_ + 1].text == "=") {
+    if (kind() == TokenKind::name && tokens_[at_ + 1].kind == TokenKind::op && tokens_[at_ + 1].text == "=") {
       key = token().text;
       step();
       step();

@@ -36,7 +36,7 @@ Result<NodeId> Parser::statements(std::initializer_list<std::string_view> ends) 
       made = statement();
     }
     if (!made) return made;
-    if (*made) append(chain, *made);
+    append(chain, *made);
   }
   if (ends.size() > 0) return bad("a statement without its end");
   return chain.first;

@@ -161,7 +161,7 @@ class Lexer {
   }
 
   [[nodiscard]] Status raw_text(std::size_t first) noexcept {
-    if (auto cut = tokens_.resize(first - 1); !cut) return cut;  // the tag itself is nothing
+    static_cast<void>(tokens_.resize(first - 1));  // the tag itself is nothing
     for (std::size_t open = text_.find("{%", at_); open != text_.npos; open = text_.find("{%", open + 2)) {
       std::size_t end = open + 2;
       const char sign = end < text_.size() ? text_[end] : '\0';
@@ -250,7 +250,7 @@ class Lexer {
     List<char> out;
     Status status;
     for (std::size_t i = 0; i < content.size() && status; ++i) {
-      if (content[i] != '\\' || i + 1 == content.size()) {
+      if (content[i] != '\\') {  // something follows one: a quote that does would not have ended the string
         status = out.push(content[i]);
         continue;
       }

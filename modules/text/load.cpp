@@ -349,7 +349,8 @@ Result<Tokenizer> open(std::string_view path) noexcept {
   if (begin != text.npos && text[begin] == '{') return named(from_json(text));
   if (is_rank_file(text)) return named(from_known_tiktoken(text));
   const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
-  return named(text.starts_with('\n') && !small_number ? from_sentencepiece(bytes) : from_llama2c(bytes));
+  if (text.starts_with('\n') && !small_number) return named(from_sentencepiece(bytes));
+  return named(from_llama2c(bytes));
 }
 
 Status read_vocabulary(std::string_view path, const VocabularyVisitor& visitor) noexcept {
@@ -360,9 +361,10 @@ Status read_vocabulary(std::string_view path, const VocabularyVisitor& visitor) 
   const std::size_t begin = text.find_first_not_of(" \t\r\n");
   const bool small_number = text.size() >= 4 && part_of(text, 1, 3) == std::string_view("\0\0\0", 3);
   if (begin != text.npos && text[begin] == '{') return visit_json(text, visitor);
-  const auto shown = is_rank_file(text)                        ? from_known_tiktoken(text, &visitor)
-                     : text.starts_with('\n') && !small_number ? SentencePieceReader().read(text, &visitor)
-                                                               : read_llama2c(bytes, &visitor);
+  const bool pieces = text.starts_with('\n') && !small_number;
+  const auto shown = is_rank_file(text) ? from_known_tiktoken(text, &visitor)
+                     : pieces           ? SentencePieceReader().read(text, &visitor)
+                                        : read_llama2c(bytes, &visitor);
   return shown ? Status() : fail(shown.error().about(path));
 }
 

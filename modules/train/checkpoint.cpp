@@ -242,9 +242,9 @@ Status restore(Run& run, const io::SafeTensors& file, const State& state) noexce
   for (const nn::Parameter& parameter : model.parameters()) {
     Text name;
     (name += "model.") += parameter.name.view();
-    auto tensor = file.tensor(name.view());
-    if (!tensor) return fail(tensor.error());
-    if (auto done = model.assign(parameter.name.view(), *tensor); !done) return done;
+    auto done =
+        file.tensor(name.view()).and_then([&](const Tensor& t) { return model.assign(parameter.name.view(), t); });
+    if (!done) return done;
   }
   for (int i = 0; i < 2; ++i) {
     const std::span<float> moment = run.optimizer.moment(i);

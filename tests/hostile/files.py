@@ -109,8 +109,8 @@ def native(entries=(), tensors=(("wv", 0, (2, 8), b"\0" * 64),), laid_out=(), he
         place += len(name.encode())
         data += content + b"\0" * (-len(content) % 64)
         checks += u32(zlib.crc32(content))
-    for of, content in laid_out:
-        lines += LINE.pack(place, 0, 0, 0, 1, 0, of, 0, 0, 0, 0, at + len(data), len(content))
+    for of, content, *letters in laid_out:
+        lines += LINE.pack(place, *(letters or [0]), 0, 0, 1, 0, of, 0, 0, 0, 0, at + len(data), len(content))
         data += content + b"\0" * (-len(content) % 64)
         checks += u32(zlib.crc32(content))
     fields["sums"] = at + len(data)
@@ -147,6 +147,7 @@ def sealed(tensors, metadata, magic=b"QSEALED1", crc=None, count=None, sums=None
     for name, (_, _, value) in tensors.items():
         texts["crc32." + name] = "%08x" % zlib.crc32(value)
     texts.update(sums or {})
+    texts = {key: value for key, value in texts.items() if value is not None}
     sum_of_all = 0
     for key in sorted(texts, key=lambda k: k.encode()):
         sum_of_all = zlib.crc32(key.encode() + b"\0" + texts[key].encode() + b"\0", sum_of_all)
@@ -276,7 +277,7 @@ CONFIG = {"model_type": "llama", "hidden_size": 4, "intermediate_size": 4, "num_
           "num_key_value_heads": 1, "vocab_size": 6, "max_position_embeddings": 8, "rms_norm_eps": 1e-05, "tie_word_embeddings": True}
 
 
-def llama_safetensors():
+def llama_safetensors(prefix="", unaligned=False):
     """The weights that go with CONFIG."""
     shapes = {"model.embed_tokens.weight": [6, 4], "model.norm.weight": [4]}
     for name, shape in {"input_layernorm": [4], "post_attention_layernorm": [4], "self_attn.q_proj": [4, 4], "self_attn.k_proj": [2, 4],
@@ -286,5 +287,9 @@ def llama_safetensors():
     tensors = {}
     for name, shape in shapes.items():
         count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-        tensors[name] = ("F32", shape, b"\0" * (4 * count))
-    return safetensors(tensors)
+        tensors[prefix + name] = ("F32", shape, b"\0" * (4 * count))
+    made = safetensors(tensors)
+    if not unaligned:
+        return made
+    length = int.from_bytes(made[:8], "little")
+    return u64(length + 1) + made[8:8 + length] + b" " + made[8 + length:]

@@ -1,4 +1,4 @@
-"""GGUF files that are not what they should be, each with the error that it must give, and its caps."""
+"""GGUF files that are not what they should be, each with the error that it must give."""
 import struct
 
 from files import MOST32, MOST64, array, bomb, entry, f32, gguf, tensor, text, u32, u64
@@ -101,24 +101,7 @@ def tensors():
     yield "a-gzip", bomb(1 << 20), "corrupt", "not a GGUF file"
 
 
-def caps():
-    """(cap, what is more, text of its error, what makes a file of n)"""
-    small = entry(b"k", 0, b"\1")
-    yield 16384, "entries of metadata", lambda n: gguf([entry(b"k%d" % i, 0, b"\1") for i in range(n)])
-    yield 65536, "tensors", lambda n: gguf([], [tensor(b"%d" % i, [1], 24, 32 * i) for i in range(n)], b"\0" * (32 * n))
-    yield 65535, "a key of more than 65535 bytes", lambda n: gguf([entry(b"k" * n, 0, b"\1")])
-    yield 32 << 20, "a text of more than 32 MiB", lambda n: gguf([entry(b"k", 8, text(b"t" * n))])
-    yield 1 << 24, "an array of more than 2^24 elements", lambda n: gguf([array(b"k", 0, n, b"a" * n)])
-    yield 255, "name of more than 255 bytes", lambda n: gguf([], [tensor(b"n" * n, [1])], b"\0" * 32)
-    yield 4, "4 dimensions", lambda n: gguf([small], [tensor(b"w", [1] * n)], b"\0" * 32)
-
-
 def all_cases():
     for group in (header, metadata, tensors):
         for name, content, code, message in group():
             yield f"gguf/{group.__name__}-{name}", "gguf", content, code, message
-    for cap, message, make in caps():
-        yield f"gguf/cap-{message.replace(' ', '-')}-at", "gguf", make(cap), "ok", ""
-        yield f"gguf/cap-{message.replace(' ', '-')}-past", "gguf", make(cap + 1), "unsupported", message
-    yield "gguf/cap-alignment-at", "gguf", gguf([entry(b"general.alignment", 4, u32(1 << 20))]), "ok", ""
-    yield "gguf/cap-alignment-past", "gguf", gguf([entry(b"general.alignment", 4, u32(1 << 21))]), "unsupported", "more than 1 MiB"

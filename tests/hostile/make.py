@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Writes files that are not what they should be: make.py FOLDER makes one file or folder for each, and FOLDER/table, a line for each: its
 name, the reader that it is for, the error's code and a part of its text, between tabs. make.py FOLDER valid: small valid files of every
-format, for damage. Without a code the file may be valid or not, and must only do no harm."""
+format, for damage. make.py FOLDER small: the first without those at a cap. Without a code the file may be valid or not, and must only do no harm."""
 import json
 import pathlib
 import sys
 import zipfile
 
+import cap_cases
+import edge_cases
 import files
 import gguf_cases
 import model_cases
@@ -14,8 +16,9 @@ import native_cases
 import table_cases
 import tensor_cases
 import text_cases
+import tuning_cases
 
-CASES = (gguf_cases, native_cases, tensor_cases, table_cases, text_cases, model_cases)
+CASES = (cap_cases, gguf_cases, native_cases, tensor_cases, table_cases, text_cases, model_cases, tuning_cases, edge_cases)
 
 
 def valid():
@@ -46,6 +49,9 @@ def valid():
     for reader, contents in rows.items():
         for number, content in enumerate(contents):
             yield f"{reader}-{number}", reader, content, "ok", ""
+    yield "folder", "folder", model_cases.whole_folder(), "ok", ""
+    yield "folder-of-shards", "folder", model_cases.template_folder(), "ok", ""
+    yield from tuning_cases.valid()
     yield "weights", "", model_cases.WEIGHTS, "ok", ""
 
 
@@ -53,7 +59,11 @@ def write(path, content):
     if isinstance(content, dict):
         path.mkdir()
         for name, part in content.items():
-            (path / name).write_bytes(part)
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(part, str):
+                (path / name).symlink_to(part)
+            else:
+                (path / name).write_bytes(part)
     elif isinstance(content, int):
         with open(path, "wb") as file:
             file.truncate(content)
@@ -63,7 +73,8 @@ def write(path, content):
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    cases = valid() if sys.argv[2:] == ["valid"] else (case for group in CASES for case in group.all_cases())
+    groups = [group for group in CASES if sys.argv[2:] != ["small"] or group is not cap_cases]
+    cases = valid() if sys.argv[2:] == ["valid"] else (case for group in groups for case in group.all_cases())
     seen = set()
     with open(folder / "table", "w", encoding="utf-8") as table:
         for number, (name, reader, content, code, message) in enumerate(cases):

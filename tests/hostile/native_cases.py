@@ -1,4 +1,4 @@
-"""`.qorus` files that are not what they should be, with checksums that fit, each with the error that it must give, and their caps."""
+"""`.qorus` files that are not what they should be, with checksums that fit, each with the error that it must give."""
 from files import MOST32, MOST64, entry, native, u32
 
 NEAR = (1, 2**31, 2**32, 2**62, 2**63, MOST64 - 63, MOST64)
@@ -39,6 +39,19 @@ def native_cases():
         yield f"name-{name!r}", native(tensors=((name, 0, (2, 8), b"\0" * 64),)), "", ""
     yield "laid-out-of-none", native(laid_out=((1, b"\0" * 64),)), "corrupt", "a line of the table is broken"
     yield "laid-out-size", native(laid_out=((0, b"\0" * 64),)), "", ""
+    w4 = ("w", 0, (2, 4, 2, 2), b"\0" * 128)
+    yield "laid-out-of-four", native(tensors=(w4,), laid_out=((0, b"\0" * 64),)), "corrupt", "a matrix laid out has another size"
+    yield "laid-out-of-three", native(tensors=(("w", 0, (2, 4, 4), b"\0" * 128),), laid_out=((0, b"\0" * 64),)), "corrupt", "a matrix laid out has another size"
+    yield "laid-out-none", native(laid_out=((0, b""),)), "corrupt", "a matrix laid out has another size"
+    yield "laid-out-letters", native(laid_out=((0, b"\0" * 64, 1),)), "corrupt", "a line of the table is broken"
+    yield "laid-out-of-i64", native(tensors=(("w", 27, (2, 4), b"\0" * 64),), laid_out=((0, b"\0" * 64),)), "unsupported", ""
+    blocks = ("w", 8, (2, 32), b"\0" * 68)
+    for count, code, words in ((1, "ok", ""), (2, "corrupt", "a matrix is laid out twice")):  # a panel of 16 rows of a block of 34 bytes
+        yield f"laid-out-{count}", native(tensors=(blocks, ("v", 0, (2, 2), b"\0" * 16)), laid_out=((0, b"\0" * 544),) * count), code, words
+    yield "name-256", native(tensors=(("n" * 256, 0, (2, 8), b"\0" * 64),)), "corrupt", "a tensor's name"
+    yield "large", native(tensors=(("w", 0, (400, 400), b"\1" * 640_000),)), "ok", ""
+    large = b"\1" * 640_000
+    yield "large-two", native(tensors=(("v", 0, (400, 400), large), ("w", 0, (400, 400), large))), "ok", ""
     yield "metadata", native([entry(b"k", 13, u32(1))]), "unsupported", "a type of value that is not known"
 
 

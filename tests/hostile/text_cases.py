@@ -1,4 +1,4 @@
-"""Tokenizers and chat templates that are not what they should be, each with the error that it must give, and their caps."""
+"""Tokenizers and chat templates that are not what they should be, each with the error that it must give."""
 import json
 import struct
 
@@ -22,9 +22,6 @@ def json_cases():
         yield f"json-{name}", words, "corrupt", ""
     yield "nested-100000", b"[" * 100000, "corrupt", "nested more than 64 deep"
     yield "nested-objects", b'{"a":' * 100000, "corrupt", "nested more than 64 deep"
-    deep = lambda n: dump(bpe(extra=1)).replace(b'"extra": 1', b'"extra": ' + b"[" * (n - 1) + b"]" * (n - 1))
-    yield "cap-nesting-at", deep(64), "ok", ""
-    yield "cap-nesting-past", deep(65), "corrupt", "nested more than 64 deep"
     for kind in ("", "bpe", "WordLevel", "CRF", "\u0000"):
         yield f"type-{kind!r}", dump(model(type=kind)), "unsupported" if kind else "ok", ""  # files of old have none
     for ident in (-1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 1.5, "0", None, True, 1e300):
@@ -40,9 +37,6 @@ def json_cases():
     yield "merge-200kb", dump(model(merges=["a " + "b" * 200000])), "corrupt", "a merge that is too long"
     yield "merge-of-spaces", dump(model(merges=[" " * 100000])), "corrupt", "a merge"
     yield "piece-200kb", dump(model(vocab={"<s>": 0, "a": 1, "b": 2, "ab": 3, "x" * 200000: 4})), "unsupported", "a piece of more than 64 KiB"
-    long_piece = lambda n: dump(model(vocab={"<s>": 0, "a": 1, "b": 2, "ab": 3, "x" * n: 4}))
-    yield "cap-piece-at", long_piece(65536), "ok", ""
-    yield "cap-piece-past", long_piece(65537), "unsupported", "a piece of more than 64 KiB"
     for name, token in (("no-content", {"id": 0}), ("content-number", {"id": 0, "content": 1}), ("no-id", {"content": "x"}),
                         ("id-negative", {"id": -1, "content": "x"}), ("id-far", {"id": 2**31 - 1, "content": "x"}), ("id-huge", {"id": 2**63 - 1, "content": "x"}),
                         ("id-text", {"id": "0", "content": "x"}), ("number", 7)):
@@ -58,9 +52,6 @@ def json_cases():
         yield f"pre-{name}", dump(bpe(pre_tokenizer={"type": name})), "unsupported", ""
     for name in ("", "NFKD", "Precompiled", "Lowercase", "Nmt"):
         yield f"normalizer-{name}", dump(bpe(normalizer={"type": name})), "unsupported", ""
-    steps = lambda n: dump(bpe(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Digits"}] * n}))
-    yield "cap-steps-at", steps(8), "ok", ""
-    yield "cap-steps-past", steps(9), "unsupported", "more than 8 steps"
     plain = {"type": "BPE", "vocab": {"<unk>": 0, "a": 1, "\u2581": 2, "<0x41>": 3}, "merges": [["a", "\u2581", "c"]], "byte_fallback": True, "fuse_unk": True}
     for name, change in (("affix", {"model": {**plain, "end_of_word_suffix": "</w>"}}), ("prefix", {"model": {**plain, "continuing_subword_prefix": "@"}}),
                          ("step-number", {"pre_tokenizer": 1}), ("step-null", {"pre_tokenizer": None, "normalizer": None}), ("step-list", {"normalizer": []}),
@@ -120,8 +111,6 @@ def sentencepiece_cases():
         yield f"byte-{word.decode()}", sentencepiece([*PIECES, piece(word, 0, 6)]), "corrupt", "not spelled like <0x0A>"
     yield "byte-twice", sentencepiece([*PIECES, piece(b"<0x41>", 0, 6)]), "corrupt", "a piece stands twice"
     yield "piece-200kb", sentencepiece([*PIECES, piece(b"x" * 200000)]), "unsupported", "a piece of more than 64 KiB"
-    yield "cap-piece-at", sentencepiece([*PIECES, piece(b"x" * 65536)]), "ok", ""
-    yield "cap-piece-past", sentencepiece([*PIECES, piece(b"x" * 65537)]), "unsupported", "a piece of more than 64 KiB"
     for algorithm in (0, 3, 4, 99, 2**63):
         yield f"model-type-{algorithm}", sentencepiece(trainer=b"\x18" + varint(algorithm)), "unsupported", "neither BPE nor unigram"
     yield "trainer-cut", sentencepiece(trainer=b"\x18"), "corrupt", "not a protobuf message"
@@ -177,10 +166,6 @@ def chat_cases():
                         ("calls", "{{ f" + "()" * 5000 + " }}"), ("else-if", "{{ " + "1 if 0 else " * 5000 + "1 }}")):
         yield f"deep-{name}", words, "", ""
     parentheses = lambda n: "{{ " + "(" * n + "1" + ")" * n + " }}"
-    yield "cap-bytes-at", "x" * (1 << 20), "ok", ""
-    yield "cap-bytes-past", "x" * ((1 << 20) + 1), "overflow", "more than 1 MiB"
-    yield "cap-range-at", "{{ range(100000)|length }}", "ok", ""
-    yield "cap-range-past", "{{ range(100001)|length }}", "overflow", "a range of more than 100000 numbers"
     yield "near-depth", parentheses(50), "ok", ""
     for name, words in (("loops", "{% for a in range(1000) %}{% for b in range(1000) %}{% for c in range(1000) %}{% endfor %}{% endfor %}{% endfor %}"),
                         ("recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), ("repeat", "{{ 'x' * 10000000000 }}"), ("repeat-list", "{{ [1] * 10000000000 }}"),
