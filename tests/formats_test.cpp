@@ -245,6 +245,16 @@ Status write_native(const std::string& path, bool laid_out = true) {
 
 }  // namespace
 
+TEST(Native, MatricesThatCanBeLaidOut) {
+  const auto bytes = [](DType dtype, const Shape& shape) { return formats::laid_out_bytes(dtype, shape); };
+  EXPECT_GT(bytes(DType::q8_0, {32, 64}), 0u);
+  EXPECT_EQ(bytes(DType::q8_0, {2, 16, 64}), bytes(DType::q8_0, {32, 64}));
+  EXPECT_EQ(bytes(DType::q8_0, {4, 8, 64}), 0u);  // a panel would have rows of two of them
+  EXPECT_EQ(bytes(DType::q8_0, {64}), 0u);
+  EXPECT_EQ(bytes(DType::q8_0, {1, 1, 16, 64}), 0u);
+  EXPECT_EQ(bytes(DType::f32, {32, 64}), 0u);
+}
+
 TEST(Native, WhatIsWrittenIsRead) {
   qorus_test::TemporaryFolder folder;
   const std::string path = folder / "x.qorus";

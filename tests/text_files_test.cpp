@@ -165,6 +165,17 @@ TEST(TextFiles, RankFilesAreKnownByTheirNumber) {
   }
   qorus_test::write_file(folder / "few.tiktoken", "YQ== 0\nYg== 1\n");
   EXPECT_FAILS_SAYING(text::open(folder / "few.tiktoken"), "few.tiktoken");
+  qorus_test::write_file(folder / "none.tiktoken", "abcde 0\nYg== 1\n");  // no base64: five digits
+  EXPECT_FAILS_SAYING(text::open(folder / "none.tiktoken"), "none.tiktoken");
+}
+
+// As a vocabulary for others, pieces have an end: so long a one is no piece of any known file.
+TEST(TextFiles, RanksOfLongPiecesAreNoVocabulary) {
+  std::string ranks = std::string(1024, 'A') + " 0\n";
+  for (int rank = 1; rank < 50256; ++rank) ranks += "YQ== " + std::to_string(rank) + "\n";
+  const qorus_test::TemporaryFolder folder;
+  qorus_test::write_file(folder / "r50k.tiktoken", ranks);
+  EXPECT_FAILS_SAYING(text::read_vocabulary(folder / "r50k.tiktoken", {}), "512");
 }
 
 // GPT-2's pieces as ranks have GPT-2's list of merges, and its end of a text behind them.

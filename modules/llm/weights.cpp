@@ -305,7 +305,7 @@ class Extent {
   void prefer_huge_pages() const noexcept {
     constexpr std::uintptr_t k_page = 4096, k_huge = std::uintptr_t{2} << 20;
     const std::uintptr_t begin = first_ / k_page * k_page;
-    if (last_ > first_ && last_ - first_ >= k_huge)
+    if (last_ - first_ >= k_huge)  // of no tensors it wraps round to 1
       ::madvise(reinterpret_cast<void*>(begin), last_ - begin,
                 MADV_HUGEPAGE);  // a system that refuses it is no failure
   }

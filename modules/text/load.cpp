@@ -279,8 +279,8 @@ Result<Tokenizer> read_tiktoken(std::string_view text, std::string_view pre_toke
     if (auto ok = scores.push(-static_cast<float>(i)); !ok) return fail(ok.error());
   }
   if (visitor) {
-    const Status shown = show_ranks(pieces.span(), pre_tokenizer, *visitor);
-    return shown ? Result<Tokenizer>(Tokenizer()) : fail(shown.error());
+    if (auto shown = show_ranks(pieces.span(), pre_tokenizer, *visitor); !shown) return fail(shown.error());
+    return Tokenizer();
   }
   return Tokenizer::create({.pieces = pieces.span(),
                             .scores = scores.span(),
