@@ -82,6 +82,40 @@ void expect_gradient(const char* name, nn::Any layer, const Shape& example, std:
   EXPECT_NEAR(slope, length, 1e-4 * length);
 }
 
+// With less room than they need, training and inference end with an error that says so, wherever it runs out.
+template <class M>
+void starve(M& model, const Tensor& x, bool bf16) {
+  constexpr std::size_t k_all = 64_MiB, k_tries = 96;
+  for (const bool training : {true, false}) {
+    Workspace ws{{.scratch = k_all, .threads = 1, .bf16 = bf16}};
+    Arena& scratch = *ws.context().scratch;
+    const std::size_t mark = scratch.mark();
+    const auto step = [&]() -> Status {
+      if (!training) {
+        auto frame = ws.frame();
+        const auto y = frame.input(x) | model;
+        return y ? Status() : fail(y.error());
+      }
+      auto tape = ws.record();
+      auto y = tape.input(x) | model;
+      const auto done = (x.dtype() == DType::i32 ? y | loss::cross_entropy(x) : ops::sum(y)).and_then(backward);
+      return done ? Status() : fail(done.error());
+    };
+    ASSERT_OK(step());
+    const std::size_t wanted = scratch.counters().high_water - mark;
+    const std::size_t stride = std::max<std::size_t>(64, wanted / k_tries / 64 * 64);
+    for (std::size_t room = 0; room < wanted; room += stride) {
+      ASSERT_OK(scratch.take(k_all - mark - room));
+      const Status done = step();
+      scratch.shrink_to(mark);
+      ASSERT_FALSE(done) << room << " of " << wanted << " bytes";
+      const std::string text = done.error().message().c_str();
+      EXPECT_TRUE(text.find("out of memory") != text.npos || text.find("too small") != text.npos) << text;
+    }
+    ASSERT_OK(step());
+  }
+}
+
 }  // namespace
 
 TEST(Layers, GradientsOfWholeLayers) {
@@ -171,12 +205,20 @@ TEST(Layers, WarmStepsAllocateNothing) {
       if (i > 1) allocated += qorus_test::allocations() - before;
     }
     EXPECT_EQ(allocated, 0u) << layer.kind();
+    for (const bool bf16 : {false, true}) starve(*model, x, bf16);
   };
   for (const nn::Any& layer :
        {nn::any(nn::transformer_block(8, 2, {.kind = nn::FeedForwardKind::swiglu, .dropout = 0.1f})),
         nn::any(nn::experts(4, 16)), nn::any(nn::experts(4, 16, {.capacity = 1.25f})), nn::any(g),
-        nn::any(nn::decoder(2, 8, 4, {.attention = {.rope = 100}, .cross = true}))})
+        nn::any(nn::decoder(2, 8, 4, {.attention = {.rope = 100}, .cross = true})),
+        nn::any(nn::decoder(2, 8, 4, {.recompute = nn::recompute})), nn::any(nn::lstm(8, {.bidirectional = true})),
+        nn::any(nn::gru(8, {.bidirectional = true}))})
     check(layer, numbers);
+  check(nn::any(nn::conv2d(4, 3, {.padding = 1}) | nn::batch_norm() | nn::relu() | nn::max_pool(2) |
+                nn::conv_transpose2d(4, 2, {.stride = 2}) | nn::group_norm(2) | nn::avg_pool(2) | nn::upsample(2) |
+                nn::pad({{1, 1}, {1, 1}}) | nn::adaptive_avg_pool(2) | nn::drop_path(0.1f) | nn::flatten() |
+                nn::linear(3)),
+        view(values, {4, 1, 6, 6}));
   for (const nn::Any& layer : {nn::any(nn::gpt(small)), nn::any(nn::llama(grouped)), nn::any(nn::gpt(mixed)),
                                nn::any(nn::embedding(11, 5) | nn::lstm(8, {.layers = 2}) | nn::linear(11)),
                                nn::any(nn::embedding(11, 5) | nn::gru(8, {.layers = 2}) | nn::linear(11))})

@@ -255,7 +255,9 @@ std::string step(Workspace& ws, const Case& test, std::span<const Prepared> inpu
   if (y->dtype() == DType::f16 || y->dtype() == DType::bf16) y = ops::cast(y, DType::f32);
   if (out) read(*y, *out);
   if (!test.differentiable) return {};
-  auto gradients = qorus::backward(ops::sum(ops::mul(y, functional)).value());
+  const auto loss = ops::sum(ops::mul(y, functional));
+  if (!loss) return std::string("functional: ") + loss.error().message().c_str();
+  auto gradients = qorus::backward(*loss);
   if (!gradients) return std::string("backward: ") + gradients.error().message().c_str();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!test.inputs[i].differentiable()) {
@@ -417,6 +419,44 @@ std::string same_plan(const Case& test, const Scene& scene, View view) {
   return {};
 }
 
+// With less scratch than it needs the step ends with an error that says so, wherever it runs out, and the next one is as if nothing had been.
+std::string fails_without_room(const Case& test, const Scene& scene) {
+  constexpr std::size_t k_all = std::size_t{1} << 28, k_tries = 200, k_line = 64;
+  Workspace plan = qorus::planning_workspace(1);
+  if (auto error = step(plan, test, scene.inputs, View::dense, scene.weights, false, nullptr); !error.empty())
+    return error;
+  const std::size_t wanted = plan.counters().high_water;
+  static Workspace ws{{.scratch = k_all, .threads = 1}};
+  qorus::Arena& scratch = *ws.context().scratch;
+  const std::size_t mark = scratch.mark(), stride = std::max(k_line, wanted / k_tries / k_line * k_line);
+  for (std::size_t room = 0; room < wanted; room += stride) {
+    if (auto rest = scratch.take(k_all - mark - room); !rest) return "no room to take";
+    const auto error = step(ws, test, scene.inputs, View::dense, scene.weights, false, nullptr);
+    scratch.shrink_to(mark);
+    if (error.find("out of memory") == error.npos && error.find("too small") == error.npos)
+      return "with " + std::to_string(room) + " of " + std::to_string(wanted) + " bytes: '" + error + "'";
+  }
+  return {};
+}
+
+// A tensor that is gone, as each of the operands.
+std::string fails_with_stale_operands(const Case& test, const Scene& scene) {
+  for (std::size_t gone = 0; gone < scene.inputs.size(); ++gone) {
+    Tensor stale;
+    {
+      auto frame = workspace(1).frame();
+      stale = frame.input(scene.inputs[gone].base).value();
+    }
+    auto tape = workspace(1).record();
+    std::array<Tensor, 8> operands;
+    for (std::size_t i = 0; i < scene.inputs.size(); ++i)
+      operands[i] = i == gone ? stale : tape.input(scene.inputs[i].base).value();
+    const auto y = test.run(std::span<const Tensor>(operands.data(), scene.inputs.size()));
+    if (y) return "input " + std::to_string(gone) + " is gone, and nothing is said of it";
+  }
+  return {};
+}
+
 bool could_be_used_twice(const Case& test) {
   return test.inputs.size() > 1 && test.inputs[0].dtype == DType::f32 && test.inputs[1].dtype == DType::f32 &&
          !test.repeats_kink && test.inputs[0].dims == test.inputs[1].dims && test.inputs[1].low <= test.inputs[0].low &&
@@ -441,6 +481,8 @@ std::string check(const Case& test) {
     if (auto wrong = values_of(test, View::dense, true); !wrong.empty()) return wrong;
   }
   const Scene scene = stage(test, View::dense, false);
+  if (auto wrong = fails_without_room(test, scene); !wrong.empty()) return wrong;
+  if (auto wrong = fails_with_stale_operands(test, scene); !wrong.empty()) return wrong;
   return same_bits(test, scene.inputs, scene.weights);
 }
 
