@@ -293,14 +293,20 @@ TEST(Faults, EveryAllocation) {
       bool reached = true;
       for (std::uint64_t k = 0; reached && k < 20000; ++k) {
         saved.put_old();
-        const std::size_t before = qorus_test::heap_in_use();
+        std::size_t before = 0, after = 1;
         const char* code = nullptr;
-        {
-          const FailingAllocations failing(k, count);
-          code = work.run();
-          reached = failing.reached();
+        // Threads leave a table each in the C library's cache of stacks, now and then: a leak grows every time.
+        for (int again = 0; again < 8 && after > before; ++again) {
+          before = qorus_test::heap_in_use();
+          {
+            const FailingAllocations failing(k, count);
+            code = work.run();
+            reached = failing.reached();
+          }
+          after = qorus_test::heap_in_use();
+          if (after > before) saved.put_old();
         }
-        EXPECT_LE(qorus_test::heap_in_use(), before) << work.name << ", allocation " << k << ": a leak";
+        EXPECT_LE(after, before) << work.name << ", allocation " << k << ": a leak";
         ASSERT_TRUE(is(code, "out of memory") || is(code, "ok")) << work.name << ", allocation " << k << ": " << code;
         ASSERT_TRUE(saved.good(code)) << work.name << ", allocation " << k << ": " << code << ", and files are broken";
         of_this += reached;
