@@ -1,13 +1,13 @@
 // Bodies of qorus.llm:product.
 module;
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
 
 #include "kernels/kernels.h"
+#include "modules/ops/packed.h"
 module qorus.llm;
 import :product;
 
@@ -16,29 +16,6 @@ namespace {
 
 using kernels::k_panel;
 using kernels::PackedProduct;
-using kernels::Packing;
-
-Packing packing_of(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::q4_0: return Packing::q4_0;
-    case DType::q8_0: return Packing::q8_0;
-    case DType::q4_k: return Packing::q4_k;
-    case DType::q6_k: return Packing::q6_k;
-    case DType::bf16: return Packing::bf16;
-    default: return Packing::f16;  // and block formats that stand as f16 does
-  }
-}
-
-kernels::Unary unary_of(Activation activation) noexcept {
-  switch (activation) {
-    case Activation::relu: return kernels::Unary::relu;
-    case Activation::gelu: return kernels::Unary::gelu;
-    case Activation::gelu_tanh: return kernels::Unary::gelu_tanh;
-    case Activation::silu: return kernels::Unary::silu;
-    case Activation::sigmoid: return kernels::Unary::sigmoid;
-    default: return kernels::Unary::tanh;
-  }
-}
 
 // One of the weights, its panels cut into tasks.
 struct Matrix {
@@ -48,8 +25,6 @@ struct Matrix {
               first_task = 0;  // bytes; panels of a task; in the order of all weights' tasks
   Activation activation = Activation::none;
 };
-
-constexpr std::size_t k_run = 16;  // rows are packed in runs of that many
 
 // Weights and x must fit what the product reads of them.
 Status check(const Tensor& x, const Factor& factor) noexcept {
@@ -73,8 +48,6 @@ Matrix matrix_of(const Factor& factor, std::size_t rows, std::size_t tasks_befor
   const nn::Param& weight = factor.projection->weight;
   const std::size_t n = static_cast<std::size_t>(weight.tensor.dim(0)),
                     k = static_cast<std::size_t>(weight.tensor.dim(1));
-  constexpr std::size_t k_part_bytes = 32768,
-                        k_panels = 4;  // of one row's task; of a task with more: its c stays in the second-level cache
   Matrix m;
   m.product.packing = packing_of(weight.tensor.dtype());
   m.product.m = rows;
@@ -86,8 +59,7 @@ Matrix matrix_of(const Factor& factor, std::size_t rows, std::size_t tasks_befor
   m.stored = &weight.tensor;
   m.stored_row = row_bytes(weight.tensor.dtype(), k);
   m.panels = kernels::panels_of(n);
-  const std::size_t bytes = std::max<std::size_t>(packed_panel_bytes(m.product.packing, k), 1);
-  m.part = rows < k_run ? std::max<std::size_t>(k_part_bytes / bytes, 1) : k_panels;
+  m.part = panels_of_task(m.product);
   m.first_task = tasks_before;
   m.activation = factor.activation;
   return m;
@@ -121,39 +93,11 @@ void run_panels(const Matrix& m, std::size_t first, std::size_t last, std::byte*
     if (one.bias) one.bias += row;
     table.packed_product(one, 0, 1);
   }
-  if (m.activation == Activation::none) return;
-  const std::size_t begin = first * k_panel, end = std::min(m.product.n, last * k_panel);
-  for (std::size_t i = 0; i < m.product.m; ++i) {
-    float* row = m.product.c + static_cast<std::ptrdiff_t>(i) * m.product.c_row + begin;
-    table.unary(unary_of(m.activation), row, row, end - begin, 0);
-  }
-}
-
-// Runs f(task, worker) where reading memory is what takes the time. Every worker has a region of its own that it reads from end to end,
-// then it helps others: two that take turns along one stream fetch ahead what the other one reads, and get half of what the memory gives.
-template <class F>
-void parallel_streams(const Context& context, std::size_t tasks, F&& f) {
-  constexpr std::size_t k_most = 16;
-  struct alignas(64) Region {
-    std::atomic<std::size_t> next;
-    std::size_t end;
-  } regions[k_most];
-  const std::size_t width = static_cast<std::size_t>(context.executor.width),
-                    count = std::max<std::size_t>(1, std::min({width, tasks, k_most}));
-  for (std::size_t i = 0; i < count; ++i) {
-    regions[i].next.store(tasks * i / count, std::memory_order_relaxed);
-    regions[i].end = tasks * (i + 1) / count;
-  }
-  parallel(context, static_cast<std::uint32_t>(count), [&](std::uint32_t own, int worker) {
-    for (std::size_t i = 0; i < count; ++i) {
-      Region& region = regions[(own + i) % count];
-      for (std::size_t at; (at = region.next.fetch_add(1, std::memory_order_relaxed)) < region.end;) f(at, worker);
-    }
-  });
+  if (m.activation != Activation::none) activate(unary_of(m.activation), m.product, first, last);
 }
 
 // Packs x once for each kind of rows that the products read.
-Status pack_rows(Context& context, const float* x, std::span<Matrix> matrices) noexcept {
+Status pack_once(Context& context, const float* x, std::span<Matrix> matrices) noexcept {
   for (std::size_t i = 0; i < matrices.size(); ++i) {
     PackedProduct& p = matrices[i].product;
     for (std::size_t j = 0; j < i && !p.rows; ++j) {
@@ -163,36 +107,27 @@ Status pack_rows(Context& context, const float* x, std::span<Matrix> matrices) n
     auto rows = context.scratch->take(p.m * packed_row_bytes(p.packing, p.k));
     if (!rows) return fail(rows.error());
     p.rows = rows->data;
-    parallel_chunks(context, (p.m + k_run - 1) / k_run, 2, [&](std::size_t begin, std::size_t end) {
-      kernels::active().pack_rows(p.packing, x, static_cast<std::ptrdiff_t>(p.k), rows->data, p.m, p.k, begin * k_run,
-                                  std::min(end * k_run, p.m));
-    });
+    pack_rows(context, p, x, rows->data);
   }
   return {};
 }
 
 Status run(Context& context, const float* x, std::span<Matrix> matrices) noexcept {
-  if (auto done = pack_rows(context, x, matrices); !done) return done;
+  if (auto done = pack_once(context, x, matrices); !done) return done;
   std::size_t room = 0;
   for (const Matrix& m : matrices) {
     if (!m.product.weights) room = std::max(room, align_up(packed_panel_bytes(m.product.packing, m.product.k)));
   }
   auto rooms = context.scratch->take(room * static_cast<std::size_t>(context.executor.width));
   if (!rooms) return fail(rooms.error());
-  const auto run_task = [&](std::size_t task, int worker) {
+  const std::size_t tasks = matrices.back().first_task + tasks_of(matrices.back());
+  parallel_products(context, matrices[0].product.m, tasks, [&](std::size_t task, int worker) {
     std::size_t i = matrices.size() - 1;
     while (task < matrices[i].first_task) --i;
     const Matrix& m = matrices[i];
     const std::size_t first = (task - m.first_task) * m.part;
     run_panels(m, first, std::min(m.panels, first + m.part), rooms->data + static_cast<std::size_t>(worker) * room);
-  };
-  const std::size_t tasks = matrices.back().first_task + tasks_of(matrices.back());
-  if (matrices[0].product.m < k_run) {
-    parallel_streams(context, tasks, run_task);
-  } else {
-    parallel(context, static_cast<std::uint32_t>(tasks),
-             [&](std::uint32_t task, int worker) { run_task(task, worker); });
-  }
+  });
   return {};
 }
 

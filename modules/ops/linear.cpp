@@ -7,6 +7,7 @@ module;
 #include <utility>
 
 #include "kernels/kernels.h"
+#include "modules/ops/packed.h"
 module qorus.ops;
 import :rules;
 import :loops;
@@ -17,23 +18,9 @@ namespace {
 
 using kernels::Act;
 using kernels::Gemm;
-using kernels::Unary;
 
 Act kernel_of(Activation activation) noexcept { return static_cast<Act>(activation); }
 static_assert(static_cast<int>(Activation::tanh) == static_cast<int>(Act::tanh));
-
-Unary unary_of(Activation activation) noexcept {
-  switch (activation) {
-    case Activation::relu: return Unary::relu;
-    case Activation::gelu: return Unary::gelu;
-    case Activation::gelu_tanh: return Unary::gelu_tanh;
-    case Activation::silu: return Unary::silu;
-    case Activation::sigmoid: return Unary::sigmoid;
-    case Activation::tanh: return Unary::tanh;
-    case Activation::none: break;
-  }
-  return Unary::count_;
-}
 
 // Whether the backward needs the value before the activation: relu, sigmoid and tanh can be undone from their result.
 bool needs_input(Activation activation) noexcept {

@@ -1,13 +1,13 @@
 // Linear layers whose weights are not f32: f16, bf16 and the block formats, packed ahead or unpacked on the way.
 module;
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
 
 #include "kernels/kernels.h"
+#include "modules/ops/packed.h"
 module qorus.ops;
 import :loops;
 import :product;
@@ -16,19 +16,6 @@ namespace qorus {
 namespace {
 
 using kernels::Packing;
-
-// The packing of a type; count_ if there is none. Block formats that products do not read as they are stand as f16 does.
-Packing packing_of(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::q4_0: return Packing::q4_0;
-    case DType::q8_0: return Packing::q8_0;
-    case DType::q4_k: return Packing::q4_k;
-    case DType::q6_k: return Packing::q6_k;
-    case DType::f16: return Packing::f16;
-    case DType::bf16: return Packing::bf16;
-    default: return is_block(dtype) ? Packing::f16 : Packing::count_;
-  }
-}
 
 // Panels first to last-1 of any block format, by way of f32 and f16, some columns of a panel at a time.
 void pack_through_f16(const Tensor& weight, std::byte* packed, std::size_t first, std::size_t last) noexcept {
@@ -54,72 +41,18 @@ void pack_through_f16(const Tensor& weight, std::byte* packed, std::size_t first
   }
 }
 
-kernels::Unary unary_of(Activation activation) noexcept {
-  switch (activation) {
-    case Activation::relu: return kernels::Unary::relu;
-    case Activation::gelu: return kernels::Unary::gelu;
-    case Activation::gelu_tanh: return kernels::Unary::gelu_tanh;
-    case Activation::silu: return kernels::Unary::silu;
-    case Activation::sigmoid: return kernels::Unary::sigmoid;
-    default: return kernels::Unary::tanh;
-  }
-}
-
-// Runs f(first, last) for parts of n panels of so many bytes, where reading them is what takes the time. Every worker has a region of its
-// own that it reads from end to end, then it helps others: two that take turns along one stream fetch ahead what the other one reads,
-// and get half of what the memory gives.
-template <class F>
-void parallel_streams(const Context& context, std::size_t n, std::size_t bytes, F&& f) {
-  constexpr std::size_t k_part_bytes = 32768, k_most = 16;
-  struct alignas(64) Region {
-    std::atomic<std::size_t> next;
-    std::size_t end;
-  } regions[k_most];
-  const std::size_t part = std::max<std::size_t>(1, k_part_bytes / std::max<std::size_t>(1, bytes));
-  const std::size_t parts = (n + part - 1) / part, width = static_cast<std::size_t>(context.executor.width),
-                    count = std::max<std::size_t>(1, std::min({width, parts, k_most}));
-  for (std::size_t i = 0; i < count; ++i) {
-    regions[i].next.store(parts * i / count, std::memory_order_relaxed);
-    regions[i].end = parts * (i + 1) / count;
-  }
-  parallel(context, static_cast<std::uint32_t>(count), [&](std::uint32_t own, int) {
-    for (std::size_t i = 0; i < count; ++i) {
-      Region& region = regions[(own + i) % count];
-      for (std::size_t at; (at = region.next.fetch_add(1, std::memory_order_relaxed)) < region.end;)
-        f(at * part, std::min(n, at * part + part));
-    }
-  });
-}
-
-void activate(Activation activation, const kernels::PackedProduct& p, std::size_t first, std::size_t last) noexcept {
-  const std::size_t begin = first * kernels::k_panel, end = std::min(p.n, last * kernels::k_panel);
-  for (std::size_t i = 0; i < p.m; ++i) {
-    float* row = p.c + static_cast<std::ptrdiff_t>(i) * p.c_row;
-    kernels::active().unary(unary_of(activation), row + begin, row + begin, end - begin, 0);
-  }
-}
-
 Status run_packed(Context& context, kernels::PackedProduct p, const float* x, Activation activation) noexcept {
-  const kernels::Table& table = kernels::active();
   const std::size_t mark = context.scratch->mark();
   auto rows = context.scratch->take(p.m * packed_row_bytes(p.packing, p.k));
   if (!rows) return fail(rows.error());
   p.rows = rows->data;
-  constexpr std::size_t k_run = 16;  // rows are packed in runs of that many
-  parallel_chunks(context, (p.m + k_run - 1) / k_run, 2, [&](std::size_t begin, std::size_t end) {
-    table.pack_rows(p.packing, x, static_cast<std::ptrdiff_t>(p.k), rows->data, p.m, p.k, begin * k_run,
-                    std::min(end * k_run, p.m));
+  pack_rows(context, p, x, rows->data);
+  const std::size_t panels = kernels::panels_of(p.n), part = panels_of_task(p);
+  parallel_products(context, p.m, (panels + part - 1) / part, [&](std::size_t task, int) {
+    const std::size_t first = task * part, last = std::min(panels, first + part);
+    kernels::active().packed_product(p, first, last);
+    if (activation != Activation::none) activate(unary_of(activation), p, first, last);
   });
-  const auto columns = [&](std::size_t first, std::size_t last) {
-    table.packed_product(p, first, last);
-    if (activation != Activation::none) activate(activation, p, first, last);
-  };
-  constexpr std::size_t k_panels = 4;  // of a task: their c stays in the second-level cache
-  if (p.m < k_run) {
-    parallel_streams(context, kernels::panels_of(p.n), packed_panel_bytes(p.packing, p.k), columns);
-  } else {
-    parallel_chunks(context, kernels::panels_of(p.n), k_panels, columns);
-  }
   context.scratch->shrink_to(mark);
   return {};
 }
