@@ -122,11 +122,17 @@ TEST(Caps, ShardsOfAModel) {
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
+// Where a small model lies that Python makes; empty without it.
+static std::string small_model(const TemporaryFolder& folder) {
+  std::string path;
+  for (const auto& file : qorus_test::make_files(folder.path(), true)) path = file.name == "model-0" ? file.path : path;
+  return path;
+}
+
 TEST(Caps, Sessions) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
   const TemporaryFolder folder;
-  std::string path;
-  for (const auto& file : qorus_test::make_files(folder.path(), true)) path = file.name == "model-0" ? file.path : path;
+  const std::string path = small_model(folder);
   if (path.empty()) GTEST_SKIP() << "Python makes this model";
   const auto model = llm::open(path);
   ASSERT_OK(model);
@@ -211,8 +217,7 @@ TEST(Caps, NumbersOfAModel) {
 // A sequence in a file with a sum that fits, and a token that the model does not have.
 TEST(Caps, TokensOfASavedSequence) {
   const TemporaryFolder folder;
-  std::string path;
-  for (const auto& file : qorus_test::make_files(folder.path(), true)) path = file.name == "model-0" ? file.path : path;
+  const std::string path = small_model(folder);
   if (path.empty()) GTEST_SKIP() << "Python makes this model";
   const auto model = llm::open(path);
   ASSERT_OK(model);
@@ -249,8 +254,7 @@ TEST(Caps, TokensOfASavedSequence) {
 // The parts of an adapter against the matrices that they are for.
 TEST(Caps, PartsOfAnAdapter) {
   const TemporaryFolder folder;
-  std::string path;
-  for (const auto& file : qorus_test::make_files(folder.path(), true)) path = file.name == "model-0" ? file.path : path;
+  const std::string path = small_model(folder);
   if (path.empty()) GTEST_SKIP() << "Python makes this model";
   const auto add = [&](const char* weight, const Shape& a, const Shape& b, int times = 1, float alpha = 2) -> Status {
     auto model = llm::open(path);
