@@ -29,6 +29,8 @@ using qorus::Tensor;
 using qorus::Workspace;
 namespace ops = qorus::ops;
 
+std::string refuses(const Case& test);  // op_refusals.cpp
+
 std::size_t count_of(const Extents& dims) {
   return std::accumulate(dims.begin(), dims.end(), std::size_t{1},
                          [](std::size_t n, std::int64_t d) { return n * static_cast<std::size_t>(d); });
@@ -234,16 +236,22 @@ void read(const Tensor& t, Outcome& out) {
   out.bits.insert(out.bits.end(), floats.begin(), floats.end());
 }
 
-// One recorded step: inputs, operation, functional, backward. `same`: the first input serves as all f32 inputs of its shape.
-// Nothing is allocated here unless `out` asks for the numbers.
+// How a step takes its inputs, besides `same`: the first input serves as all f32 inputs of its shape.
+struct Taken {
+  bool again = false;              // each operand with a gradient is summed as well, after the operation, and the sum is added to the loss
+  unsigned watched = ~0u;          // the inputs (bits) whose gradients are wanted
+};
+
+// One recorded step: inputs, operation, functional, backward. Nothing is allocated here unless `out` asks for the numbers.
 std::string step(Workspace& ws, const Case& test, std::span<const Prepared> inputs, View view, const Tensor& functional,
-                 bool same, Outcome* out) {
+                 bool same, Outcome* out, const Taken& taken = {}) {
+  const auto wanted = [&](std::size_t i) { return test.inputs[i].differentiable() && (taken.watched >> i & 1u); };
   auto tape = ws.record();
   std::array<Tensor, 8> bases, operands;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool again =
         same && i > 0 && test.inputs[i].dtype == DType::f32 && test.inputs[i].dims == test.inputs[0].dims;
-    const bool floats = test.inputs[i].differentiable() && test.differentiable;
+    const bool floats = wanted(i) && test.differentiable;
     auto base = again ? Result<Tensor>(bases[0]) : floats ? tape.watch(inputs[i].base) : tape.input(inputs[i].base);
     auto operand = seen(base, test.inputs[i], view);
     if (!operand) return std::string("input: ") + operand.error().message().c_str();
@@ -255,12 +263,15 @@ std::string step(Workspace& ws, const Case& test, std::span<const Prepared> inpu
   if (y->dtype() == DType::f16 || y->dtype() == DType::bf16) y = ops::cast(y, DType::f32);
   if (out) read(*y, *out);
   if (!test.differentiable) return {};
-  const auto loss = ops::sum(ops::mul(y, functional));
+  auto loss = ops::sum(ops::mul(y, functional));
+  for (std::size_t i = 0; i < inputs.size() && taken.again; ++i) {
+    if (wanted(i)) loss = ops::add(loss, ops::sum(operands[i]));
+  }
   if (!loss) return std::string("functional: ") + loss.error().message().c_str();
   auto gradients = qorus::backward(*loss);
   if (!gradients) return std::string("backward: ") + gradients.error().message().c_str();
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (!test.inputs[i].differentiable()) {
+    if (!wanted(i)) {
       if (out) out->gradients.emplace_back();
       continue;
     }
@@ -419,11 +430,35 @@ std::string same_plan(const Case& test, const Scene& scene, View view) {
   return {};
 }
 
+// Gradients are added where there are some already, and left out where none is wanted: nothing else becomes of the others.
+std::string shares_gradients(const Case& test, const Scene& scene) {
+  if (!test.differentiable) return {};
+  Outcome plain, more;
+  const auto run = [&](Outcome& out, const Taken& taken) {
+    return step(workspace(1), test, scene.inputs, View::dense, scene.weights, false, &out, taken);
+  };
+  if (auto error = run(plain, {}); !error.empty()) return error;
+  if (auto error = run(more, {.again = true}); !error.empty()) return "with sums: " + error;
+  for (std::size_t i = 0; i < scene.inputs.size(); ++i) {
+    if (!test.inputs[i].differentiable()) continue;
+    std::vector<double> want = plain.gradients[i];
+    for (double& g : want) ++g;
+    const std::string name = "gradient of input " + std::to_string(i);
+    if (auto wrong = compare((name + " and its sum").c_str(), more.gradients[i], want, k_op_gradient); !wrong.empty()) return wrong;
+    Outcome alone;
+    if (auto error = run(alone, {.watched = 1u << i}); !error.empty()) return name + " alone: " + error;
+    if (auto wrong = compare((name + " alone").c_str(), alone.gradients[i], plain.gradients[i], k_op_gradient);
+        !wrong.empty())
+      return wrong;
+  }
+  return {};
+}
+
 // With less scratch than it needs the step ends with an error that says so, wherever it runs out, and the next one is as if nothing had been.
-std::string fails_without_room(const Case& test, const Scene& scene) {
+std::string fails_without_room(const Case& test, const Scene& scene, View view, const Taken& taken) {
   constexpr std::size_t k_all = std::size_t{1} << 28, k_tries = 200, k_line = 64;
   Workspace plan = qorus::planning_workspace(1);
-  if (auto error = step(plan, test, scene.inputs, View::dense, scene.weights, false, nullptr); !error.empty())
+  if (auto error = step(plan, test, scene.inputs, view, scene.weights, false, nullptr, taken); !error.empty())
     return error;
   const std::size_t wanted = plan.counters().high_water;
   static Workspace ws{{.scratch = k_all, .threads = 1}};
@@ -431,28 +466,10 @@ std::string fails_without_room(const Case& test, const Scene& scene) {
   const std::size_t mark = scratch.mark(), stride = std::max(k_line, wanted / k_tries / k_line * k_line);
   for (std::size_t room = 0; room < wanted; room += stride) {
     if (auto rest = scratch.take(k_all - mark - room); !rest) return "no room to take";
-    const auto error = step(ws, test, scene.inputs, View::dense, scene.weights, false, nullptr);
+    const auto error = step(ws, test, scene.inputs, view, scene.weights, false, nullptr, taken);
     scratch.shrink_to(mark);
     if (error.find("out of memory") == error.npos && error.find("too small") == error.npos)
       return "with " + std::to_string(room) + " of " + std::to_string(wanted) + " bytes: '" + error + "'";
-  }
-  return {};
-}
-
-// A tensor that is gone, as each of the operands.
-std::string fails_with_stale_operands(const Case& test, const Scene& scene) {
-  for (std::size_t gone = 0; gone < scene.inputs.size(); ++gone) {
-    Tensor stale;
-    {
-      auto frame = workspace(1).frame();
-      stale = frame.input(scene.inputs[gone].base).value();
-    }
-    auto tape = workspace(1).record();
-    std::array<Tensor, 8> operands;
-    for (std::size_t i = 0; i < scene.inputs.size(); ++i)
-      operands[i] = i == gone ? stale : tape.input(scene.inputs[i].base).value();
-    const auto y = test.run(std::span<const Tensor>(operands.data(), scene.inputs.size()));
-    if (y) return "input " + std::to_string(gone) + " is gone, and nothing is said of it";
   }
   return {};
 }
@@ -481,8 +498,12 @@ std::string check(const Case& test) {
     if (auto wrong = values_of(test, View::dense, true); !wrong.empty()) return wrong;
   }
   const Scene scene = stage(test, View::dense, false);
-  if (auto wrong = fails_without_room(test, scene); !wrong.empty()) return wrong;
-  if (auto wrong = fails_with_stale_operands(test, scene); !wrong.empty()) return wrong;
+  if (auto wrong = fails_without_room(test, scene, View::dense, {}); !wrong.empty()) return wrong;
+  const Scene sliced = stage(test, View::sliced, false);
+  if (auto wrong = fails_without_room(test, sliced, View::sliced, {.again = test.differentiable}); !wrong.empty())
+    return wrong;
+  if (auto wrong = shares_gradients(test, scene); !wrong.empty()) return wrong;
+  if (auto wrong = refuses(test); !wrong.empty()) return wrong;
   return same_bits(test, scene.inputs, scene.weights);
 }
 

@@ -1,14 +1,14 @@
 # Operations: what their tests share is a module of its own.
 add_library(qorus_test_ops STATIC EXCLUDE_FROM_ALL)
 set_target_properties(qorus_test_ops PROPERTIES CXX_SCAN_FOR_MODULES ON)
-target_sources(qorus_test_ops PUBLIC FILE_SET CXX_MODULES FILES op_testing.cppm PRIVATE op_testing.cpp)
+target_sources(qorus_test_ops PUBLIC FILE_SET CXX_MODULES FILES op_testing.cppm PRIVATE op_testing.cpp op_refusals.cpp)
 target_include_directories(qorus_test_ops PRIVATE ${PROJECT_SOURCE_DIR})
 target_link_libraries(qorus_test_ops PUBLIC qorus_ops qorus_allocation_counter PRIVATE qorus_build)
 function(qorus_ops_test name)
   qorus_test(${name} SOURCES ${ARGN} LINK qorus_test_ops)
 endfunction()
 qorus_ops_test(ops_test ops_elementwise_test.cpp ops_reduce_test.cpp ops_product_test.cpp ops_attention_test.cpp ops_recurrent_test.cpp ops_experts_test.cpp ops_shape_test.cpp
-  ops_cast_test.cpp ops_errors_test.cpp)
+  ops_cast_test.cpp ops_errors_test.cpp ops_refusals_test.cpp)
 qorus_ops_test(conv_test ops_conv_test.cpp)
 qorus_ops_test(tape_test tape_test.cpp workspace_test.cpp)
 

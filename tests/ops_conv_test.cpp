@@ -438,8 +438,8 @@ TEST(ChannelNorm, BatchesInTrainingAndFrozen) {
       EXPECT_EQ(
           "",
           check({"batch_norm frozen",
-                 {{dims}, {c}, {c}, {c}, {c, 0.5, 2}},
-                 [&](Tensors t) { return ops::batch_norm(t[0], t[1], t[2], ops::detach(t[3]), ops::detach(t[4]), o); },
+                 {{dims}, {c}, {c}, {.dims = c, .constant = true}, {.dims = c, .low = 0.5, .high = 2, .constant = true}},
+                 [&](Tensors t) { return ops::batch_norm(t[0], t[1], t[2], t[3], t[4], o); },
                  [&](const Arrays& in) {
                    Array y = build(dims, [&](const Extents& at) {
                      const Extents k = {at[1]};
@@ -448,8 +448,7 @@ TEST(ChannelNorm, BatchesInTrainingAndFrozen) {
                             in[2].at(k);
                    });
                    return a == Activation::relu ? map(y, [](double v) { return std::max(v, 0.0); }) : y;
-                 },
-                 false}));
+                 }}));
     }
 }
 

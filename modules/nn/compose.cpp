@@ -13,8 +13,10 @@ namespace {
 
 // Room for so many tensors in the workspace of x, for the frame's length.
 Result<std::span<Tensor>> room_for(const Tensor& x, std::size_t count) noexcept {
-  if (!x.context()) return fail(Errc::no_workspace, "branches", "x did not come from tape.input or frame.input");
-  auto slice = x.context()->scratch->take(count * sizeof(Tensor));
+  const Operand in = x;
+  auto context = common_context("branches", {&in});
+  if (!context) return fail(context.error());
+  auto slice = (*context)->scratch->take(count * sizeof(Tensor));
   if (!slice) return fail(slice.error());
   auto* first = reinterpret_cast<Tensor*>(slice->data);
   for (std::size_t i = 0; i < count; ++i) new (first + i) Tensor();

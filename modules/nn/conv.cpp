@@ -98,7 +98,7 @@ Result<Tensor> GroupNorm::with(const Tensor& x, Activation activation) const noe
 }
 
 Result<Tensor> DropPath::operator()(const Tensor& x) const noexcept {
-  Context* context = x.context();
+  Context* context = x.alive() ? x.context() : nullptr;
   if (!context || !context->training || x.rank() < 1) return ops::dropout(x, context && context->training ? p : 0);
   Extents list;
   list.fill(1);

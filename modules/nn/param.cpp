@@ -4,7 +4,7 @@ module qorus.nn;
 namespace qorus::nn {
 
 Result<Tensor> use(const Param& param, const Shape& shape, const Tensor& x, const char* layer) noexcept {
-  Context* context = x.context();
+  Context* context = x.alive() ? x.context() : nullptr;
   if (param.bound()) return context ? param.tensor.in(*context) : param.tensor;
   if (!context || !context->declare)
     return fail(Errc::not_built, layer, "its parameters are not bound: nn::build the model first", x.shape().dims());

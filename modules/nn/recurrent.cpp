@@ -109,7 +109,10 @@ Result<RecurrentState> Recurrent::state(std::int64_t batch) const noexcept {
 
 Result<Tensor> Recurrent::step(const Tensor& x, RecurrentState& state) const noexcept {
   if (parts_.empty()) return fail(Errc::not_built, "recurrent", "nn::build the model first", x.shape().dims());
-  if (options_.bidirectional || (x.context() && x.context()->record))
+  const Operand in = x;
+  auto context = common_context("recurrent", {&in});
+  if (!context) return fail(context.error());
+  if (options_.bidirectional || (*context)->record)
     return fail(Errc::invalid_argument, "recurrent", "steps go forwards, and while no tape records");
   if (x.rank() != 2 || state.h.tensor().shape() != Shape{options_.layers, x.dim(0), hidden_})
     return fail(Errc::invalid_size, "recurrent", "x: [batch, in] and a state made for this batch", x.shape().dims(),
@@ -117,11 +120,11 @@ Result<Tensor> Recurrent::step(const Tensor& x, RecurrentState& state) const noe
   Result<Tensor> y = ops::unsqueeze(x, 0);
   const std::size_t floats = static_cast<std::size_t>(x.dim(0) * hidden_);
   const auto take_over = [&](Owned& owner, const Tensor& from, std::size_t part) {
-    if (!x.context()->planning)
+    if (!(*context)->planning)
       std::memcpy(owner.fill<float>().data() + part * floats, from.f32(), floats * sizeof(float));
   };
   const Tensor h = state.h.tensor(), c = state.c.tensor();
-  const auto placed_in = [&](const Tensor& t) { return t.shape().valid() ? t.in(*x.context()) : t; };
+  const auto placed_in = [&](const Tensor& t) { return t.shape().valid() ? t.in(**context) : t; };
   if (!y) return y;
   for (std::size_t part = 0; part < parts_.size(); ++part) {
     auto one = run_part(part, *y, {.h = placed_in(h), .c = placed_in(c)});

@@ -62,7 +62,7 @@ Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& i
   if (given(in.past_keys) != given(in.past_values))
     return fail(Errc::invalid_argument, "attention", "past keys and values come together");
   const std::int64_t past = continues ? in.past_keys->dim(2) : 0;
-  Context* context = x.context();
+  Context* context = x.alive() ? x.context() : nullptr;
   if (options.rope > 0 && context && k && q) {
     auto tables = ops::rope_tables(*context, k->dim(2), head_dim / 2, options.rope, past);
     if (!tables) return fail(tables.error());
@@ -209,8 +209,10 @@ Result<Tensor> Positions::operator()(const Tensor& x) const noexcept {
 
 Result<Tensor> Sinusoids::operator()(const Tensor& x) const noexcept {
   if (x.rank() != 3) return fail(Errc::invalid_size, "sinusoids", "needs x: [batch, seq, d_model]", x.shape().dims());
-  if (!x.context()) return fail(Errc::no_workspace, "sinusoids", "x did not come from tape.input or frame.input");
-  return x + ops::sinusoids(*x.context(), x.dim(1), x.dim(2));
+  const Operand in = x;
+  auto context = common_context("sinusoids", {&in});
+  if (!context) return fail(context.error());
+  return x + ops::sinusoids(**context, x.dim(1), x.dim(2));
 }
 
 Result<Tensor> Bilinear::operator()(const Tensor& a, const Tensor& b) const noexcept {

@@ -361,9 +361,10 @@ struct Extras {
 Result<Extras> extras_of(AttentionSaved& s, const AttentionOptions& options, Context& context) noexcept {
   const char* op = "attention";
   Extras extras;
+  Context* shared = &context;
   const auto number = [](std::size_t n) { return static_cast<std::int64_t>(n); };
   if (given(options.mask)) {
-    if (!options.mask) return fail(options.mask.error());
+    if (auto ok = join_context(op, options.mask, shared); !ok) return fail(ok.error());
     s.additive = options.mask->dtype() == DType::f32;
     if (auto ok = options.mask->check(s.additive ? DType::f32 : DType::u8, op); !ok) return fail(ok.error());
     auto wide = broadcast_to(placed(*options.mask, context),
@@ -375,7 +376,7 @@ Result<Extras> extras_of(AttentionSaved& s, const AttentionOptions& options, Con
   }
   const auto vector = [&](const Result<Tensor>& from, DType dtype, std::size_t count, Tensor& to) -> Status {
     if (!given(from)) return {};
-    if (!from) return fail(from.error());
+    if (auto ok = join_context(op, from, shared); !ok) return ok;
     if (auto ok = from->check(dtype, op); !ok) return ok;
     if (from->shape() != Shape{number(count)})
       return fail(Errc::invalid_size, op, "slopes: [heads]; lengths: [batch]", from->shape().dims());

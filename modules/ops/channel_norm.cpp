@@ -78,7 +78,7 @@ Result<Sizes> sizes_of(const char* op, const Tensor& x, const Tensor& weight, co
     return fail(Errc::invalid_size, op, "x: [batch, channels, ...] and weight, bias: [channels] must agree on channels",
                 x.shape().dims(), weight.shape().dims());
   }
-  if (groups < 0 || (groups > 0 && x.dim(1) % groups != 0))
+  if (groups > 0 && x.dim(1) % groups != 0)
     return fail(Errc::invalid_argument, op, "the channels must be a multiple of the groups", x.shape().dims());
   const auto batch = static_cast<std::size_t>(x.dim(0)), channels = static_cast<std::size_t>(x.dim(1));
   std::size_t places = 1;
@@ -109,7 +109,6 @@ Result<Statistics> make_statistics(Context& context, std::size_t populations) no
   auto all = Fresh::make(context, Shape{3, count});
   if (!all) return fail(all.error());
   float* first = all->f32();
-  if (!first) return Statistics{};  // a run over shapes only
   return Statistics{first, first + count, first + 2 * count};
 }
 

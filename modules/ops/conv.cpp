@@ -149,7 +149,7 @@ Status run_backward(Context& context, const Geometry& g, const float* y, const f
       const PhaseAxis p = phase_axis(g.axis[d], at[d], w_step[d], x_step[d]);
       conv.axis[d] = p.axis;
       if (w) conv.w += p.w_first;  // null in a run over shapes only
-      if (x) conv.y += p.x_first;
+      conv.y += p.x_first;
       empty = empty || p.axis.taps == 0;
     }
     if (empty) {  // sums of nothing

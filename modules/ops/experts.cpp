@@ -39,7 +39,7 @@ void each_expert(const ExpertSaved& s, const Context& context, const F& f) noexc
 }
 // The rows that no expert has become 0.
 void clear_rest(const ExpertSaved& s, const Context& context, float* y, std::size_t width) noexcept {
-  if (context.planning || s.experts == 0) return;
+  if (context.planning) return;
   const auto end = static_cast<std::size_t>(s.ends[s.experts - 1]);
   std::memset(y + end * width, 0, (s.rows - end) * width * sizeof(float));
 }
@@ -175,7 +175,8 @@ Result<Routing> route(const Operand& operand, const RoutingOptions& options) noe
 Result<Tensor> expert_linear(const Operand& operand, const Operand& weight, const Operand& ends) noexcept {
   auto context = float_context("expert_linear", {&operand, &weight});
   if (!context) return fail(context.error());
-  if (!ends.ok()) return fail(ends.error());
+  Context* shared = *context;
+  if (auto ok = join_context("expert_linear", ends, shared); !ok) return fail(ok.error());
   if (auto ok = ends->check(DType::i32, "expert_linear"); !ok) return fail(ok.error());
   if (operand->rank() != 2 || weight->rank() != 2 || ends->rank() != 1 || operand->dim(1) != weight->dim(1) ||
       ends->dim(0) == 0 || weight->dim(0) % ends->dim(0) != 0 || !ends->contiguous())

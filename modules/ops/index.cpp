@@ -90,7 +90,7 @@ void gather_into(const Context& context, const Pointing& p, const float* x, cons
 void scatter_into(const Context& context, const Pointing& p, const float* x, float* out) noexcept {
   const std::size_t rows = pointing_rows(p);
   if (rows == 0) return;
-  const bool apart = p.axis != 0 && p.shape.rank() > 1;
+  const bool apart = p.axis != 0;
   const std::size_t slabs = apart ? static_cast<std::size_t>(p.shape[0]) : 1;
   parallel_chunks(context, slabs, row_grain(p.shape.numel() / slabs), [&](std::size_t first, std::size_t last) {
     for_pointed(p, first * (rows / slabs), last * (rows / slabs),

@@ -103,9 +103,7 @@ void copy_dense(const Context& context, const Tensor& tensor, float* out) noexce
 void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to,
                  std::size_t out_numel) noexcept {
   const std::size_t n = layout.shape.numel();
-  bool repeats = false;
-  for (int d = 0; d < layout.shape.rank(); ++d) repeats = repeats || (layout.stride[d] == 0 && layout.shape[d] > 1);
-  const bool overwrite = !to.accumulate && !repeats && n == out_numel;  // every element exactly once
+  const bool overwrite = !to.accumulate && n == out_numel;  // every element exactly once
   if (!to.accumulate && !overwrite) {
     parallel_elements(context, out_numel, [&](std::size_t begin, std::size_t end) {
       std::memset(to.data + begin, 0, (end - begin) * sizeof(float));
@@ -115,7 +113,7 @@ void add_strided(const Context& context, const Layout& layout, const float* x, c
   const Layout flat = merged(layout);
   const auto inner = static_cast<std::size_t>(flat.shape[-1]);
   const std::int64_t step = flat.stride[flat.shape.rank() - 1];
-  const auto rows = [&](std::size_t begin, std::size_t end) {
+  parallel_chunks(context, n / inner, row_grain(inner), [&](std::size_t begin, std::size_t end) {
     for (std::size_t row = begin; row < end; ++row) {
       float* out = to.data + layout.offset + row_offset(flat, row);
       const float* from = x + row * inner;
@@ -130,12 +128,7 @@ void add_strided(const Context& context, const Layout& layout, const float* x, c
         }
       }
     }
-  };
-  if (repeats) {  // places are shared: one task, in order
-    parallel(context, 1, [&](std::uint32_t, int) { rows(0, n / inner); });
-  } else {
-    parallel_chunks(context, n / inner, row_grain(inner), rows);
-  }
+  });
 }
 
 void copy_rows(const Context& context, const std::byte* x, std::size_t x_step, std::byte* y, std::size_t y_step,

@@ -169,9 +169,10 @@ Result<Prepared> prepare(Cell cell, const Operand& x, const CellWeights& w, cons
     Tensor* to;
   } const optional[] = {
       {&w.input_bias, &p.input_bias}, {&w.state_bias, &p.state_bias}, {&options.h, &p.h}, {&options.c, &p.c}};
+  Context* shared = *context;
   for (const auto& each : optional) {
     if (!given(*each.from)) continue;
-    if (!*each.from) return fail(each.from->error());
+    if (auto ok = join_context("recurrent", *each.from, shared); !ok) return fail(ok.error());
     if (auto ok = (*each.from)->check(DType::f32, "recurrent"); !ok) return fail(ok.error());
   }
   if (x->rank() != 3 || w.state->rank() != 2 || w.state->dim(0) != gates_of(cell) * w.state->dim(1))
@@ -181,7 +182,8 @@ Result<Prepared> prepare(Cell cell, const Operand& x, const CellWeights& w, cons
   p.n = {cell, size(x->dim(0)), size(x->dim(1)), size(x->dim(2)), size(w.state->dim(1)), size(w.state->dim(0))};
   if (auto ok = check_form(p.n, x, w, options); !ok) return fail(ok.error());
   if (given(options.lengths)) {
-    auto lengths = contiguous(options.lengths.transform([&](const Tensor& t) { return placed(t, **context); }));
+    if (auto ok = join_context("recurrent", options.lengths, shared); !ok) return fail(ok.error());
+    auto lengths = contiguous(placed(options.lengths, **context));
     if (!lengths) return fail(lengths.error());
     if (auto ok = check_lengths(**context, *lengths, *x); !ok) return fail(ok.error());
     p.lengths = *lengths;

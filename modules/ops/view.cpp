@@ -63,13 +63,6 @@ Shape unrepeated(const Layout& layout) noexcept {
   return shape;
 }
 
-bool strides_agree(const Layout& repeated, const Layout& once) noexcept {
-  for (int d = 0; d < once.shape.rank(); ++d) {
-    if (once.shape[d] != 1 && repeated.stride[d] != once.stride[d]) return false;
-  }
-  return true;
-}
-
 struct CopySaved {
   GradRef x;
 };
@@ -82,10 +75,8 @@ void rules::view(const void* saved, Grads& grads) noexcept {
   const Into dx = grads.into(s.x);
   if (!dx) return;
   const Shape once = unrepeated(s.layout);
-  if (once != s.layout.shape && s.layout.offset == 0 && once.numel() == s.x.numel &&
-      strides_agree(s.layout, Layout::dense(once))) {
+  if (once != s.layout.shape)
     return sum_to(grads, grads.out(), s.layout.shape, once, dx);  // a broadcast: any number of workers can add
-  }
   add_strided(grads.context(), s.layout, grads.out(), dx, s.x.numel);
 }
 

@@ -1,0 +1,591 @@
+// What operations refuse beside operands (op_refusals.cpp has those): options that make no sense, sizes beyond all bounds, no room; and the
+// values of what is seldom asked for.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/testing.h"
+
+import qorus.ops;
+import qorus.test.ops;
+
+using namespace qorus;
+using namespace qorus_test;
+
+namespace {
+
+constexpr std::int64_t k_far = std::int64_t{1} << 31, k_huge = std::int64_t{1} << 62;
+
+// A tensor of these extents in the workspace, of equal elements.
+Result<Tensor> make(Context& c, const Shape& shape, DType dtype = DType::f32, int value = 1) {
+  auto fresh = Fresh::make(c, shape, dtype);
+  if (!fresh) return fail(fresh.error());
+  for (std::size_t i = 0; i < shape.numel() && !c.planning; ++i) {
+    if (dtype == DType::f32) fresh->f32()[i] = static_cast<float>(value);
+    if (dtype == DType::i32) fresh->i32()[i] = value;
+    if (dtype == DType::u8) fresh->u8()[i] = static_cast<std::uint8_t>(value);
+  }
+  return std::move(*fresh).freeze();
+}
+Result<Tensor> whole(Context& c, const Shape& shape, int value) { return make(c, shape, DType::i32, value); }
+// So many elements that only a view can have them.
+Result<Tensor> vast(Context& c, const Shape& shape) { return ops::broadcast_to(make(c, {}), shape); }
+// An error of its own: what it says comes out.
+Result<Tensor> broken() { return fail(Errc::diverged, "operand", "broken"); }
+
+struct Entry {
+  const char* what;
+  Errc code;
+  Result<Tensor> (*run)(Context& c);
+  bool of_values = false;  // not seen while planning
+};
+
+void refuse(std::span<const Entry> all) {
+  Workspace plan = planning_workspace(1);
+  for (const Entry& e : all) {
+    SCOPED_TRACE(e.what);
+    auto frame = workspace(1).frame(), planned = plan.frame();
+    EXPECT_FAILS(e.run(frame.context()), e.code);
+    if (e.of_values) {
+      EXPECT_OK(e.run(planned.context()));
+    } else {
+      EXPECT_FAILS(e.run(planned.context()), e.code);
+    }
+  }
+}
+
+using C = Context&;
+using R = Result<Tensor>;
+
+TEST(Refusals, Attention) {
+  static constexpr auto with = [](C c, const ops::AttentionOptions& o, const Shape& q = {2, 4, 3, 2},
+                                  const Shape& kv = {2, 2, 5, 2}) {
+    return ops::attention(make(c, q), make(c, kv), make(c, kv), o);
+  };
+  static constexpr Entry all[] = {
+      {"no head_dim", Errc::invalid_size, [](C c) -> R { return with(c, {}, {1, 1, 2, 0}, {1, 1, 2, 0}); }},
+      {"no key heads", Errc::invalid_size, [](C c) -> R { return with(c, {}, {1, 2, 2, 3}, {1, 0, 2, 3}); }},
+      {"no keys", Errc::invalid_size, [](C c) -> R { return with(c, {}, {1, 2, 2, 3}, {1, 1, 0, 3}); }},
+      {"window below 0", Errc::invalid_argument, [](C c) -> R { return with(c, {.causal = true, .window = -1}); }},
+      {"softcap below 0", Errc::invalid_argument, [](C c) -> R { return with(c, {.softcap = -1}); }},
+      {"softcap no number", Errc::invalid_argument, [](C c) -> R { return with(c, {.softcap = NAN}); }},
+      {"mask", Errc::diverged, [](C c) -> R { return with(c, {.mask = broken()}); }},
+      {"slopes", Errc::diverged, [](C c) -> R { return with(c, {.slopes = broken()}); }},
+      {"lengths", Errc::diverged, [](C c) -> R { return with(c, {.lengths = broken()}); }},
+      {"a length below 0", Errc::invalid_argument, [](C c) -> R { return with(c, {.lengths = whole(c, {2}, -1)}); },
+       true},
+      {"a length of too many", Errc::invalid_argument, [](C c) -> R { return with(c, {.lengths = whole(c, {2}, 6)}); },
+       true},
+      {"rope of a vector", Errc::invalid_size, [](C c) -> R { return ops::rope(make(c, {4}), make(c, {1, 2}), make(c, {1, 2})); }},
+      {"base of 0", Errc::invalid_argument,
+       [](C c) -> R { return ops::rope_tables(c, 3, 2, 0).transform([](const auto& t) { return t.sine; }); }},
+      {"fewer than no angles", Errc::invalid_argument,
+       [](C c) -> R { return ops::rope_tables(c, 3, -1).transform([](const auto& t) { return t.sine; }); }},
+      {"fewer than no positions", Errc::invalid_size,
+       [](C c) -> R { return ops::rope_tables(c, -3, 1).transform([](const auto& t) { return t.sine; }); }},
+      {"sinusoids", Errc::invalid_size, [](C c) -> R { return ops::sinusoids(c, -1, 2); }},
+      {"slopes of no count", Errc::invalid_size, [](C c) -> R { return ops::alibi_slopes(c, -1); }},
+      {"counting down", Errc::invalid_size, [](C c) -> R { return ops::counting(c, -1); }},
+  };
+  refuse(all);
+}
+
+TEST(Refusals, WindowsOfConvolutions) {
+  static constexpr auto conv = [](C c, const ops::ConvOptions& o) {
+    return ops::conv(make(c, {1, 2, 5, 5}), make(c, {4, 2, 3, 3}), o);
+  };
+  static constexpr auto back = [](C c, const ops::ConvTransposeOptions& o) {
+    return ops::conv_transpose(make(c, {1, 4, 5, 5}), make(c, {4, 2, 3, 3}), o);
+  };
+  static constexpr Entry all[] = {
+      {"matrices", Errc::invalid_size, [](C c) -> R { return ops::conv(make(c, {2, 3}), make(c, {4, 3})); }},
+      {"six axes", Errc::invalid_size,
+       [](C c) -> R { return ops::conv(make(c, {1, 1, 1, 1, 1, 1}), make(c, {1, 1, 1, 1, 1, 1})); }},
+      {"no groups", Errc::invalid_size, [](C c) -> R { return conv(c, {.groups = 0}); }},
+      {"three strides", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = {1, 1, 1}}); }},
+      {"three dilations", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = {1, 1, 1}}); }},
+      {"three paddings before", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {{0, 0, 0}, 0}}); }},
+      {"three paddings after", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {0, {0, 0, 0}}}); }},
+      {"stride 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = 0}); }},
+      {"stride without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = k_far}); }},
+      {"dilation 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = 0}); }},
+      {"dilation without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = k_far}); }},
+      {"padding before below 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {-1, 0}}); }},
+      {"padding after below 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {0, -1}}); }},
+      {"padding after without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {0, k_far}}); }},
+      {"a kernel of no taps", Errc::invalid_argument,
+       [](C c) -> R { return ops::conv(make(c, {1, 2, 5}), make(c, {4, 2, 0})); }},
+      {"more places than there are numbers", Errc::invalid_size,
+       [](C c) -> R { return conv(c, {.padding = {{k_far - 1, k_far - 1}, {k_far - 1, k_far - 1}}}); }},
+      {"transposed matrices", Errc::invalid_size,
+       [](C c) -> R { return ops::conv_transpose(make(c, {2, 4}), make(c, {4, 3})); }},
+      {"transposed, six axes", Errc::invalid_size,
+       [](C c) -> R { return ops::conv_transpose(make(c, {1, 1, 1, 1, 1, 1}), make(c, {1, 1, 1, 1, 1, 1})); }},
+      {"transposed, no groups", Errc::invalid_size, [](C c) -> R { return back(c, {.groups = 0}); }},
+      {"transposed, three groups of four channels", Errc::invalid_size, [](C c) -> R { return back(c, {.groups = 3}); }},
+      {"three output paddings", Errc::invalid_argument, [](C c) -> R { return back(c, {.output_padding = {0, 0, 0}}); }},
+      {"transposed, three strides", Errc::invalid_argument, [](C c) -> R { return back(c, {.stride = {1, 1, 1}}); }},
+      {"output padding below 0", Errc::invalid_argument, [](C c) -> R { return back(c, {.output_padding = -1}); }},
+      {"output padding as the stride", Errc::invalid_argument,
+       [](C c) -> R { return back(c, {.stride = 2, .output_padding = 2}); }},
+      {"transposed, padding before below 0", Errc::invalid_argument, [](C c) -> R { return back(c, {.padding = {-1, 0}}); }},
+      {"transposed, padding after below 0", Errc::invalid_argument, [](C c) -> R { return back(c, {.padding = {0, -1}}); }},
+      {"transposed, padding before without bounds", Errc::invalid_argument,
+       [](C c) -> R { return back(c, {.padding = {1 << 30, 0}}); }},
+      {"transposed, padding after without bounds", Errc::invalid_argument,
+       [](C c) -> R { return back(c, {.padding = {0, 1 << 30}}); }},
+      {"transposed, all places cut off", Errc::invalid_size, [](C c) -> R { return back(c, {.padding = 4}); }},
+      {"transposed, more places than there are numbers", Errc::invalid_size,
+       [](C c) -> R { return back(c, {.stride = k_far - 1}); }},
+  };
+  refuse(all);
+}
+
+TEST(Refusals, PoolsAndSizes) {
+  static constexpr Entry all[] = {
+      {"an axis too long for a pool", Errc::invalid_size,
+       [](C c) -> R { return ops::avg_pool(vast(c, {1, 1, k_far}), 1); }},
+      {"a last window of padding", Errc::invalid_argument,
+       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), 2, {.stride = 1, .padding = {0, 3}}); }},
+      {"a first window of padding", Errc::invalid_argument,
+       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), 2, {.stride = 1, .padding = {3, 0}}); }},
+      {"nothing to find a largest in", Errc::invalid_argument,
+       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 0}), 2, {.stride = 1, .padding = 1}); }},
+      {"two kernels for one axis", Errc::invalid_argument,
+       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), {1, 1}); }},
+      {"a pool of a matrix", Errc::invalid_size, [](C c) -> R { return ops::avg_pool(make(c, {3, 3}), 1); }},
+      {"adaptive, for two axes", Errc::invalid_argument,
+       [](C c) -> R { return ops::adaptive_avg_pool(make(c, {1, 1, 3}), {1, 1}); }},
+      {"adaptive, of nothing", Errc::invalid_size, [](C c) -> R { return ops::adaptive_max_pool(make(c, {1, 1, 0}), 1); }},
+      {"adaptive, no places", Errc::invalid_size, [](C c) -> R { return ops::adaptive_max_pool(make(c, {1, 1, 3}), 0); }},
+      {"adaptive, too many places", Errc::invalid_size,
+       [](C c) -> R { return ops::adaptive_avg_pool(make(c, {1, 1, 3}), k_far); }},
+      {"adaptive, of too many places", Errc::invalid_size,
+       [](C c) -> R { return ops::adaptive_avg_pool(vast(c, {1, 1, k_far}), 1); }},
+      {"resize of a matrix", Errc::invalid_size, [](C c) -> R { return ops::resize(make(c, {1, 1}), 1); }},
+      {"resize for two axes", Errc::invalid_argument, [](C c) -> R { return ops::resize(make(c, {1, 1, 3}), {1, 1}); }},
+      {"resize of nothing", Errc::invalid_size, [](C c) -> R { return ops::resize(make(c, {1, 1, 0}), 1); }},
+      {"resize to nothing", Errc::invalid_size, [](C c) -> R { return ops::resize(make(c, {1, 1, 3}), 0); }},
+      {"resize of too much", Errc::invalid_size, [](C c) -> R { return ops::resize(vast(c, {1, 1, 1 << 30}), 1); }},
+      {"resize to too much", Errc::invalid_size, [](C c) -> R { return ops::resize(make(c, {1, 1, 3}), 1 << 30); }},
+      {"resize to more than there are numbers", Errc::invalid_size,
+       [](C c) -> R { return ops::resize(make(c, {1, 1, 1, 1, 1}), (1 << 30) - 1); }},
+      {"pad to more than there are numbers", Errc::invalid_size,
+       [](C c) -> R { return ops::pad(vast(c, {1 << 20, 1 << 20}), {{0, std::int64_t{1} << 46, 0}}); }},
+      {"tile, overflow", Errc::invalid_size, [](C c) -> R { return ops::tile(make(c, {2, 3}), {k_huge, 1}); }},
+      {"repeat, overflow", Errc::invalid_size, [](C c) -> R { return ops::repeat(make(c, {2, 3}), k_huge, 0); }},
+      {"repeat to more than there are numbers", Errc::invalid_size,
+       [](C c) -> R { return ops::repeat(make(c, {2, 3}), k_huge / 4, 0); }},
+  };
+  refuse(all);
+}
+
+TEST(Refusals, NormsLossesAndExperts) {
+  static constexpr auto batch = [](C c, const ops::BatchNormOptions& o) {
+    return ops::batch_norm(make(c, {2, 4}), make(c, {4}), make(c, {4}), make(c, {4}), make(c, {4}), o);
+  };
+  static constexpr auto group = [](C c, const ops::GroupNormOptions& o) {
+    return ops::group_norm(make(c, {2, 4}), make(c, {4}), make(c, {4}), o);
+  };
+  static constexpr auto route = [](const Operand& x, const ops::RoutingOptions& o = {}) -> R {
+    return ops::route(x, o).transform([](const ops::Routing& r) { return r.choice; });
+  };
+  static constexpr Entry all[] = {
+      {"batch_norm, eps 0", Errc::invalid_argument, [](C c) -> R { return batch(c, {.eps = 0}); }},
+      {"group_norm, eps 0", Errc::invalid_argument, [](C c) -> R { return group(c, {.eps = 0}); }},
+      {"no groups", Errc::invalid_argument, [](C c) -> R { return group(c, {.groups = 0}); }},
+      {"three groups of four channels", Errc::invalid_argument, [](C c) -> R { return group(c, {.groups = 3}); }},
+      {"layer_norm, eps 0", Errc::invalid_argument,
+       [](C c) -> R { return ops::layer_norm(make(c, {2, 4}), make(c, {4}), 0.0f); }},
+      {"rms_norm, eps no number", Errc::invalid_argument,
+       [](C c) -> R { return ops::rms_norm(make(c, {2, 4}), make(c, {4}), NAN); }},
+      {"smoothing below 0", Errc::invalid_argument,
+       [](C c) -> R { return ops::cross_entropy(make(c, {2, 3}), whole(c, {2}, 0), {.label_smoothing = -0.5f}); }},
+      {"weights that are whole numbers", Errc::invalid_dtype,
+       [](C c) -> R { return ops::nll(make(c, {2, 3}), whole(c, {2}, 0), whole(c, {3}, 1)); }},
+      {"route a vector", Errc::invalid_size, [](C c) -> R { return route(make(c, {3})); }},
+      {"no choices", Errc::invalid_argument, [](C c) -> R { return route(make(c, {2, 3}), {.top_k = 0}); }},
+      {"more choices than experts", Errc::invalid_argument, [](C c) -> R { return route(make(c, {2, 3}), {.top_k = 4}); }},
+      {"capacity below 0", Errc::invalid_argument, [](C c) -> R { return route(make(c, {2, 3}), {.capacity = -1}); }},
+      {"ends with gaps", Errc::invalid_size,
+       [](C c) -> R { return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), ops::slice(whole(c, {3}, 4), 0, 0, 3, 2)); }},
+      {"ends broken", Errc::diverged,
+       [](C c) -> R { return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), broken()); }},
+      {"ends beyond the rows", Errc::invalid_argument,
+       [](C c) -> R { return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), whole(c, {2}, 5)); }, true},
+      {"ends below 0", Errc::invalid_argument,
+       [](C c) -> R { return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), whole(c, {2}, -1)); }, true},
+      {"a penalty of two elements", Errc::invalid_size,
+       [](C c) -> R { return ops::with_penalty(make(c, {4}), make(c, {2})); }},
+      {"an index far below 0", Errc::invalid_argument,
+       [](C c) -> R { return ops::take(make(c, {2, 3}), whole(c, {1}, -3)); }, true},
+      {"one_hot before no axis", Errc::invalid_argument, [](C c) -> R { return ops::one_hot(whole(c, {2}, 0), 3, 1, 0, 5); }},
+      {"split what is broken", Errc::diverged,
+       [](C) -> R { return ops::split<2>(broken(), 0).transform([](const auto& parts) { return parts[0]; }); }},
+      {"split by less than nothing", Errc::invalid_size,
+       [](C c) -> R {
+         return ops::split(make(c, {2, 3}), 1, {-1, 4}).transform([](const auto& parts) { return parts[0]; });
+       }},
+      {"transpose what is broken", Errc::diverged, [](C) -> R { return ops::transpose(broken()); }},
+      {"transpose from no axis", Errc::invalid_argument, [](C c) -> R { return ops::transpose(make(c, {2, 3}), 5, 0); }},
+      {"transpose to no axis", Errc::invalid_argument, [](C c) -> R { return ops::transpose(make(c, {2, 3}), 0, 5); }},
+      {"detach what is broken", Errc::diverged, [](C) -> R { return ops::detach(broken()); }},
+      {"flatten what is broken", Errc::diverged, [](C) -> R { return ops::flatten(broken()); }},
+  };
+  refuse(all);
+}
+
+TEST(Refusals, RecurrentCells) {
+  static constexpr auto run = [](C c, ops::CellWeights w, const ops::CellOptions& o) -> R {
+    w.input = make(c, {8, 3});
+    w.state = make(c, {8, 2});
+    return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}), w, o).transform([](const auto& s) { return s.h; });
+  };
+  static constexpr Entry all[] = {
+      {"a bias", Errc::diverged, [](C c) -> R { return run(c, {.input = {}, .state = {}, .state_bias = broken()}, {}); }},
+      {"a state", Errc::diverged, [](C c) -> R { return run(c, {}, {.h = broken()}); }},
+      {"lengths", Errc::diverged, [](C c) -> R { return run(c, {}, {.lengths = broken()}); }},
+      {"a length below 0", Errc::invalid_argument, [](C c) -> R { return run(c, {}, {.lengths = whole(c, {2}, -1)}); }, true},
+      {"a length of too many", Errc::invalid_argument, [](C c) -> R { return run(c, {}, {.lengths = whole(c, {2}, 6)}); }, true},
+      {"packed input of another type", Errc::invalid_dtype,
+       [](C c) -> R { return run(c, {.input = {}, .state = {}, .packed_input = whole(c, {8}, 0).value()}, {}); }},
+      {"packed state of another size", Errc::invalid_size,
+       [](C c) -> R { return run(c, {.input = {}, .state = {}, .packed_state = make(c, {1}).value()}, {}); }},
+  };
+  refuse(all);
+}
+
+TEST(Refusals, PackedWeights) {
+  static constexpr auto linear = [](C c, const Tensor& packed, const Result<Tensor>& weight, const Operand* bias = nullptr) {
+    return ops::linear_packed(make(c, {2, 32}), weight, packed, bias);
+  };
+  static constexpr Entry all[] = {
+      {"an operand", Errc::diverged, [](C c) -> R { return linear(c, *make(c, {1}), broken()); }},
+      {"another type", Errc::invalid_dtype, [](C c) -> R { return linear(c, *whole(c, {1}, 0), make(c, {16, 32})); }},
+      {"another type, narrow", Errc::invalid_dtype,
+       [](C c) -> R { return linear(c, *make(c, {1}), make(c, {16, 32}, DType::f16)); }},
+      {"another size", Errc::invalid_size, [](C c) -> R { return linear(c, *make(c, {1}), make(c, {16, 32})); }},
+      {"shapes", Errc::invalid_size, [](C c) -> R { return linear(c, *make(c, {1}), make(c, {16, 31})); }},
+      {"a bias of another size", Errc::invalid_size,
+       [](C c) -> R {
+         const auto bias = make(c, {15});
+         const Operand b = bias;
+         return linear(c, *make(c, {static_cast<std::int64_t>(ops::packed_size({16, 32}))}), make(c, {16, 32}), &b);
+       }},
+  };
+  refuse(all);
+  auto frame = workspace(1).frame();
+  C c = frame.context();
+  EXPECT_EQ(ops::packed_size({16}), 0u);
+  EXPECT_EQ(ops::packed_bytes(DType::f32, {16, 32}), 0u);
+  EXPECT_EQ(ops::packed_bytes(DType::f16, {16}), 0u);
+  EXPECT_EQ(ops::packed_bytes(DType::q8_0, {16, 31}), 0u);
+  std::vector<float> floats(ops::packed_size({16, 32}) + 1);
+  std::vector<std::byte> bytes(ops::packed_bytes(DType::f16, {16, 32}) + 1);
+  EXPECT_FAILS(ops::pack_weight(*whole(c, {16, 32}, 0), std::span<float>(floats)), Errc::invalid_dtype);
+  EXPECT_FAILS(ops::pack_weight(*make(c, {16}), std::span<float>()), Errc::invalid_size);
+  EXPECT_FAILS(ops::pack_weight(*make(c, {16, 32}), std::span<float>(floats)), Errc::invalid_size);
+  EXPECT_FAILS(ops::pack_weight(Tensor(), std::span<std::byte>(bytes)), Errc::invalid_size);
+  EXPECT_FAILS(ops::pack_weight(*make(c, {16, 32}), std::span<std::byte>(bytes)), Errc::invalid_size);
+  EXPECT_FAILS(ops::pack_weight(*make(c, {16, 32}, DType::f16), std::span<std::byte>(bytes)), Errc::invalid_size);
+  const auto turned = ops::transpose(make(c, {32, 16}, DType::f16));
+  EXPECT_FAILS(ops::pack_weight(*turned, std::span<std::byte>(bytes).first(bytes.size() - 1)), Errc::invalid_size);
+}
+
+// Whose workspace could not be made.
+TEST(Refusals, AWorkspaceThatIsNone) {
+  Workspace none{{.scratch = 1_MiB, .threads = 0}};
+  const Owned x = random_owned({3});
+  EXPECT_FAILS(ops::exp(x.tensor().in(none.context())), Errc::invalid_argument);
+  Workspace moved{{.scratch = 1_MiB, .threads = 1, .seed = 3}};
+  const Workspace taken = std::move(moved);
+  moved.set_draws(1, 2);  // NOLINT(bugprone-use-after-move): it has nothing to set
+  EXPECT_EQ(moved.draws(), 0u);
+  EXPECT_EQ(moved.threads(), 0);
+  EXPECT_EQ(moved.counters().high_water, 0u);
+  EXPECT_EQ(taken.draws(), 0u);
+}
+
+// With less room than it needs, whatever is done says so, wherever that is; and works again with all of it.
+TEST(Refusals, NoRoom) {
+  struct Step {
+    const char* what;
+    R (*run)(C c);
+  };
+  static constexpr auto q8 = [](C c) { return ops::cast(make(c, {16, 32}), DType::q8_0); };
+  static constexpr auto packed = [](C c, const R& weight, bool with_bias, Activation a) -> R {
+    if (!weight) return weight;
+    const bool narrow = weight->dtype() != DType::f32;
+    const std::size_t size = narrow ? ops::packed_bytes(weight->dtype(), weight->shape()) : ops::packed_size(weight->shape());
+    auto place = Fresh::make(c, {static_cast<std::int64_t>(size)}, narrow ? DType::u8 : DType::f32);
+    if (!place) return fail(place.error());
+    if (!c.planning) {
+      EXPECT_OK(narrow ? ops::pack_weight(*weight, std::span(place->data(), size))
+                       : ops::pack_weight(*weight, std::span(place->f32(), size)));
+    }
+    const auto bias = ops::slice(make(c, {32}), 0, 0, 32, 2);
+    const Operand b = bias;
+    return ops::linear_packed(ops::transpose(make(c, {32, 3})), weight, std::move(*place).freeze(), with_bias ? &b : nullptr, a);
+  };
+  static constexpr Step all[] = {
+      {"cast", [](C c) -> R { return ops::cast(ops::cast(ops::transpose(make(c, {3, 40})), DType::bf16), DType::i8); }},
+      {"cast by way of floats", [](C c) -> R { return ops::cast(ops::cast(make(c, {3, 40}), DType::f16), DType::bf16); }},
+      {"uniform", [](C c) -> R { return ops::uniform(c, {30}); }},
+      {"normal", [](C c) -> R { return ops::normal(c, {30}); }},
+      {"counting", [](C c) -> R { return ops::counting(c, 30); }},
+      {"slopes", [](C c) -> R { return ops::alibi_slopes(c, 12); }},
+      {"sinusoids", [](C c) -> R { return ops::sinusoids(c, 5, 6); }},
+      {"rope", [](C c) -> R {
+         auto tables = ops::rope_tables(c, 5, 2);
+         return tables ? ops::rope(make(c, {5, 4}), tables->cosine, tables->sine) : R(fail(tables.error()));
+       }},
+      {"route", [](C c) -> R { return ops::route(ops::transpose(make(c, {3, 40}))).transform([](const auto& r) { return r.load; }); }},
+      {"experts", [](C c) -> R { return ops::expert_linear(make(c, {40, 30}), make(c, {60, 30}), whole(c, {2}, 20)); }},
+      {"penalty", [](C c) -> R { return ops::with_penalty(ops::transpose(make(c, {3, 40})), make(c, {})); }},
+      {"indices", [](C c) -> R { return ops::max_pool_indices(make(c, {3, 4, 8}), 2); }},
+      {"class weights", [](C c) -> R {
+         return ops::nll(make(c, {4, 20}), whole(c, {4}, 1), ops::slice(make(c, {40}), 0, 0, 40, 2));
+       }},
+      {"many products", [](C c) -> R { return ops::matmul(make(c, {3, 140, 130}), make(c, {3, 130, 150})); }},
+      {"small products", [](C c) -> R { return ops::matmul(make(c, {30, 14, 13}), make(c, {30, 13, 15})); }},
+      {"products of nothing", [](C c) -> R { return ops::matmul(make(c, {3, 4, 0}), make(c, {3, 0, 5})); }},
+      {"a narrow weight", [](C c) -> R { return ops::linear(make(c, {3, 32}), q8(c)); }},
+      {"a narrow weight and a bias", [](C c) -> R { return ops::linear(make(c, {3, 32}), q8(c), make(c, {16})); }},
+      {"packed", [](C c) -> R { return packed(c, make(c, {16, 32}), true, Activation::silu); }},
+      {"packed, no bias", [](C c) -> R { return packed(c, make(c, {16, 32}), false, Activation::none); }},
+      {"packed q8_0", [](C c) -> R { return packed(c, q8(c), true, Activation::relu); }},
+      {"packed q8_0, no bias", [](C c) -> R { return packed(c, q8(c), false, Activation::none); }},
+      {"packed f16", [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::f16), true, Activation::gelu); }},
+      {"packed bf16", [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::bf16), true, Activation::none); }},
+      {"packed, no rows of weights", [](C c) -> R { return ops::linear(make(c, {3, 32}), make(c, {0, 32})); }},
+      {"a large sum", [](C c) -> R { return ops::sum(make(c, {3000, 50})); }},
+      {"lstm", [](C c) -> R {
+         return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}), {.input = make(c, {80, 3}), .state = make(c, {80, 20})},
+                               {.lengths = ops::slice(whole(c, {4}, 3), 0, 0, 4, 2)})
+             .transform([](const auto& s) { return s.y; });
+       }},
+      {"frame of its own", [](C c) -> R {
+         auto x = make(c, {3, 40});
+         return x ? in_own_frame(*x, [](const Tensor& t) { return ops::transpose(ops::exp(t)); }) : x;
+       }},
+  };
+  Workspace plan = planning_workspace(1), ws{{.scratch = 16_MiB, .threads = 1}};
+  Arena& scratch = *ws.context().scratch;
+  for (const bool record : {false, true}) {
+    for (const Step& step : all) {
+      SCOPED_TRACE(step.what + std::string(record ? ", recorded" : ""));
+      const auto run = [&](Workspace& on) -> R {
+        if (!record) {
+          auto frame = on.frame();
+          return step.run(frame.context());
+        }
+        auto tape = on.record();
+        if (!tape.context().record) return fail(Errc::out_of_memory, "record", "no room for a tape");
+        return step.run(tape.context());
+      };
+      plan = planning_workspace(1);
+      ASSERT_OK(run(plan));
+      const std::size_t wanted = plan.counters().high_water, stride = std::max<std::size_t>(64, wanted / 200 / 64 * 64);
+      for (std::size_t room = 0; room < wanted; room += stride) {
+        ASSERT_OK(scratch.take(16_MiB - room));
+        EXPECT_FAILS(run(ws), Errc::out_of_memory) << room << " of " << wanted;
+        scratch.shrink_to(0);
+      }
+      EXPECT_OK(run(ws));
+    }
+  }
+}
+
+std::vector<float> values(const R& x) { return x ? x->to_vector().value() : std::vector<float>{-12345}; }
+
+TEST(Seldom, PositionsAndSlopes) {
+  auto frame = workspace(1).frame();
+  C c = frame.context();
+  const auto numbers = ops::counting(c, 3, 5);
+  ASSERT_OK(numbers);
+  EXPECT_EQ(numbers->to_vector<std::int32_t>().value(), (std::vector<std::int32_t>{5, 6, 7}));
+  const auto slopes = values(ops::alibi_slopes(c, 3));  // those of two, then the first of four
+  const float wanted[] = {std::exp2(-4.0f), std::exp2(-8.0f), std::exp2(-2.0f)};
+  ASSERT_EQ(slopes.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_FLOAT_EQ(slopes[i], wanted[i]);
+  // Nothing at all is a size like any other.
+  EXPECT_EQ(ops::avg_pool(make(c, {1, 1, 0}), 1, {.padding = Pads::same()}).value().shape(), (Shape{1, 1, 0}));
+  EXPECT_EQ(ops::max_pool(make(c, {1, 1, 0}), 1, {.padding = Pads::same()}).value().shape(), (Shape{1, 1, 0}));
+  EXPECT_EQ(ops::rope(make(c, {2, 0}), make(c, {2, 0}), make(c, {2, 0})).value().shape(), (Shape{2, 0}));
+  const auto route = ops::route(make(c, {2, 3}), {.capacity = 9});  // room for all
+  ASSERT_OK(route);
+  EXPECT_EQ(route->kept.to_vector().value(), std::vector<float>(4, 1));
+}
+
+TEST(Seldom, SizesAtTheEdge) {
+  auto frame = workspace(1).frame();
+  C c = frame.context();
+  const auto x = frame.input(random_owned({1, 2, 4, 3}));
+  EXPECT_EQ(values(ops::resize(x, {1, 3}, {.mode = ops::ResizeMode::linear, .align_corners = true})),
+            values(ops::slice(x, 2, 0, 1)));
+  // A window of one place beyond the edge sees zeros, before and after.
+  const Owned w = random_owned({5, 2, 1, 1});
+  const auto weight = frame.input(w), plain = ops::conv(x, weight);
+  EXPECT_EQ(values(ops::conv(x, weight, {.padding = {0, {0, 1}}})), values(ops::pad(plain, {{3, 0, 1}})));
+  EXPECT_EQ(values(ops::conv(x, weight, {.padding = {{1, 0}, 0}})), values(ops::pad(plain, {{2, 1, 0}})));
+  // What is odd goes to the other end.
+  const Owned taps = random_owned({2, 3, 2, 2});
+  const auto more = frame.input(taps), all = ops::conv_transpose(x, more);
+  EXPECT_EQ(values(ops::conv_transpose(x, more, {.padding = Pads::same()})),
+            values(ops::slice(ops::slice(all, 2, 0, 4), 3, 0, 3)));
+  EXPECT_EQ(values(ops::conv_transpose(x, more, {.padding = Pads::same_lower()})),
+            values(ops::slice(ops::slice(all, 2, 1, 5), 3, 1, 4)));
+  // Reductions so large that they are cut.
+  const auto big = make(c, {140000}, DType::f32, -2), wide = make(c, {1, 140000}, DType::f32, 3);
+  EXPECT_EQ(values(ops::sum_abs(big)), std::vector<float>{280000});
+  EXPECT_EQ(values(ops::sum_square(big)), std::vector<float>{560000});
+  EXPECT_EQ(values(ops::sum(wide, 0)), std::vector<float>(140000, 3));
+}
+
+// An activation that is not in the pass follows it.
+TEST(Seldom, ActivationsAfterConvolutionsAndNorms) {
+  auto frame = workspace(1).frame();
+  const Owned x = random_owned({2, 4, 5}), w = random_owned({4, 4, 2}, 2), v = random_owned({4}, 3, 0.5f, 2);
+  const auto in = frame.input(x), taps = frame.input(w), vector = frame.input(v);
+  const auto follow = [](Activation a, const R& y) {
+    switch (a) {
+      case Activation::relu: return ops::relu(y);
+      case Activation::gelu: return ops::gelu(y);
+      case Activation::gelu_tanh: return ops::gelu_tanh(y);
+      case Activation::silu: return ops::silu(y);
+      case Activation::sigmoid: return ops::sigmoid(y);
+      case Activation::tanh: return ops::tanh(y);
+      case Activation::none: break;
+    }
+    return y;
+  };
+  for (int i = 0; i <= static_cast<int>(Activation::tanh); ++i) {
+    SCOPED_TRACE(i);
+    const auto a = static_cast<Activation>(i);
+    EXPECT_EQ(values(ops::conv(in, taps, {.activation = a})), values(follow(a, ops::conv(in, taps))));
+    EXPECT_EQ(values(ops::group_norm(in, vector, vector, {.groups = 2, .activation = a})),
+              values(follow(a, ops::group_norm(in, vector, vector, {.groups = 2}))));
+    EXPECT_EQ(values(ops::batch_norm(in, vector, vector, vector, vector, {.activation = a})),
+              values(follow(a, ops::batch_norm(in, vector, vector, vector, vector))));
+  }
+}
+
+// x^e at and around 0: 0 where the slope has no limit but the loss has one.
+TEST(Seldom, SlopesOfPowersOfZero) {
+  const std::vector<float> base = {0, 2, 0, 0}, exponent = {2, 0, -1, 0};
+  auto tape = workspace(1).record();
+  const auto a = tape.watch(Tensor::borrow(std::span<const float>(base), {4})),
+             b = tape.watch(Tensor::borrow(std::span<const float>(exponent), {4}));
+  const auto g = ops::sum(ops::pow(a, b)).and_then(backward);
+  ASSERT_OK(g);
+  const float infinite = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(values(g->of(*a)), (std::vector<float>{0, 0, -infinite, 0}));
+  EXPECT_EQ(values(g->of(*b)), (std::vector<float>{0, std::log(2.0f), -infinite, 0}));
+}
+
+// A penalty counts as often as it is added; not at all where nothing is recorded.
+TEST(Seldom, PenaltiesAddUp) {
+  const Owned x = random_owned({3}), p = random_owned({});
+  {
+    auto frame = workspace(1).frame();
+    auto in = frame.input(x);
+    EXPECT_EQ(ops::with_penalty(in, frame.input(p)).value().data(), in->data());
+  }
+  auto tape = workspace(1).record();
+  auto in = tape.watch(x), penalty = tape.watch(p);
+  auto twice = ops::with_penalty(ops::with_penalty(in, penalty), penalty);
+  auto g = ops::sum(twice).and_then(backward);
+  ASSERT_OK(g);
+  EXPECT_EQ(values(g->of(*penalty)), std::vector<float>{2});
+  EXPECT_EQ(values(g->of(*in)), std::vector<float>(3, 1));
+}
+
+// What a tape that keeps blocks in bf16 makes of blocks of all kinds: forward the same to the bit, gradients within bf16's precision.
+TEST(Seldom, BlocksKeptInBf16) {
+  struct Block {
+    const char* what;
+    R (*run)(const Tensor& x);
+  };
+  static constexpr Block blocks[] = {
+      {"itself", [](const Tensor& x) -> R { return x; }},
+      {"a view", [](const Tensor& x) -> R { return ops::transpose(x); }},
+      {"a result that is turned", [](const Tensor& x) -> R { return ops::transpose(ops::exp(x)); }},
+      {"a part of a result", [](const Tensor& x) -> R { return ops::slice(ops::exp(ops::sin(x)), 0, 1, 30); }},
+      {"largest elements", [](const Tensor& x) -> R { return ops::mul(ops::exp(x), ops::max(ops::exp(x), 1, true)); }},
+      {"no gradient", [](const Tensor& x) -> R { return ops::exp(ops::detach(x)); }},
+      {"a frame within", [](const Tensor& x) -> R {
+         {
+           const Scope inner(*x.context());
+           if (auto y = ops::exp(x); !y) return y;
+         }
+         return ops::sin(ops::exp(x));
+       }},
+      {"a block within", [](const Tensor& x) -> R {
+         return ops::sin(in_own_frame(x, [](const Tensor& t) { return ops::exp(t); }));
+       }},
+  };
+  const Owned x = random_owned({40, 40});
+  for (const Block& block : blocks) {
+    SCOPED_TRACE(block.what);
+    const auto run = [&](Workspace& ws) {
+      auto tape = ws.record();
+      const auto in = tape.watch(x);
+      auto y = in_own_frame(ops::mul(in, 0.5f).value(), block.run);
+      EXPECT_OK(y);
+      auto all = values(y);
+      const auto g = ops::sum(ops::square(ops::reshape(ops::slice(y, 0, 0, 20), {-1})) + 0.0f * ops::sum(in)).and_then(backward);
+      EXPECT_OK(g);
+      if (!g) return all;
+      const auto slopes = values(g->of(*in));
+      all.insert(all.end(), slopes.begin(), slopes.end());
+      return all;
+    };
+    Workspace kept{{.scratch = 4_MiB, .threads = 1, .bf16 = true}}, exact{{.scratch = 4_MiB, .threads = 1}};
+    const auto got = run(kept), wanted = run(exact);
+    ASSERT_EQ(got.size(), wanted.size());
+    for (std::size_t i = 0; i + 1600 < got.size(); ++i) ASSERT_EQ(got[i], wanted[i]);
+    for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], 0.02 * (1 + std::fabs(wanted[i]))) << i;
+  }
+  Workspace ws{{.scratch = 1_MiB, .threads = 1, .bf16 = true}};
+  auto tape = ws.record();
+  const auto in = tape.watch(x);
+  EXPECT_FAILS(in_own_frame(*in, [](const Tensor&) { return broken(); }), Errc::diverged);
+  EXPECT_FAILS(in_own_frame(Tensor(), [](const Tensor& t) { return ops::exp(t); }), Errc::invalid_size);
+  EXPECT_FAILS(in_own_frame(x.tensor(), [](const Tensor& t) { return ops::exp(t); }), Errc::no_workspace);
+}
+
+// The same with less room than they need, in either arena.
+TEST(Seldom, BlocksWithoutRoom) {
+  const Owned x = random_owned({20, 20});
+  const auto run = [&](Workspace& ws) -> Status {
+    auto tape = ws.record();
+    const auto in = tape.watch(x);
+    if (!in) return fail(in.error());
+    auto y = in_own_frame(*in, [](const Tensor& t) { return ops::transpose(ops::exp(ops::exp(t))); });
+    auto g = ops::sum(y).and_then(backward);
+    if (!g) return fail(g.error());
+    return {};
+  };
+  bool passed = false, failed = false;
+  for (std::size_t room = 4096; room < 65536; room += 1024) {
+    Workspace ws{{.scratch = room, .threads = 1, .bf16 = true}};
+    const Status done = run(ws);
+    if (!done) EXPECT_TRUE(done.error().code == Errc::out_of_memory || done.error().code == Errc::invalid_argument);
+    (done ? passed : failed) = true;
+  }
+  EXPECT_TRUE(passed && failed);
+  auto small = Arena::create(4096);  // for the blocks alone
+  ASSERT_OK(small);
+  Workspace tight{{.scratch = 1_MiB, .threads = 1, .bf16 = true}};
+  tight.context().blocks = &*small;
+  EXPECT_FAILS(run(tight), Errc::out_of_memory);
+}
+
+}  // namespace
