@@ -43,7 +43,7 @@ Owned filled(const Input& input, const Extents& dims, DType dtype) {
 // Forward, and backward from the sum, with the operand at `place` replaced.
 struct Answer {
   Errc code = Errc::ok;
-  std::string text;  // the error, or the result's shape
+  std::string text;           // the error, or the result's shape
   DType dtype = DType::q4_0;  // of the result; none has this one
 };
 Answer ask(Workspace& ws, const Case& test, std::span<const Owned> good, std::size_t place, const Wrong& wrong) {
@@ -137,7 +137,8 @@ std::string homeless(const Case& test, std::span<const Owned> good) {
     operands[place] = good[place].tensor();
     if (!same && place > 0 && same.error().code == Errc::no_workspace) continue;  // an option
     if (!same) return where + " alone in a workspace: " + same.error().message().c_str();
-    if (same->shape() != y->shape() || same->dtype() != y->dtype()) return where + " alone in a workspace: another shape";
+    if (same->shape() != y->shape() || same->dtype() != y->dtype())
+      return where + " alone in a workspace: another shape";
     if (same->contiguous() && y->contiguous() &&
         std::memcmp(same->data(), y->data(), y->numel() * qorus::block_bytes(y->dtype())) != 0)
       return where + " alone in a workspace: other values";

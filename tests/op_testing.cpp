@@ -238,8 +238,9 @@ void read(const Tensor& t, Outcome& out) {
 
 // How a step takes its inputs, besides `same`: the first input serves as all f32 inputs of its shape.
 struct Taken {
-  bool again = false;              // each operand with a gradient is summed as well, after the operation, and the sum is added to the loss
-  unsigned watched = ~0u;          // the inputs (bits) whose gradients are wanted
+  bool again =
+      false;  // each operand with a gradient is summed as well, after the operation, and the sum is added to the loss
+  unsigned watched = ~0u;  // the inputs (bits) whose gradients are wanted
 };
 
 // One recorded step: inputs, operation, functional, backward. Nothing is allocated here unless `out` asks for the numbers.
@@ -444,7 +445,8 @@ std::string shares_gradients(const Case& test, const Scene& scene) {
     std::vector<double> want = plain.gradients[i];
     for (double& g : want) ++g;
     const std::string name = "gradient of input " + std::to_string(i);
-    if (auto wrong = compare((name + " and its sum").c_str(), more.gradients[i], want, k_op_gradient); !wrong.empty()) return wrong;
+    if (auto wrong = compare((name + " and its sum").c_str(), more.gradients[i], want, k_op_gradient); !wrong.empty())
+      return wrong;
     Outcome alone;
     if (auto error = run(alone, {.watched = 1u << i}); !error.empty()) return name + " alone: " + error;
     if (auto wrong = compare((name + " alone").c_str(), alone.gradients[i], plain.gradients[i], k_op_gradient);

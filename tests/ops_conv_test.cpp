@@ -437,18 +437,19 @@ TEST(ChannelNorm, BatchesInTrainingAndFrozen) {
       const ops::BatchNormOptions o{.eps = 1e-3f, .frozen = true, .activation = a};
       EXPECT_EQ(
           "",
-          check({"batch_norm frozen",
-                 {{dims}, {c}, {c}, {.dims = c, .constant = true}, {.dims = c, .low = 0.5, .high = 2, .constant = true}},
-                 [&](Tensors t) { return ops::batch_norm(t[0], t[1], t[2], t[3], t[4], o); },
-                 [&](const Arrays& in) {
-                   Array y = build(dims, [&](const Extents& at) {
-                     const Extents k = {at[1]};
-                     return (in[0].at(at) - in[3].at(k)) / std::sqrt(in[4].at(k) + static_cast<double>(o.eps)) *
-                                in[1].at(k) +
-                            in[2].at(k);
-                   });
-                   return a == Activation::relu ? map(y, [](double v) { return std::max(v, 0.0); }) : y;
-                 }}));
+          check(
+              {"batch_norm frozen",
+               {{dims}, {c}, {c}, {.dims = c, .constant = true}, {.dims = c, .low = 0.5, .high = 2, .constant = true}},
+               [&](Tensors t) { return ops::batch_norm(t[0], t[1], t[2], t[3], t[4], o); },
+               [&](const Arrays& in) {
+                 Array y = build(dims, [&](const Extents& at) {
+                   const Extents k = {at[1]};
+                   return (in[0].at(at) - in[3].at(k)) / std::sqrt(in[4].at(k) + static_cast<double>(o.eps)) *
+                              in[1].at(k) +
+                          in[2].at(k);
+                 });
+                 return a == Activation::relu ? map(y, [](double v) { return std::max(v, 0.0); }) : y;
+               }}));
     }
 }
 

@@ -1,5 +1,6 @@
 // What operations refuse beside operands (op_refusals.cpp has those): options that make no sense, sizes beyond all bounds, no room; and the
 // values of what is seldom asked for.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +38,8 @@ Result<Tensor> make(Context& c, const Shape& shape, DType dtype = DType::f32, in
 Result<Tensor> whole(Context& c, const Shape& shape, int value) { return make(c, shape, DType::i32, value); }
 // So many elements that only a view can have them.
 Result<Tensor> vast(Context& c, const Shape& shape) { return ops::broadcast_to(make(c, {}), shape); }
+// Padding before and after each axis.
+Pads pads(const PerAxis& before, const PerAxis& after) { return {before, after}; }
 // An error of its own: what it says comes out.
 Result<Tensor> broken() { return fail(Errc::diverged, "operand", "broken"); }
 
@@ -83,7 +86,8 @@ TEST(Refusals, Attention) {
        true},
       {"a length of too many", Errc::invalid_argument, [](C c) -> R { return with(c, {.lengths = whole(c, {2}, 6)}); },
        true},
-      {"rope of a vector", Errc::invalid_size, [](C c) -> R { return ops::rope(make(c, {4}), make(c, {1, 2}), make(c, {1, 2})); }},
+      {"rope of a vector", Errc::invalid_size,
+       [](C c) -> R { return ops::rope(make(c, {4}), make(c, {1, 2}), make(c, {1, 2})); }},
       {"base of 0", Errc::invalid_argument,
        [](C c) -> R { return ops::rope_tables(c, 3, 2, 0).transform([](const auto& t) { return t.sine; }); }},
       {"fewer than no angles", Errc::invalid_argument,
@@ -111,36 +115,43 @@ TEST(Refusals, WindowsOfConvolutions) {
       {"no groups", Errc::invalid_size, [](C c) -> R { return conv(c, {.groups = 0}); }},
       {"three strides", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = {1, 1, 1}}); }},
       {"three dilations", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = {1, 1, 1}}); }},
-      {"three paddings before", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {{0, 0, 0}, 0}}); }},
-      {"three paddings after", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {0, {0, 0, 0}}}); }},
+      {"three paddings before", Errc::invalid_argument,
+       [](C c) -> R { return conv(c, {.padding = pads({0, 0, 0}, 0)}); }},
+      {"three paddings after", Errc::invalid_argument,
+       [](C c) -> R { return conv(c, {.padding = pads(0, {0, 0, 0})}); }},
       {"stride 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = 0}); }},
       {"stride without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = k_far}); }},
       {"dilation 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = 0}); }},
       {"dilation without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = k_far}); }},
-      {"padding before below 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {-1, 0}}); }},
-      {"padding after below 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {0, -1}}); }},
-      {"padding after without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = {0, k_far}}); }},
+      {"padding before below 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = pads(-1, 0)}); }},
+      {"padding after below 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.padding = pads(0, -1)}); }},
+      {"padding after without bounds", Errc::invalid_argument,
+       [](C c) -> R { return conv(c, {.padding = pads(0, k_far)}); }},
       {"a kernel of no taps", Errc::invalid_argument,
        [](C c) -> R { return ops::conv(make(c, {1, 2, 5}), make(c, {4, 2, 0})); }},
       {"more places than there are numbers", Errc::invalid_size,
-       [](C c) -> R { return conv(c, {.padding = {{k_far - 1, k_far - 1}, {k_far - 1, k_far - 1}}}); }},
+       [](C c) -> R { return conv(c, {.padding = k_far - 1}); }},
       {"transposed matrices", Errc::invalid_size,
        [](C c) -> R { return ops::conv_transpose(make(c, {2, 4}), make(c, {4, 3})); }},
       {"transposed, six axes", Errc::invalid_size,
        [](C c) -> R { return ops::conv_transpose(make(c, {1, 1, 1, 1, 1, 1}), make(c, {1, 1, 1, 1, 1, 1})); }},
       {"transposed, no groups", Errc::invalid_size, [](C c) -> R { return back(c, {.groups = 0}); }},
-      {"transposed, three groups of four channels", Errc::invalid_size, [](C c) -> R { return back(c, {.groups = 3}); }},
-      {"three output paddings", Errc::invalid_argument, [](C c) -> R { return back(c, {.output_padding = {0, 0, 0}}); }},
+      {"transposed, three groups of four channels", Errc::invalid_size,
+       [](C c) -> R { return back(c, {.groups = 3}); }},
+      {"three output paddings", Errc::invalid_argument,
+       [](C c) -> R { return back(c, {.output_padding = {0, 0, 0}}); }},
       {"transposed, three strides", Errc::invalid_argument, [](C c) -> R { return back(c, {.stride = {1, 1, 1}}); }},
       {"output padding below 0", Errc::invalid_argument, [](C c) -> R { return back(c, {.output_padding = -1}); }},
       {"output padding as the stride", Errc::invalid_argument,
        [](C c) -> R { return back(c, {.stride = 2, .output_padding = 2}); }},
-      {"transposed, padding before below 0", Errc::invalid_argument, [](C c) -> R { return back(c, {.padding = {-1, 0}}); }},
-      {"transposed, padding after below 0", Errc::invalid_argument, [](C c) -> R { return back(c, {.padding = {0, -1}}); }},
+      {"transposed, padding before below 0", Errc::invalid_argument,
+       [](C c) -> R { return back(c, {.padding = pads(-1, 0)}); }},
+      {"transposed, padding after below 0", Errc::invalid_argument,
+       [](C c) -> R { return back(c, {.padding = pads(0, -1)}); }},
       {"transposed, padding before without bounds", Errc::invalid_argument,
-       [](C c) -> R { return back(c, {.padding = {1 << 30, 0}}); }},
+       [](C c) -> R { return back(c, {.padding = pads(1 << 30, 0)}); }},
       {"transposed, padding after without bounds", Errc::invalid_argument,
-       [](C c) -> R { return back(c, {.padding = {0, 1 << 30}}); }},
+       [](C c) -> R { return back(c, {.padding = pads(0, 1 << 30)}); }},
       {"transposed, all places cut off", Errc::invalid_size, [](C c) -> R { return back(c, {.padding = 4}); }},
       {"transposed, more places than there are numbers", Errc::invalid_size,
        [](C c) -> R { return back(c, {.stride = k_far - 1}); }},
@@ -153,9 +164,9 @@ TEST(Refusals, PoolsAndSizes) {
       {"an axis too long for a pool", Errc::invalid_size,
        [](C c) -> R { return ops::avg_pool(vast(c, {1, 1, k_far}), 1); }},
       {"a last window of padding", Errc::invalid_argument,
-       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), 2, {.stride = 1, .padding = {0, 3}}); }},
+       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), 2, {.stride = 1, .padding = pads(0, 3)}); }},
       {"a first window of padding", Errc::invalid_argument,
-       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), 2, {.stride = 1, .padding = {3, 0}}); }},
+       [](C c) -> R { return ops::max_pool(make(c, {1, 1, 3}), 2, {.stride = 1, .padding = pads(3, 0)}); }},
       {"nothing to find a largest in", Errc::invalid_argument,
        [](C c) -> R { return ops::max_pool(make(c, {1, 1, 0}), 2, {.stride = 1, .padding = 1}); }},
       {"two kernels for one axis", Errc::invalid_argument,
@@ -163,8 +174,10 @@ TEST(Refusals, PoolsAndSizes) {
       {"a pool of a matrix", Errc::invalid_size, [](C c) -> R { return ops::avg_pool(make(c, {3, 3}), 1); }},
       {"adaptive, for two axes", Errc::invalid_argument,
        [](C c) -> R { return ops::adaptive_avg_pool(make(c, {1, 1, 3}), {1, 1}); }},
-      {"adaptive, of nothing", Errc::invalid_size, [](C c) -> R { return ops::adaptive_max_pool(make(c, {1, 1, 0}), 1); }},
-      {"adaptive, no places", Errc::invalid_size, [](C c) -> R { return ops::adaptive_max_pool(make(c, {1, 1, 3}), 0); }},
+      {"adaptive, of nothing", Errc::invalid_size,
+       [](C c) -> R { return ops::adaptive_max_pool(make(c, {1, 1, 0}), 1); }},
+      {"adaptive, no places", Errc::invalid_size,
+       [](C c) -> R { return ops::adaptive_max_pool(make(c, {1, 1, 3}), 0); }},
       {"adaptive, too many places", Errc::invalid_size,
        [](C c) -> R { return ops::adaptive_avg_pool(make(c, {1, 1, 3}), k_far); }},
       {"adaptive, of too many places", Errc::invalid_size,
@@ -212,10 +225,13 @@ TEST(Refusals, NormsLossesAndExperts) {
        [](C c) -> R { return ops::nll(make(c, {2, 3}), whole(c, {2}, 0), whole(c, {3}, 1)); }},
       {"route a vector", Errc::invalid_size, [](C c) -> R { return route(make(c, {3})); }},
       {"no choices", Errc::invalid_argument, [](C c) -> R { return route(make(c, {2, 3}), {.top_k = 0}); }},
-      {"more choices than experts", Errc::invalid_argument, [](C c) -> R { return route(make(c, {2, 3}), {.top_k = 4}); }},
+      {"more choices than experts", Errc::invalid_argument,
+       [](C c) -> R { return route(make(c, {2, 3}), {.top_k = 4}); }},
       {"capacity below 0", Errc::invalid_argument, [](C c) -> R { return route(make(c, {2, 3}), {.capacity = -1}); }},
       {"ends with gaps", Errc::invalid_size,
-       [](C c) -> R { return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), ops::slice(whole(c, {3}, 4), 0, 0, 3, 2)); }},
+       [](C c) -> R {
+         return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), ops::slice(whole(c, {3}, 4), 0, 0, 3, 2));
+       }},
       {"ends broken", Errc::diverged,
        [](C c) -> R { return ops::expert_linear(make(c, {4, 3}), make(c, {6, 3}), broken()); }},
       {"ends beyond the rows", Errc::invalid_argument,
@@ -226,7 +242,8 @@ TEST(Refusals, NormsLossesAndExperts) {
        [](C c) -> R { return ops::with_penalty(make(c, {4}), make(c, {2})); }},
       {"an index far below 0", Errc::invalid_argument,
        [](C c) -> R { return ops::take(make(c, {2, 3}), whole(c, {1}, -3)); }, true},
-      {"one_hot before no axis", Errc::invalid_argument, [](C c) -> R { return ops::one_hot(whole(c, {2}, 0), 3, 1, 0, 5); }},
+      {"one_hot before no axis", Errc::invalid_argument,
+       [](C c) -> R { return ops::one_hot(whole(c, {2}, 0), 3, 1, 0, 5); }},
       {"split what is broken", Errc::diverged,
        [](C) -> R { return ops::split<2>(broken(), 0).transform([](const auto& parts) { return parts[0]; }); }},
       {"split by less than nothing", Errc::invalid_size,
@@ -234,7 +251,8 @@ TEST(Refusals, NormsLossesAndExperts) {
          return ops::split(make(c, {2, 3}), 1, {-1, 4}).transform([](const auto& parts) { return parts[0]; });
        }},
       {"transpose what is broken", Errc::diverged, [](C) -> R { return ops::transpose(broken()); }},
-      {"transpose from no axis", Errc::invalid_argument, [](C c) -> R { return ops::transpose(make(c, {2, 3}), 5, 0); }},
+      {"transpose from no axis", Errc::invalid_argument,
+       [](C c) -> R { return ops::transpose(make(c, {2, 3}), 5, 0); }},
       {"transpose to no axis", Errc::invalid_argument, [](C c) -> R { return ops::transpose(make(c, {2, 3}), 0, 5); }},
       {"detach what is broken", Errc::diverged, [](C) -> R { return ops::detach(broken()); }},
       {"flatten what is broken", Errc::diverged, [](C) -> R { return ops::flatten(broken()); }},
@@ -249,11 +267,14 @@ TEST(Refusals, RecurrentCells) {
     return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}), w, o).transform([](const auto& s) { return s.h; });
   };
   static constexpr Entry all[] = {
-      {"a bias", Errc::diverged, [](C c) -> R { return run(c, {.input = {}, .state = {}, .state_bias = broken()}, {}); }},
+      {"a bias", Errc::diverged,
+       [](C c) -> R { return run(c, {.input = {}, .state = {}, .state_bias = broken()}, {}); }},
       {"a state", Errc::diverged, [](C c) -> R { return run(c, {}, {.h = broken()}); }},
       {"lengths", Errc::diverged, [](C c) -> R { return run(c, {}, {.lengths = broken()}); }},
-      {"a length below 0", Errc::invalid_argument, [](C c) -> R { return run(c, {}, {.lengths = whole(c, {2}, -1)}); }, true},
-      {"a length of too many", Errc::invalid_argument, [](C c) -> R { return run(c, {}, {.lengths = whole(c, {2}, 6)}); }, true},
+      {"a length below 0", Errc::invalid_argument, [](C c) -> R { return run(c, {}, {.lengths = whole(c, {2}, -1)}); },
+       true},
+      {"a length of too many", Errc::invalid_argument,
+       [](C c) -> R { return run(c, {}, {.lengths = whole(c, {2}, 6)}); }, true},
       {"packed input of another type", Errc::invalid_dtype,
        [](C c) -> R { return run(c, {.input = {}, .state = {}, .packed_input = whole(c, {8}, 0).value()}, {}); }},
       {"packed state of another size", Errc::invalid_size,
@@ -263,7 +284,8 @@ TEST(Refusals, RecurrentCells) {
 }
 
 TEST(Refusals, PackedWeights) {
-  static constexpr auto linear = [](C c, const Tensor& packed, const Result<Tensor>& weight, const Operand* bias = nullptr) {
+  static constexpr auto linear = [](C c, const Tensor& packed, const Result<Tensor>& weight,
+                                    const Operand* bias = nullptr) {
     return ops::linear_packed(make(c, {2, 32}), weight, packed, bias);
   };
   static constexpr Entry all[] = {
@@ -323,7 +345,8 @@ TEST(Refusals, NoRoom) {
   static constexpr auto packed = [](C c, const R& weight, bool with_bias, Activation a) -> R {
     if (!weight) return weight;
     const bool narrow = weight->dtype() != DType::f32;
-    const std::size_t size = narrow ? ops::packed_bytes(weight->dtype(), weight->shape()) : ops::packed_size(weight->shape());
+    const std::size_t size =
+        narrow ? ops::packed_bytes(weight->dtype(), weight->shape()) : ops::packed_size(weight->shape());
     auto place = Fresh::make(c, {static_cast<std::int64_t>(size)}, narrow ? DType::u8 : DType::f32);
     if (!place) return fail(place.error());
     if (!c.planning) {
@@ -332,27 +355,32 @@ TEST(Refusals, NoRoom) {
     }
     const auto bias = ops::slice(make(c, {32}), 0, 0, 32, 2);
     const Operand b = bias;
-    return ops::linear_packed(ops::transpose(make(c, {32, 3})), weight, std::move(*place).freeze(), with_bias ? &b : nullptr, a);
+    return ops::linear_packed(ops::transpose(make(c, {32, 3})), weight, std::move(*place).freeze(),
+                              with_bias ? &b : nullptr, a);
   };
   static constexpr Step all[] = {
       {"cast", [](C c) -> R { return ops::cast(ops::cast(ops::transpose(make(c, {3, 40})), DType::bf16), DType::i8); }},
-      {"cast by way of floats", [](C c) -> R { return ops::cast(ops::cast(make(c, {3, 40}), DType::f16), DType::bf16); }},
+      {"cast by way of floats",
+       [](C c) -> R { return ops::cast(ops::cast(make(c, {3, 40}), DType::f16), DType::bf16); }},
       {"uniform", [](C c) -> R { return ops::uniform(c, {30}); }},
       {"normal", [](C c) -> R { return ops::normal(c, {30}); }},
       {"counting", [](C c) -> R { return ops::counting(c, 30); }},
       {"slopes", [](C c) -> R { return ops::alibi_slopes(c, 12); }},
       {"sinusoids", [](C c) -> R { return ops::sinusoids(c, 5, 6); }},
-      {"rope", [](C c) -> R {
+      {"rope",
+       [](C c) -> R {
          auto tables = ops::rope_tables(c, 5, 2);
          return tables ? ops::rope(make(c, {5, 4}), tables->cosine, tables->sine) : R(fail(tables.error()));
        }},
-      {"route", [](C c) -> R { return ops::route(ops::transpose(make(c, {3, 40}))).transform([](const auto& r) { return r.load; }); }},
+      {"route",
+       [](C c) -> R {
+         return ops::route(ops::transpose(make(c, {3, 40}))).transform([](const auto& r) { return r.load; });
+       }},
       {"experts", [](C c) -> R { return ops::expert_linear(make(c, {40, 30}), make(c, {60, 30}), whole(c, {2}, 20)); }},
       {"penalty", [](C c) -> R { return ops::with_penalty(ops::transpose(make(c, {3, 40})), make(c, {})); }},
       {"indices", [](C c) -> R { return ops::max_pool_indices(make(c, {3, 4, 8}), 2); }},
-      {"class weights", [](C c) -> R {
-         return ops::nll(make(c, {4, 20}), whole(c, {4}, 1), ops::slice(make(c, {40}), 0, 0, 40, 2));
-       }},
+      {"class weights",
+       [](C c) -> R { return ops::nll(make(c, {4, 20}), whole(c, {4}, 1), ops::slice(make(c, {40}), 0, 0, 40, 2)); }},
       {"many products", [](C c) -> R { return ops::matmul(make(c, {3, 140, 130}), make(c, {3, 130, 150})); }},
       {"small products", [](C c) -> R { return ops::matmul(make(c, {30, 14, 13}), make(c, {30, 13, 15})); }},
       {"products of nothing", [](C c) -> R { return ops::matmul(make(c, {3, 4, 0}), make(c, {3, 0, 5})); }},
@@ -362,16 +390,21 @@ TEST(Refusals, NoRoom) {
       {"packed, no bias", [](C c) -> R { return packed(c, make(c, {16, 32}), false, Activation::none); }},
       {"packed q8_0", [](C c) -> R { return packed(c, q8(c), true, Activation::relu); }},
       {"packed q8_0, no bias", [](C c) -> R { return packed(c, q8(c), false, Activation::none); }},
-      {"packed f16", [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::f16), true, Activation::gelu); }},
-      {"packed bf16", [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::bf16), true, Activation::none); }},
+      {"packed f16",
+       [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::f16), true, Activation::gelu); }},
+      {"packed bf16",
+       [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::bf16), true, Activation::none); }},
       {"packed, no rows of weights", [](C c) -> R { return ops::linear(make(c, {3, 32}), make(c, {0, 32})); }},
       {"a large sum", [](C c) -> R { return ops::sum(make(c, {3000, 50})); }},
-      {"lstm", [](C c) -> R {
-         return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}), {.input = make(c, {80, 3}), .state = make(c, {80, 20})},
+      {"lstm",
+       [](C c) -> R {
+         return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}),
+                               {.input = make(c, {80, 3}), .state = make(c, {80, 20})},
                                {.lengths = ops::slice(whole(c, {4}, 3), 0, 0, 4, 2)})
              .transform([](const auto& s) { return s.y; });
        }},
-      {"frame of its own", [](C c) -> R {
+      {"frame of its own",
+       [](C c) -> R {
          auto x = make(c, {3, 40});
          return x ? in_own_frame(*x, [](const Tensor& t) { return ops::transpose(ops::exp(t)); }) : x;
        }},
@@ -433,8 +466,8 @@ TEST(Seldom, SizesAtTheEdge) {
   // A window of one place beyond the edge sees zeros, before and after.
   const Owned w = random_owned({5, 2, 1, 1});
   const auto weight = frame.input(w), plain = ops::conv(x, weight);
-  EXPECT_EQ(values(ops::conv(x, weight, {.padding = {0, {0, 1}}})), values(ops::pad(plain, {{3, 0, 1}})));
-  EXPECT_EQ(values(ops::conv(x, weight, {.padding = {{1, 0}, 0}})), values(ops::pad(plain, {{2, 1, 0}})));
+  EXPECT_EQ(values(ops::conv(x, weight, {.padding = pads(0, {0, 1})})), values(ops::pad(plain, {{3, 0, 1}})));
+  EXPECT_EQ(values(ops::conv(x, weight, {.padding = pads({1, 0}, 0)})), values(ops::pad(plain, {{2, 1, 0}})));
   // What is odd goes to the other end.
   const Owned taps = random_owned({2, 3, 2, 2});
   const auto more = frame.input(taps), all = ops::conv_transpose(x, more);
@@ -520,16 +553,16 @@ TEST(Seldom, BlocksKeptInBf16) {
       {"a part of a result", [](const Tensor& x) -> R { return ops::slice(ops::exp(ops::sin(x)), 0, 1, 30); }},
       {"largest elements", [](const Tensor& x) -> R { return ops::mul(ops::exp(x), ops::max(ops::exp(x), 1, true)); }},
       {"no gradient", [](const Tensor& x) -> R { return ops::exp(ops::detach(x)); }},
-      {"a frame within", [](const Tensor& x) -> R {
+      {"a frame within",
+       [](const Tensor& x) -> R {
          {
            const Scope inner(*x.context());
            if (auto y = ops::exp(x); !y) return y;
          }
          return ops::sin(ops::exp(x));
        }},
-      {"a block within", [](const Tensor& x) -> R {
-         return ops::sin(in_own_frame(x, [](const Tensor& t) { return ops::exp(t); }));
-       }},
+      {"a block within",
+       [](const Tensor& x) -> R { return ops::sin(in_own_frame(x, [](const Tensor& t) { return ops::exp(t); })); }},
   };
   const Owned x = random_owned({40, 40});
   for (const Block& block : blocks) {
@@ -540,7 +573,8 @@ TEST(Seldom, BlocksKeptInBf16) {
       auto y = in_own_frame(ops::mul(in, 0.5f).value(), block.run);
       EXPECT_OK(y);
       auto all = values(y);
-      const auto g = ops::sum(ops::square(ops::reshape(ops::slice(y, 0, 0, 20), {-1})) + 0.0f * ops::sum(in)).and_then(backward);
+      const auto g =
+          ops::sum(ops::square(ops::reshape(ops::slice(y, 0, 0, 20), {-1})) + 0.0f * ops::sum(in)).and_then(backward);
       EXPECT_OK(g);
       if (!g) return all;
       const auto slopes = values(g->of(*in));

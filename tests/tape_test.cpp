@@ -38,6 +38,8 @@ const Rule& double_rule() {
 }
 template <int Percent>
 Result<Tensor> twice(const Tensor& operand) {
+  const Operand given = operand;
+  if (auto context = float_context("twice", {&given}); !context) return fail(context.error());
   auto x = ops::contiguous(operand);
   if (!x) return x;
   auto y = Fresh::make(*x->context(), x->shape());
