@@ -129,6 +129,37 @@ TEST(Norm, BigOnesDoNotDependOnWorkers) {
             check_bits({"rms_norm", {{{700, 130}}, {{130}}}, [](Tensors t) { return ops::rms_norm(t[0], t[1]); }, {}}));
 }
 
+// Rows are summed in blocks: the gradients of weight and bias against sums in double precision, and exactly 0 where
+// nothing comes back.
+TEST(Norm, WeightsGetTheSumOfAllBlocksOfRows) {
+  constexpr std::size_t cols = 130, count = 300 * cols;
+  const auto weight = Owned::zeros({cols}), bias = Owned::zeros({cols});
+  for (const bool centred : {true, false}) {
+    for (const float size : {1.0f, 0.0f}) {
+      Workspace& ws = workspace(2);
+      auto tape = ws.record();
+      ws.set_draws(4, 0);
+      const auto w = tape.watch(*weight), b = tape.watch(*bias);
+      const auto x = ops::normal(tape.context(), {count / cols, cols});
+      const auto slopes = ops::normal(tape.context(), {count / cols, cols}) * size;
+      const auto y = centred ? ops::layer_norm(x, w + 1.0f, b) : ops::rms_norm(x, w + 1.0f);
+      const auto grads = ops::sum(y * slopes).and_then(backward);
+      ASSERT_OK(grads);
+      const auto normed = *y->to_vector(), dy = *slopes->to_vector();
+      std::vector<double> dw(cols), db(cols);
+      for (std::size_t i = 0; i < count; ++i) {
+        dw[i % cols] += double{dy[i]} * normed[i];
+        db[i % cols] += dy[i];
+      }
+      const auto near = [&](const std::vector<float>& got, const std::vector<double>& want) {
+        for (std::size_t i = 0; i < cols; ++i) ASSERT_NEAR(got[i], want[i], 2e-5 * (size + std::abs(want[i]))) << i;
+      };
+      near(*grads->of(*w)->to_vector(), dw);
+      if (centred) near(*grads->of(*b)->to_vector(), db);
+    }
+  }
+}
+
 TEST(Norm, Errors) {
   Workspace& ws = workspace(1);
   auto frame = ws.frame();

@@ -73,11 +73,11 @@ Array reference(const Form& f, const Arrays& in) {
       for (std::int64_t g = 0; g < rows; ++g) {
         double& x = zx[static_cast<std::size_t>(g)];
         double& s = zh[static_cast<std::size_t>(g)];
-        const auto at = [](const Array& a, std::int64_t i) { return a.v[static_cast<std::size_t>(i)]; };
-        for (std::int64_t i = 0; i < f.in; ++i) x += at(in[1], g * f.in + i) * at(in[0], (t * f.batch + b) * f.in + i);
-        for (std::int64_t i = 0; i < f.hidden; ++i) s += at(in[2], g * f.hidden + i) * h[static_cast<std::size_t>(i)];
-        if (bias_x) x += at(*bias_x, g);
-        if (bias_h) s += at(*bias_h, g);
+        const auto of = [](const Array& a, std::int64_t i) { return a.v[static_cast<std::size_t>(i)]; };
+        for (std::int64_t i = 0; i < f.in; ++i) x += of(in[1], g * f.in + i) * of(in[0], (t * f.batch + b) * f.in + i);
+        for (std::int64_t i = 0; i < f.hidden; ++i) s += of(in[2], g * f.hidden + i) * h[static_cast<std::size_t>(i)];
+        if (bias_x) x += of(*bias_x, g);
+        if (bias_h) s += of(*bias_h, g);
       }
       advance(f.cell, zx, zh, h, c);
       for (std::int64_t j = 0; j < f.hidden; ++j) y.at({t, b, j}) = h[static_cast<std::size_t>(j)];

@@ -98,6 +98,26 @@ TEST(TextFiles, WhatTheyHold) {
   EXPECT_FAILS(text::from_tiktoken("YQ==", "cl100k"), Errc::corrupt);
 }
 
+// What Metaspace says of the blank before a text: by the newer name, by the older, or nothing, which is yes.
+TEST(TextFiles, MetaspacePutsABlankBeforeUnlessItSaysNo) {
+  const struct {
+    const char* said;
+    bool puts;
+  } cases[] = {{"", true},
+               {R"(,"add_prefix_space":true)", true},
+               {R"(,"add_prefix_space":false)", false},
+               {R"(,"prepend_scheme":"always")", true},
+               {R"(,"prepend_scheme":"first","add_prefix_space":false)", true},
+               {R"(,"prepend_scheme":"never","add_prefix_space":true)", false}};
+  for (const auto& c : cases) {
+    const auto made =
+        text::from_json(std::string(R"({"pre_tokenizer":{"type":"Metaspace")") + c.said +
+                        R"(},"model":{"type":"BPE","unk_token":"<unk>","vocab":{"<unk>":0,"a":1,"▁":2},"merges":[]}})");
+    ASSERT_OK(made);
+    EXPECT_EQ(encode(made, "a a"), (c.puts ? Ids{2, 1, 2, 1} : Ids{1, 2, 1})) << c.said;
+  }
+}
+
 // Each byte changed, each length cut: a tokenizer or an error, and the tokenizer works.
 TEST(TextFiles, DamagedAnywhere) {
   const auto use = [](const Result<text::Tokenizer>& tokenizer) {
