@@ -196,6 +196,7 @@ TEST(Shape, FillsInAnOpenExtent) {
   EXPECT_FAILS(infer({-2}, 12), Errc::invalid_size);
   EXPECT_FAILS(infer({k_high, k_high, -1}, 12), Errc::invalid_size);
   EXPECT_FAILS(infer({1, 1, 1, 1, 1, 1, 12}, 12), Errc::invalid_size);
+  EXPECT_FAILS(infer({std::int64_t{1} << 31, std::int64_t{1} << 31}, 12), Errc::invalid_size);
   EXPECT_FAILS_SAYING(infer({3, 5}, 12), "reshape: invalid size: [12] and [3,5]: the number of elements would change");
 }
 
@@ -373,6 +374,10 @@ TEST(Layout, ReshapesOnlyToTheSameCount) {
   EXPECT_TRUE(Layout::dense({1}).reshaped({}, seen));
   EXPECT_TRUE(Layout::dense({}).reshaped({1, 1, 1}, seen));
   EXPECT_TRUE(Layout::dense({0, 3}).reshaped({7, 0}, seen));
+  EXPECT_FALSE(Layout::dense({-1}).reshaped({6}, seen));
+  EXPECT_TRUE((Layout{.shape = {0, 3}, .stride = {1, 7}}.reshaped({7, 0}, seen)));  // nothing lies anywhere
+  EXPECT_TRUE((Layout{.shape = {1, 1}, .stride = {9, 9}}.reshaped({1, 1, 1}, seen)));
+  EXPECT_FALSE(broadcast(Shape{2}, Shape{-1}).valid());
 }
 
 }  // namespace

@@ -148,9 +148,7 @@ std::string homeless(const Case& test, std::span<const Owned> good) {
 
 }  // namespace
 
-std::string refuses(const Case& test);
-
-std::string refuses(const Case& test) {
+std::string check_refusals(const Case& test) {
   std::vector<Owned> good;
   for (const Input& input : test.inputs) good.push_back(filled(input, input.dims, input.dtype));
   if (auto wrong = gone(test, good); !wrong.empty()) return wrong;
@@ -179,6 +177,17 @@ std::string refuses(const Case& test) {
     if (auto wrong = one(test, good, place, {"no shape", Tensor()}); !wrong.empty()) return wrong;
   }
   return {};
+}
+
+Result<Tensor> make(qorus::Context& c, const Shape& shape, DType dtype, int value) {
+  auto fresh = qorus::Fresh::make(c, shape, dtype);
+  if (!fresh) return qorus::fail(fresh.error());
+  for (std::size_t i = 0; i < shape.numel() && !c.planning; ++i) {
+    if (dtype == DType::f32) fresh->f32()[i] = static_cast<float>(value);
+    if (dtype == DType::i32) fresh->i32()[i] = value;
+    if (dtype == DType::u8) fresh->u8()[i] = static_cast<std::uint8_t>(value);
+  }
+  return std::move(*fresh).freeze();
 }
 
 }  // namespace qorus_test

@@ -29,8 +29,6 @@ using qorus::Tensor;
 using qorus::Workspace;
 namespace ops = qorus::ops;
 
-std::string refuses(const Case& test);  // op_refusals.cpp
-
 std::size_t count_of(const Extents& dims) {
   return std::accumulate(dims.begin(), dims.end(), std::size_t{1},
                          [](std::size_t n, std::int64_t d) { return n * static_cast<std::size_t>(d); });
@@ -505,7 +503,7 @@ std::string check(const Case& test) {
   if (auto wrong = fails_without_room(test, sliced, View::sliced, {.again = test.differentiable}); !wrong.empty())
     return wrong;
   if (auto wrong = shares_gradients(test, scene); !wrong.empty()) return wrong;
-  if (auto wrong = refuses(test); !wrong.empty()) return wrong;
+  if (auto wrong = check_refusals(test); !wrong.empty()) return wrong;
   return same_bits(test, scene.inputs, scene.weights);
 }
 

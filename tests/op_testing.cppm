@@ -82,6 +82,17 @@ struct Case {
 // A workspace for this many workers, kept for the process.
 [[nodiscard]] qorus::Workspace& workspace(int threads);
 
+// What `check` does as well: every operand in turn of another type, rank or size, gone, or of another workspace is refused, or taken as the
+// plan has it. Empty, or what is wrong.
+[[nodiscard]] std::string check_refusals(const Case& test);
+
+// A tensor of equal elements (f32, i32 or u8; none are written of other types) in the workspace itself.
+[[nodiscard]] qorus::Result<qorus::Tensor> make(qorus::Context& context, const qorus::Shape& shape,
+                                                qorus::DType dtype = qorus::DType::f32, int value = 1);
+[[nodiscard]] inline qorus::Result<qorus::Tensor> whole(qorus::Context& context, const qorus::Shape& shape, int value) {
+  return make(context, shape, qorus::DType::i32, value);
+}
+
 // f32 values as an owner. The generator is seeded by `seed`.
 [[nodiscard]] qorus::Owned random_owned(const qorus::Shape& shape, unsigned seed = 1, float low = -2, float high = 2);
 

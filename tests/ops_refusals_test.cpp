@@ -1,5 +1,4 @@
-// What operations refuse beside operands (op_refusals.cpp has those): options that make no sense, sizes beyond all bounds, no room; and the
-// values of what is seldom asked for.
+// What operations refuse beside operands (op_refusals.cpp has those): options that make no sense, sizes beyond all bounds, no room.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -24,18 +23,6 @@ namespace {
 
 constexpr std::int64_t k_far = std::int64_t{1} << 31, k_huge = std::int64_t{1} << 62;
 
-// A tensor of these extents in the workspace, of equal elements.
-Result<Tensor> make(Context& c, const Shape& shape, DType dtype = DType::f32, int value = 1) {
-  auto fresh = Fresh::make(c, shape, dtype);
-  if (!fresh) return fail(fresh.error());
-  for (std::size_t i = 0; i < shape.numel() && !c.planning; ++i) {
-    if (dtype == DType::f32) fresh->f32()[i] = static_cast<float>(value);
-    if (dtype == DType::i32) fresh->i32()[i] = value;
-    if (dtype == DType::u8) fresh->u8()[i] = static_cast<std::uint8_t>(value);
-  }
-  return std::move(*fresh).freeze();
-}
-Result<Tensor> whole(Context& c, const Shape& shape, int value) { return make(c, shape, DType::i32, value); }
 // So many elements that only a view can have them.
 Result<Tensor> vast(Context& c, const Shape& shape) { return ops::broadcast_to(make(c, {}), shape); }
 // Padding before and after each axis.
@@ -250,6 +237,8 @@ TEST(Refusals, NormsLossesAndExperts) {
        [](C c) -> R {
          return ops::split(make(c, {2, 3}), 1, {-1, 4}).transform([](const auto& parts) { return parts[0]; });
        }},
+      {"layer_norm of what is broken", Errc::diverged,
+       [](C c) -> R { return ops::layer_norm(broken(), make(c, {4})); }},
       {"transpose what is broken", Errc::diverged, [](C) -> R { return ops::transpose(broken()); }},
       {"transpose from no axis", Errc::invalid_argument,
        [](C c) -> R { return ops::transpose(make(c, {2, 3}), 5, 0); }},
@@ -335,84 +324,96 @@ TEST(Refusals, AWorkspaceThatIsNone) {
   EXPECT_EQ(taken.draws(), 0u);
 }
 
+// What takes memory.
+struct Step {
+  const char* what;
+  R (*run)(C c);
+};
+constexpr auto q8 = [](C c) { return ops::cast(make(c, {16, 32}), DType::q8_0); };
+constexpr auto packed = [](C c, const R& weight, bool with_bias, Activation a) -> R {
+  if (!weight) return weight;
+  const bool narrow = weight->dtype() != DType::f32;
+  const std::size_t size =
+      narrow ? ops::packed_bytes(weight->dtype(), weight->shape()) : ops::packed_size(weight->shape());
+  auto place = Fresh::make(c, {static_cast<std::int64_t>(size)}, narrow ? DType::u8 : DType::f32);
+  if (!place) return fail(place.error());
+  if (!c.planning) {
+    EXPECT_OK(narrow ? ops::pack_weight(*weight, std::span(place->data(), size))
+                     : ops::pack_weight(*weight, std::span(place->f32(), size)));
+  }
+  const auto bias = ops::slice(make(c, {32}), 0, 0, 32, 2);
+  const Operand b = bias;
+  return ops::linear_packed(ops::transpose(make(c, {32, 3})), weight, std::move(*place).freeze(),
+                            with_bias ? &b : nullptr, a);
+};
+constexpr Step k_steps[] = {
+    {"cast", [](C c) -> R { return ops::cast(ops::cast(ops::transpose(make(c, {3, 40})), DType::bf16), DType::i8); }},
+    {"cast by way of floats", [](C c) -> R { return ops::cast(ops::cast(make(c, {3, 40}), DType::f16), DType::bf16); }},
+    {"uniform", [](C c) -> R { return ops::uniform(c, {30}); }},
+    {"normal", [](C c) -> R { return ops::normal(c, {30}); }},
+    {"counting", [](C c) -> R { return ops::counting(c, 30); }},
+    {"slopes", [](C c) -> R { return ops::alibi_slopes(c, 12); }},
+    {"sinusoids", [](C c) -> R { return ops::sinusoids(c, 5, 6); }},
+    {"rope",
+     [](C c) -> R {
+       auto tables = ops::rope_tables(c, 5, 2);
+       return tables ? ops::rope(make(c, {5, 4}), tables->cosine, tables->sine) : R(fail(tables.error()));
+     }},
+    {"route",
+     [](C c) -> R {
+       return ops::route(ops::transpose(make(c, {3, 40}))).transform([](const auto& r) { return r.load; });
+     }},
+    {"experts", [](C c) -> R { return ops::expert_linear(make(c, {40, 30}), make(c, {60, 30}), whole(c, {2}, 20)); }},
+    {"penalty", [](C c) -> R { return ops::with_penalty(ops::transpose(make(c, {3, 40})), make(c, {})); }},
+    {"indices", [](C c) -> R { return ops::max_pool_indices(make(c, {3, 4, 8}), 2); }},
+    {"class weights",
+     [](C c) -> R { return ops::nll(make(c, {4, 20}), whole(c, {4}, 1), ops::slice(make(c, {40}), 0, 0, 40, 2)); }},
+    {"many products", [](C c) -> R { return ops::matmul(make(c, {3, 140, 130}), make(c, {3, 130, 150})); }},
+    {"small products", [](C c) -> R { return ops::matmul(make(c, {30, 14, 13}), make(c, {30, 13, 15})); }},
+    {"products of nothing", [](C c) -> R { return ops::matmul(make(c, {3, 4, 0}), make(c, {3, 0, 5})); }},
+    {"a narrow weight", [](C c) -> R { return ops::linear(make(c, {3, 32}), q8(c)); }},
+    {"a narrow weight and a bias", [](C c) -> R { return ops::linear(make(c, {3, 32}), q8(c), make(c, {16})); }},
+    {"packed", [](C c) -> R { return packed(c, make(c, {16, 32}), true, Activation::silu); }},
+    {"packed, no bias", [](C c) -> R { return packed(c, make(c, {16, 32}), false, Activation::none); }},
+    {"packed q8_0", [](C c) -> R { return packed(c, q8(c), true, Activation::relu); }},
+    {"packed q8_0, no bias", [](C c) -> R { return packed(c, q8(c), false, Activation::none); }},
+    {"packed f16",
+     [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::f16), true, Activation::gelu); }},
+    {"packed bf16",
+     [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::bf16), true, Activation::none); }},
+    {"packed, no rows of weights", [](C c) -> R { return ops::linear(make(c, {3, 32}), make(c, {0, 32})); }},
+    {"a large linear", [](C c) -> R { return ops::linear(make(c, {70, 300}), make(c, {80, 300}), make(c, {80})); }},
+    {"many products of some size",
+     [](C c) -> R { return ops::matmul(make(c, {3, 100, 100}), make(c, {3, 100, 100})); }},
+    {"large experts",
+     [](C c) -> R { return ops::expert_linear(make(c, {200, 64}), make(c, {256, 64}), whole(c, {2}, 200)); }},
+    {"a large lstm",
+     [](C c) -> R {
+       return ops::recurrent(ops::Cell::lstm, make(c, {3, 70, 8}),
+                             {.input = make(c, {512, 8}), .state = make(c, {512, 128})})
+           .transform([](const auto& states) { return states.y; });
+     }},
+    {"a large sum", [](C c) -> R { return ops::sum(make(c, {3000, 50})); }},
+    {"lstm",
+     [](C c) -> R {
+       return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}),
+                             {.input = make(c, {80, 3}), .state = make(c, {80, 20})},
+                             {.lengths = ops::slice(whole(c, {4}, 3), 0, 0, 4, 2)})
+           .transform([](const auto& s) { return s.y; });
+     }},
+    {"frame of its own",
+     [](C c) -> R {
+       auto x = make(c, {3, 40});
+       return x ? in_own_frame(*x, [](const Tensor& t) { return ops::transpose(ops::exp(t)); }) : x;
+     }},
+};
+
 // With less room than it needs, whatever is done says so, wherever that is; and works again with all of it.
 TEST(Refusals, NoRoom) {
-  struct Step {
-    const char* what;
-    R (*run)(C c);
-  };
-  static constexpr auto q8 = [](C c) { return ops::cast(make(c, {16, 32}), DType::q8_0); };
-  static constexpr auto packed = [](C c, const R& weight, bool with_bias, Activation a) -> R {
-    if (!weight) return weight;
-    const bool narrow = weight->dtype() != DType::f32;
-    const std::size_t size =
-        narrow ? ops::packed_bytes(weight->dtype(), weight->shape()) : ops::packed_size(weight->shape());
-    auto place = Fresh::make(c, {static_cast<std::int64_t>(size)}, narrow ? DType::u8 : DType::f32);
-    if (!place) return fail(place.error());
-    if (!c.planning) {
-      EXPECT_OK(narrow ? ops::pack_weight(*weight, std::span(place->data(), size))
-                       : ops::pack_weight(*weight, std::span(place->f32(), size)));
-    }
-    const auto bias = ops::slice(make(c, {32}), 0, 0, 32, 2);
-    const Operand b = bias;
-    return ops::linear_packed(ops::transpose(make(c, {32, 3})), weight, std::move(*place).freeze(),
-                              with_bias ? &b : nullptr, a);
-  };
-  static constexpr Step all[] = {
-      {"cast", [](C c) -> R { return ops::cast(ops::cast(ops::transpose(make(c, {3, 40})), DType::bf16), DType::i8); }},
-      {"cast by way of floats",
-       [](C c) -> R { return ops::cast(ops::cast(make(c, {3, 40}), DType::f16), DType::bf16); }},
-      {"uniform", [](C c) -> R { return ops::uniform(c, {30}); }},
-      {"normal", [](C c) -> R { return ops::normal(c, {30}); }},
-      {"counting", [](C c) -> R { return ops::counting(c, 30); }},
-      {"slopes", [](C c) -> R { return ops::alibi_slopes(c, 12); }},
-      {"sinusoids", [](C c) -> R { return ops::sinusoids(c, 5, 6); }},
-      {"rope",
-       [](C c) -> R {
-         auto tables = ops::rope_tables(c, 5, 2);
-         return tables ? ops::rope(make(c, {5, 4}), tables->cosine, tables->sine) : R(fail(tables.error()));
-       }},
-      {"route",
-       [](C c) -> R {
-         return ops::route(ops::transpose(make(c, {3, 40}))).transform([](const auto& r) { return r.load; });
-       }},
-      {"experts", [](C c) -> R { return ops::expert_linear(make(c, {40, 30}), make(c, {60, 30}), whole(c, {2}, 20)); }},
-      {"penalty", [](C c) -> R { return ops::with_penalty(ops::transpose(make(c, {3, 40})), make(c, {})); }},
-      {"indices", [](C c) -> R { return ops::max_pool_indices(make(c, {3, 4, 8}), 2); }},
-      {"class weights",
-       [](C c) -> R { return ops::nll(make(c, {4, 20}), whole(c, {4}, 1), ops::slice(make(c, {40}), 0, 0, 40, 2)); }},
-      {"many products", [](C c) -> R { return ops::matmul(make(c, {3, 140, 130}), make(c, {3, 130, 150})); }},
-      {"small products", [](C c) -> R { return ops::matmul(make(c, {30, 14, 13}), make(c, {30, 13, 15})); }},
-      {"products of nothing", [](C c) -> R { return ops::matmul(make(c, {3, 4, 0}), make(c, {3, 0, 5})); }},
-      {"a narrow weight", [](C c) -> R { return ops::linear(make(c, {3, 32}), q8(c)); }},
-      {"a narrow weight and a bias", [](C c) -> R { return ops::linear(make(c, {3, 32}), q8(c), make(c, {16})); }},
-      {"packed", [](C c) -> R { return packed(c, make(c, {16, 32}), true, Activation::silu); }},
-      {"packed, no bias", [](C c) -> R { return packed(c, make(c, {16, 32}), false, Activation::none); }},
-      {"packed q8_0", [](C c) -> R { return packed(c, q8(c), true, Activation::relu); }},
-      {"packed q8_0, no bias", [](C c) -> R { return packed(c, q8(c), false, Activation::none); }},
-      {"packed f16",
-       [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::f16), true, Activation::gelu); }},
-      {"packed bf16",
-       [](C c) -> R { return packed(c, ops::cast(make(c, {16, 32}), DType::bf16), true, Activation::none); }},
-      {"packed, no rows of weights", [](C c) -> R { return ops::linear(make(c, {3, 32}), make(c, {0, 32})); }},
-      {"a large sum", [](C c) -> R { return ops::sum(make(c, {3000, 50})); }},
-      {"lstm",
-       [](C c) -> R {
-         return ops::recurrent(ops::Cell::lstm, make(c, {5, 2, 3}),
-                               {.input = make(c, {80, 3}), .state = make(c, {80, 20})},
-                               {.lengths = ops::slice(whole(c, {4}, 3), 0, 0, 4, 2)})
-             .transform([](const auto& s) { return s.y; });
-       }},
-      {"frame of its own",
-       [](C c) -> R {
-         auto x = make(c, {3, 40});
-         return x ? in_own_frame(*x, [](const Tensor& t) { return ops::transpose(ops::exp(t)); }) : x;
-       }},
-  };
   Workspace plan = planning_workspace(1), ws{{.scratch = 16_MiB, .threads = 1}};
   Arena& scratch = *ws.context().scratch;
   for (const bool record : {false, true}) {
-    for (const Step& step : all) {
+    for (const Step& step : k_steps) {
       SCOPED_TRACE(step.what + std::string(record ? ", recorded" : ""));
       const auto run = [&](Workspace& on) -> R {
         if (!record) {
@@ -434,192 +435,6 @@ TEST(Refusals, NoRoom) {
       EXPECT_OK(run(ws));
     }
   }
-}
-
-std::vector<float> values(const R& x) { return x ? x->to_vector().value() : std::vector<float>{-12345}; }
-
-TEST(Seldom, PositionsAndSlopes) {
-  auto frame = workspace(1).frame();
-  C c = frame.context();
-  const auto numbers = ops::counting(c, 3, 5);
-  ASSERT_OK(numbers);
-  EXPECT_EQ(numbers->to_vector<std::int32_t>().value(), (std::vector<std::int32_t>{5, 6, 7}));
-  const auto slopes = values(ops::alibi_slopes(c, 3));  // those of two, then the first of four
-  const float wanted[] = {std::exp2(-4.0f), std::exp2(-8.0f), std::exp2(-2.0f)};
-  ASSERT_EQ(slopes.size(), 3u);
-  for (std::size_t i = 0; i < 3; ++i) EXPECT_FLOAT_EQ(slopes[i], wanted[i]);
-  // Nothing at all is a size like any other.
-  EXPECT_EQ(ops::avg_pool(make(c, {1, 1, 0}), 1, {.padding = Pads::same()}).value().shape(), (Shape{1, 1, 0}));
-  EXPECT_EQ(ops::max_pool(make(c, {1, 1, 0}), 1, {.padding = Pads::same()}).value().shape(), (Shape{1, 1, 0}));
-  EXPECT_EQ(ops::rope(make(c, {2, 0}), make(c, {2, 0}), make(c, {2, 0})).value().shape(), (Shape{2, 0}));
-  const auto route = ops::route(make(c, {2, 3}), {.capacity = 9});  // room for all
-  ASSERT_OK(route);
-  EXPECT_EQ(route->kept.to_vector().value(), std::vector<float>(4, 1));
-}
-
-TEST(Seldom, SizesAtTheEdge) {
-  auto frame = workspace(1).frame();
-  C c = frame.context();
-  const auto x = frame.input(random_owned({1, 2, 4, 3}));
-  EXPECT_EQ(values(ops::resize(x, {1, 3}, {.mode = ops::ResizeMode::linear, .align_corners = true})),
-            values(ops::slice(x, 2, 0, 1)));
-  // A window of one place beyond the edge sees zeros, before and after.
-  const Owned w = random_owned({5, 2, 1, 1});
-  const auto weight = frame.input(w), plain = ops::conv(x, weight);
-  EXPECT_EQ(values(ops::conv(x, weight, {.padding = pads(0, {0, 1})})), values(ops::pad(plain, {{3, 0, 1}})));
-  EXPECT_EQ(values(ops::conv(x, weight, {.padding = pads({1, 0}, 0)})), values(ops::pad(plain, {{2, 1, 0}})));
-  // What is odd goes to the other end.
-  const Owned taps = random_owned({2, 3, 2, 2});
-  const auto more = frame.input(taps), all = ops::conv_transpose(x, more);
-  EXPECT_EQ(values(ops::conv_transpose(x, more, {.padding = Pads::same()})),
-            values(ops::slice(ops::slice(all, 2, 0, 4), 3, 0, 3)));
-  EXPECT_EQ(values(ops::conv_transpose(x, more, {.padding = Pads::same_lower()})),
-            values(ops::slice(ops::slice(all, 2, 1, 5), 3, 1, 4)));
-  // Reductions so large that they are cut.
-  const auto big = make(c, {140000}, DType::f32, -2), wide = make(c, {1, 140000}, DType::f32, 3);
-  EXPECT_EQ(values(ops::sum_abs(big)), std::vector<float>{280000});
-  EXPECT_EQ(values(ops::sum_square(big)), std::vector<float>{560000});
-  EXPECT_EQ(values(ops::sum(wide, 0)), std::vector<float>(140000, 3));
-}
-
-// An activation that is not in the pass follows it.
-TEST(Seldom, ActivationsAfterConvolutionsAndNorms) {
-  auto frame = workspace(1).frame();
-  const Owned x = random_owned({2, 4, 5}), w = random_owned({4, 4, 2}, 2), v = random_owned({4}, 3, 0.5f, 2);
-  const auto in = frame.input(x), taps = frame.input(w), vector = frame.input(v);
-  const auto follow = [](Activation a, const R& y) {
-    switch (a) {
-      case Activation::relu: return ops::relu(y);
-      case Activation::gelu: return ops::gelu(y);
-      case Activation::gelu_tanh: return ops::gelu_tanh(y);
-      case Activation::silu: return ops::silu(y);
-      case Activation::sigmoid: return ops::sigmoid(y);
-      case Activation::tanh: return ops::tanh(y);
-      case Activation::none: break;
-    }
-    return y;
-  };
-  for (int i = 0; i <= static_cast<int>(Activation::tanh); ++i) {
-    SCOPED_TRACE(i);
-    const auto a = static_cast<Activation>(i);
-    EXPECT_EQ(values(ops::conv(in, taps, {.activation = a})), values(follow(a, ops::conv(in, taps))));
-    EXPECT_EQ(values(ops::group_norm(in, vector, vector, {.groups = 2, .activation = a})),
-              values(follow(a, ops::group_norm(in, vector, vector, {.groups = 2}))));
-    EXPECT_EQ(values(ops::batch_norm(in, vector, vector, vector, vector, {.activation = a})),
-              values(follow(a, ops::batch_norm(in, vector, vector, vector, vector))));
-  }
-}
-
-// x^e at and around 0: 0 where the slope has no limit but the loss has one.
-TEST(Seldom, SlopesOfPowersOfZero) {
-  const std::vector<float> base = {0, 2, 0, 0}, exponent = {2, 0, -1, 0};
-  auto tape = workspace(1).record();
-  const auto a = tape.watch(Tensor::borrow(std::span<const float>(base), {4})),
-             b = tape.watch(Tensor::borrow(std::span<const float>(exponent), {4}));
-  const auto g = ops::sum(ops::pow(a, b)).and_then(backward);
-  ASSERT_OK(g);
-  const float infinite = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(values(g->of(*a)), (std::vector<float>{0, 0, -infinite, 0}));
-  EXPECT_EQ(values(g->of(*b)), (std::vector<float>{0, std::log(2.0f), -infinite, 0}));
-}
-
-// A penalty counts as often as it is added; not at all where nothing is recorded.
-TEST(Seldom, PenaltiesAddUp) {
-  const Owned x = random_owned({3}), p = random_owned({});
-  {
-    auto frame = workspace(1).frame();
-    auto in = frame.input(x);
-    EXPECT_EQ(ops::with_penalty(in, frame.input(p)).value().data(), in->data());
-  }
-  auto tape = workspace(1).record();
-  auto in = tape.watch(x), penalty = tape.watch(p);
-  auto twice = ops::with_penalty(ops::with_penalty(in, penalty), penalty);
-  auto g = ops::sum(twice).and_then(backward);
-  ASSERT_OK(g);
-  EXPECT_EQ(values(g->of(*penalty)), std::vector<float>{2});
-  EXPECT_EQ(values(g->of(*in)), std::vector<float>(3, 1));
-}
-
-// What a tape that keeps blocks in bf16 makes of blocks of all kinds: forward the same to the bit, gradients within bf16's precision.
-TEST(Seldom, BlocksKeptInBf16) {
-  struct Block {
-    const char* what;
-    R (*run)(const Tensor& x);
-  };
-  static constexpr Block blocks[] = {
-      {"itself", [](const Tensor& x) -> R { return x; }},
-      {"a view", [](const Tensor& x) -> R { return ops::transpose(x); }},
-      {"a result that is turned", [](const Tensor& x) -> R { return ops::transpose(ops::exp(x)); }},
-      {"a part of a result", [](const Tensor& x) -> R { return ops::slice(ops::exp(ops::sin(x)), 0, 1, 30); }},
-      {"largest elements", [](const Tensor& x) -> R { return ops::mul(ops::exp(x), ops::max(ops::exp(x), 1, true)); }},
-      {"no gradient", [](const Tensor& x) -> R { return ops::exp(ops::detach(x)); }},
-      {"a frame within",
-       [](const Tensor& x) -> R {
-         {
-           const Scope inner(*x.context());
-           if (auto y = ops::exp(x); !y) return y;
-         }
-         return ops::sin(ops::exp(x));
-       }},
-      {"a block within",
-       [](const Tensor& x) -> R { return ops::sin(in_own_frame(x, [](const Tensor& t) { return ops::exp(t); })); }},
-  };
-  const Owned x = random_owned({40, 40});
-  for (const Block& block : blocks) {
-    SCOPED_TRACE(block.what);
-    const auto run = [&](Workspace& ws) {
-      auto tape = ws.record();
-      const auto in = tape.watch(x);
-      auto y = in_own_frame(ops::mul(in, 0.5f).value(), block.run);
-      EXPECT_OK(y);
-      auto all = values(y);
-      const auto g =
-          ops::sum(ops::square(ops::reshape(ops::slice(y, 0, 0, 20), {-1})) + 0.0f * ops::sum(in)).and_then(backward);
-      EXPECT_OK(g);
-      if (!g) return all;
-      const auto slopes = values(g->of(*in));
-      all.insert(all.end(), slopes.begin(), slopes.end());
-      return all;
-    };
-    Workspace kept{{.scratch = 4_MiB, .threads = 1, .bf16 = true}}, exact{{.scratch = 4_MiB, .threads = 1}};
-    const auto got = run(kept), wanted = run(exact);
-    ASSERT_EQ(got.size(), wanted.size());
-    for (std::size_t i = 0; i + 1600 < got.size(); ++i) ASSERT_EQ(got[i], wanted[i]);
-    for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], 0.02 * (1 + std::fabs(wanted[i]))) << i;
-  }
-  Workspace ws{{.scratch = 1_MiB, .threads = 1, .bf16 = true}};
-  auto tape = ws.record();
-  const auto in = tape.watch(x);
-  EXPECT_FAILS(in_own_frame(*in, [](const Tensor&) { return broken(); }), Errc::diverged);
-  EXPECT_FAILS(in_own_frame(Tensor(), [](const Tensor& t) { return ops::exp(t); }), Errc::invalid_size);
-  EXPECT_FAILS(in_own_frame(x.tensor(), [](const Tensor& t) { return ops::exp(t); }), Errc::no_workspace);
-}
-
-// The same with less room than they need, in either arena.
-TEST(Seldom, BlocksWithoutRoom) {
-  const Owned x = random_owned({20, 20});
-  const auto run = [&](Workspace& ws) -> Status {
-    auto tape = ws.record();
-    const auto in = tape.watch(x);
-    if (!in) return fail(in.error());
-    auto y = in_own_frame(*in, [](const Tensor& t) { return ops::transpose(ops::exp(ops::exp(t))); });
-    auto g = ops::sum(y).and_then(backward);
-    if (!g) return fail(g.error());
-    return {};
-  };
-  bool passed = false, failed = false;
-  for (std::size_t room = 4096; room < 65536; room += 1024) {
-    Workspace ws{{.scratch = room, .threads = 1, .bf16 = true}};
-    const Status done = run(ws);
-    if (!done) EXPECT_TRUE(done.error().code == Errc::out_of_memory || done.error().code == Errc::invalid_argument);
-    (done ? passed : failed) = true;
-  }
-  EXPECT_TRUE(passed && failed);
-  auto small = Arena::create(4096);  // for the blocks alone
-  ASSERT_OK(small);
-  Workspace tight{{.scratch = 1_MiB, .threads = 1, .bf16 = true}};
-  tight.context().blocks = &*small;
-  EXPECT_FAILS(run(tight), Errc::out_of_memory);
 }
 
 }  // namespace

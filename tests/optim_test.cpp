@@ -1,6 +1,7 @@
 // qorus.optim: every optimizer against its formula in double precision, clipping, a recorded run of PyTorch, and zero allocation.
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <regex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing.h"
@@ -170,11 +172,75 @@ TEST(Optimizer, RefusesBadNumbersAndOtherModels) {
     Optimizer optimizer(spec, *f.model);
     EXPECT_FAILS(f.step(optimizer), Errc::invalid_argument);
   }
+  const auto with = [](float SgdOptions::* member, float value, bool nesterov = false) {
+    SgdOptions o{.momentum = 0.5f, .nesterov = nesterov};
+    o.*member = value;
+    return optim::sgd(o);
+  };
+  const auto adam = [](float AdamOptions::* member, float value) {
+    AdamOptions o;
+    o.*member = value;
+    return optim::adam(o);
+  };
+  OptimizerSpec many = optim::adamw();
+  for (int i = 0; i < 7; ++i) many = many | optim::no_decay_on_vectors();
+  for (const auto& spec :
+       {with(&SgdOptions::dampening, 2), with(&SgdOptions::dampening, 0.5f, true), with(&SgdOptions::weight_decay, -1),
+        with(&SgdOptions::l1, -1), with(&SgdOptions::l1, NAN), adam(&AdamOptions::beta2, 1),
+        adam(&AdamOptions::eps, -1), adam(&AdamOptions::weight_decay, -1), adam(&AdamOptions::l1, INFINITY), many,
+        optim::adamw() | optim::group({.lr_scale = 2}) | optim::group({.lr_scale = -1})}) {
+    Optimizer optimizer(spec, *f.model);
+    EXPECT_FAILS(f.step(optimizer), Errc::invalid_argument);
+  }
+  Optimizer later = optim::adamw(*f.model);
+  EXPECT_TRUE(later.moment(-1).empty() && later.moment(2).empty() && later.short_moment(0).empty());
+  later.set_lr(-1);
+  EXPECT_FAILS(f.step(later), Errc::invalid_argument);
+  Optimizer brief = optim::adamw(*f.model, {.bf16_moments = true});
+  EXPECT_TRUE(brief.short_moment(-1).empty() && brief.short_moment(2).empty() && brief.moment(0).empty());
   auto other = nn::build(nn::linear(50), {50});
   ASSERT_OK(other);
   Optimizer foreign = optim::adamw(*other);
   EXPECT_FAILS(f.step(foreign), Errc::invalid_argument);
   EXPECT_EQ(f.weights(), before);
+}
+
+// What a plan counts changes nothing; what is not finite stays so in 16 bits.
+TEST(Optimizer, PlansAndInfinities) {
+  Fixture f;
+  ASSERT_OK(f.model);
+  const auto before = f.weights();
+  Workspace plan = planning_workspace(1);
+  const std::vector<float> zeros(f.model->block().floats);
+  Optimizer optimizer = optim::adamw(*f.model, {.bf16_moments = true});
+  ASSERT_OK(optimizer.step(*f.model, zeros, plan.context()));
+  EXPECT_EQ(optimizer.steps(), 0u);
+  EXPECT_EQ(f.weights(), before);
+  f.c[0] = INFINITY;
+  f.c[1] = NAN;
+  ASSERT_OK(f.step(optimizer));
+  const auto widened = [&](int moment, std::size_t i) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(optimizer.short_moment(moment)[i]) << 16);
+  };
+  for (const int moment : {0, 1}) {
+    EXPECT_EQ(widened(moment, 0), INFINITY);
+    EXPECT_TRUE(std::isnan(widened(moment, 1)));
+    EXPECT_GT(widened(moment, 5), 0);
+  }
+}
+
+// A group's pattern may end in stars; parameters that are not trained have no place.
+TEST(Optimizer, PatternsOfGroups) {
+  for (const auto& [pattern, fits] :
+       {std::pair{"1.weight**", true}, {"1.weight*x", false}, {"1.weigh", false}, {"*.w*t", true}}) {
+    auto model = nn::build(nn::frozen(nn::linear(3)) | nn::linear(2), {4}, init::normal(3, 1));
+    ASSERT_OK(model);
+    const auto before = model->parameter("1.weight")->to_vector().value();
+    Optimizer optimizer(optim::sgd({.lr = 1}) | optim::group({.pattern = pattern, .lr_scale = 0}), *model);
+    Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+    ASSERT_OK(optimizer.step(*model, std::vector<float>(model->block().floats, 1), ws.context()));
+    EXPECT_EQ(model->parameter("1.weight")->to_vector().value() == before, fits) << pattern;
+  }
 }
 
 TEST(Optimizer, FrozenParametersStay) {

@@ -174,6 +174,12 @@ TEST(Tape, BackwardRefusesWhatIsNoLoss) {
   auto x = tape.watch(a);
   EXPECT_FAILS_SAYING(backward(*x), "[3]: the loss must have one element");
   EXPECT_FAILS(backward(ops::sum(tape.input(a)).value()), Errc::invalid_argument);  // depends on nothing
+  const Tensor numbers = whole(tape.context(), {}, 1).value(),
+               one = Tensor::borrow(std::span<const float>(a.tensor().f32(), 1), {});
+  EXPECT_FAILS(backward(numbers), Errc::invalid_dtype);
+  EXPECT_FAILS(backward_from(numbers, numbers), Errc::invalid_dtype);
+  EXPECT_FAILS(backward_from(*x, whole(tape.context(), {3}, 1).value()), Errc::invalid_dtype);
+  EXPECT_FAILS(backward(one), Errc::invalid_argument);  // of no workspace
   auto loss = ops::sum(x).value();
   ASSERT_OK(backward(loss));
   EXPECT_FAILS_SAYING(backward(loss), "run before");
@@ -192,11 +198,15 @@ TEST(Tape, GradientsRefuseIntermediateAndStaleTensors) {
     EXPECT_FAILS(g->of(*y), Errc::invalid_argument);
     EXPECT_FAILS(g->of(tape.input(a).value()), Errc::invalid_argument);
     EXPECT_OK(g->of(*x));
+    EXPECT_FAILS(g->of(whole(tape.context(), {3}, 1).value()), Errc::invalid_dtype);
     kept = *g;
     stale = *x;
   }
   EXPECT_FAILS(kept.of(stale), Errc::stale_tensor);
   EXPECT_FAILS(kept.norm(), Errc::stale_tensor);
+  EXPECT_FAILS(clip_norm(kept, 1), Errc::stale_tensor);
+  EXPECT_FAILS(kept.slab(Block{}), Errc::stale_tensor);
+  EXPECT_EQ(kept.state_updates(), nullptr);
 }
 
 TEST(Tape, BackwardSeesAnOwnerThatIsGone) {
@@ -227,6 +237,7 @@ TEST(Frames, ATapeInATapeRecordsNothingAndSaysSo) {
     auto inner = workspace(1).record();
     EXPECT_FAILS_SAYING(inner.input(a), "another tape records");
     EXPECT_FAILS(inner.watch(a), Errc::invalid_argument);
+    EXPECT_EQ(inner.size(), 0u);
   }
   EXPECT_EQ(values(backward(ops::sum(x * x).value()).value().of(*x))[0], 2 * values(x)[0]);
 }
@@ -380,6 +391,72 @@ TEST(Leaves, AGradientThatIsNotFiniteIsDiverged) {
   EXPECT_FAILS(clip_norm(*g, 1), Errc::diverged);
 }
 
+// Each has the gradient of its own block; one that is the result itself has what was given.
+TEST(Leaves, OfTwoBlocks) {
+  const Parameters p, q;
+  auto tape = workspace(1).record();
+  const auto a = tape.input(p.get(1, {3})), b = tape.input(q.get(1, {3}));
+  auto g = backward(ops::sum(a * b * 2.0f + a).value());
+  ASSERT_OK(g);
+  const auto at = values(a), of_a = values(g->of(*a)), of_b = values(g->of(*b));
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_FLOAT_EQ(of_a[i], 2 * at[i] + 1);  // both hold the same numbers
+    EXPECT_FLOAT_EQ(of_b[i], 2 * at[i]);
+  }
+  EXPECT_OK(g->slab(q.block()));
+  {
+    auto again = workspace(2).record();
+    const Owned given = random_owned({3});
+    const auto leaf = again.input(p.get(1, {3}));
+    const auto itself = backward_from(*leaf, given);
+    ASSERT_OK(itself);
+    EXPECT_EQ(values(itself->of(*leaf)), values(Result<Tensor>(given)));
+  }
+  auto frame = workspace(3).frame();  // where nothing is recorded they are tensors like others
+  const auto c = frame.input(p.get(1, {3}));
+  EXPECT_EQ(values(ops::concat({c, c})).size(), 6u);
+  EXPECT_FAILS(ops::slice(p.get(0, {3, 2}), 0, 1, 3), Errc::no_workspace);
+  EXPECT_FAILS(ops::slice(p.get(0, {3, 2}), 0, 0, 2), Errc::no_workspace);
+}
+
+TEST(Leaves, GradientsWithoutRoom) {
+  const Parameters p;
+  const Owned other = random_owned({40});
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  auto tape = ws.record();
+  const auto unused = tape.watch(other);
+  auto g = backward(ops::sum(tape.input(p.get(1, {3}))).value());
+  ASSERT_OK(g);
+  while (tape.context().scratch->take(64)) {}
+  EXPECT_FAILS(g->norm(), Errc::out_of_memory);
+  EXPECT_FAILS(clip_norm(*g, 1), Errc::out_of_memory);
+  EXPECT_FAILS(g->of(*unused), Errc::out_of_memory);
+}
+
+// A rule of a caller's own, in a block whose insides are kept in bf16; and one that would read from too many places.
+TEST(Tape, RulesOfACallersOwn) {
+  const Owned a = random_owned({8, 8});
+  Workspace ws{{.scratch = 1_MiB, .threads = 1, .bf16 = true}};
+  auto tape = ws.record();
+  const auto x = tape.watch(a);
+  const auto y = in_own_frame(*x, [](const Tensor& t) { return ops::exp(twice<200>(t).value()); });
+  const auto g = ops::sum(y).and_then(backward);
+  ASSERT_OK(g);
+  const auto slopes = values(g->of(*x)), at = values(Result<Tensor>(a));
+  for (std::size_t i = 0; i < at.size(); ++i) EXPECT_NEAR(slopes[i], 2 * std::exp(2 * at[i]), 0.02 * slopes[i]);
+  std::vector<Owned> places;
+  for (unsigned i = 0; i < 9; ++i) places.push_back(random_owned({4}, i + 1));
+  std::vector<Tensor> read;
+  for (const Owned& place : places) read.push_back(place.tensor());
+  auto second = workspace(1).record();
+  const auto reads = [&](auto... i) {
+    auto made = Fresh::make(second.context(), {4});
+    return std::move(*made).freeze(custom_rule(double_rule<200>()), {&read[i]...}, DoubleSaved{});
+  };
+  EXPECT_OK(reads(0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 7u, 0u));
+  EXPECT_FAILS(reads(0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u), Errc::unsupported);
+}
+
 // --- planning ---
 
 TEST(Planning, ReadsAndWritesNothingAndTellsTheBytes) {
@@ -394,6 +471,12 @@ TEST(Planning, ReadsAndWritesNothingAndTellsTheBytes) {
   ASSERT_OK(backward(*loss));
   EXPECT_GT(plan.counters().high_water, 3 * 4096 * 4096 * sizeof(float));
   EXPECT_FAILS_SAYING(loss->item(), "while planning");
+  auto again = planning_workspace();
+  auto second = again.record();
+  const auto used = second.watch(unmade), unused = second.watch(unmade);
+  const auto g = backward(ops::sum(used).value());
+  ASSERT_OK(g);
+  EXPECT_EQ(g->of(*unused).value().shape(), unmade.shape());
 }
 
 }  // namespace

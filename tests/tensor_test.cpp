@@ -295,6 +295,9 @@ TEST(Owned, RefusesWhatDoesNotFit) {
   EXPECT_FAILS(Owned::from<float>({1, 2, 3}, {2, 2}), Errc::invalid_size);
   EXPECT_FAILS(Owned::from<float>({}, {-1}), Errc::invalid_size);
   EXPECT_FAILS(Owned::zeros({-1}), Errc::invalid_size);
+  const Tensor nothing(nullptr, DType::f32, Layout::dense({0}), {});
+  EXPECT_EQ(keep(nothing).value().tensor().numel(), 0u);
+  EXPECT_EQ(nothing.values<float>().value().size(), 0u);
   QORUS_NEEDS_ALLOCATION_COUNTER();
   EXPECT_FAILS(Owned::zeros({std::int64_t{1} << 47}), Errc::out_of_memory);
 }
@@ -468,12 +471,18 @@ TEST(Format, WritesEveryType) {
             "[-2147483648, 2147483647] i32 [2]");
   EXPECT_EQ(to_string(Owned::from<std::int8_t>({-128, 127}, {2}).value()), "[-128, 127] i8 [2]");
   EXPECT_EQ(to_string(Owned::from<std::uint8_t>({0, 255}, {2}).value()), "[0, 255] u8 [2]");
-  const std::uint16_t halves[] = {0x3C00, 0xC100, 0x0001, 0x7C00, 0x7BFF}, brains[] = {0x3F80, 0xC020};
+  const std::uint16_t halves[] = {0x3C00, 0xC100, 0x0001, 0x7C00, 0x7BFF, 0x7C01}, brains[] = {0x3F80, 0xC020};
   const auto bits = [](const std::uint16_t* data, DType dtype, std::int64_t n) {
     return Tensor(reinterpret_cast<const std::byte*>(data), dtype, Layout::dense({n}), {});
   };
   EXPECT_EQ(to_string(bits(halves, DType::f16, 5)), "[1, -2.5, 5.9605e-08, inf, 65504] f16 [5]");
   EXPECT_EQ(to_string(bits(brains, DType::bf16, 2)), "[1, -2.5] bf16 [2]");
+  EXPECT_NE(to_string(bits(halves + 5, DType::f16, 1)).find("nan"), std::string::npos);
+  Scene scene(4096), plan(4096);
+  plan.context.planning = true;
+  const Owned one = counting({1});
+  EXPECT_EQ(to_string(one.tensor().in(scene.context)), "[0] f32 [1]");
+  EXPECT_EQ(to_string(one.tensor().in(plan.context)), " f32 [1]");  // a shape without elements
 }
 
 TEST(Format, FollowsStrides) {

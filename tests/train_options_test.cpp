@@ -34,6 +34,18 @@ void expect_near(const std::vector<float>& got, const std::vector<float>& wanted
 
 }  // namespace
 
+TEST(Schedules, AtTheirEdges) {
+  EXPECT_TRUE(std::isfinite(schedule::cosine_restarts(1e-9, 1 + 1e-9).factor(0.5, 3)));  // never done growing
+  const Schedule cycle = schedule::one_cycle({.rise = 0});
+  EXPECT_NEAR(cycle.factor(0, 1, 10), 1, 1e-6);    // no rise: at the top at once
+  EXPECT_NEAR(cycle.factor(1, 1, 1), 4e-6, 1e-7);  // one step: the end at once
+  Schedule none = schedule::linear_warmup(0.5) | schedule::linear_warmup(0.5);
+  none = none | schedule::constant();  // nothing is left for it
+  EXPECT_NEAR(none.factor(0.25, 1, 4), 0.5, 1e-6);
+  EXPECT_NEAR(none.factor(1, 1, 4), 1, 1e-6);
+  EXPECT_NEAR((schedule::linear_warmup(0.5) | schedule::linear_warmup(0.5)).factor(0.75), 0.5, 1e-6);
+}
+
 // torch.optim.lr_scheduler of PyTorch 2.14, with a base rate of 1.
 TEST(Schedules, AreThoseOfPyTorch) {
   expect_near(rates(schedule::step(2, 0.1), 6, 6), {1, 1, 0.1f, 0.1f, 0.01f, 0.01f});

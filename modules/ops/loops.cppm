@@ -30,8 +30,8 @@ void parallel_elements(const Context& context, std::size_t n, F&& f) {
 // out[i] = elements of `tensor` in row-major order, whatever its strides. f32.
 void copy_dense(const Context& context, const Tensor& tensor, float* out) noexcept;
 
-// out[layout(i)] (+)= x[i] for the dense x of layout.shape. With strides of 0, contributions add up. If !to.accumulate, elements of
-// `out` (out_numel of them) that the layout does not reach become 0.
+// out[layout(i)] (+)= x[i] for the dense x of layout.shape, each at a place of its own. If !to.accumulate, elements of `out` (out_numel of
+// them) that the layout does not reach become 0.
 void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to,
                  std::size_t out_numel) noexcept;
 

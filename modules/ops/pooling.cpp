@@ -133,7 +133,7 @@ Result<Tensor> run_adaptive(const char* op, const Operand& x, Kind kind, const P
   for (int d = 0; d < axes; ++d) {
     WindowAxis& a = (*windows)[static_cast<std::size_t>(3 - axes) + static_cast<std::size_t>(d)];
     a.out = out[d];
-    if (a.out < 1 || a.in < 1 || a.out >= std::int64_t{1} << 31 || a.in >= std::int64_t{1} << 31)
+    if (a.out < 1 || a.out >= std::int64_t{1} << 31 || a.in >= std::int64_t{1} << 31)
       return fail(Errc::invalid_size, op, "needs at least one place on each axis, before and after", x->shape().dims());
   }
   return run(x, kind, *windows, true, false, **context, op);
