@@ -4,6 +4,11 @@
 
 namespace qorus::kernels {
 
+// f16 and bf16: a block is its scales, 16 rows of them, then k_full_pairs pairs of neighbours, 16 rows of each. A number q of a pair stands as 4 q
+// in 16 bits, whose lowest two are two bits of a number of a later pair: those of pairs 0 to 6, from the highest on, are the bits of pair 14,
+// first with first, second with second; those of pairs 7 to 13 the bits of pair 15.
+constexpr int k_pairs = 16, k_full_pairs = 14, k_sharing_pairs = 7;
+
 // How a block of a row is spread over a panel: its f16 numbers first, 16 rows of each, then its 4-byte pieces, 16 rows of each.
 struct PackingPieces {
   std::uint16_t halves[2];

@@ -65,6 +65,9 @@ QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(w.v, _mm256_set1_epi32(quad)))};
 }
 
+// Both 16-bit numbers of each lane, divided by 4, rounded down.
+QORUS_INLINE I32 pairs_over_4(I32 x) { return {_mm256_srai_epi16(x.v, 2)}; }
+
 QORUS_INLINE std::int32_t largest_of(I32 x) {
   __m128i y = _mm_max_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
   y = _mm_max_epi32(y, _mm_shuffle_epi32(y, 0x4E));

@@ -48,6 +48,9 @@ QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm512_dpwssd_epi32(sum.v, w.v, _mm512_set1_epi32(quad))};
 }
 
+// Both 16-bit numbers of each lane, divided by 4, rounded down.
+QORUS_INLINE I32 pairs_over_4(I32 x) { return {_mm512_srai_epi16(x.v, 2)}; }
+
 QORUS_INLINE std::int32_t largest_of(I32 x) { return _mm512_reduce_max_epi32(x.v); }
 QORUS_INLINE std::int32_t sum_of(I32 x) { return _mm512_reduce_add_epi32(x.v); }
 QORUS_INLINE float float_of(std::int32_t bits) { return __builtin_bit_cast(float, bits); }

@@ -27,13 +27,47 @@ float largest_of(const float* x) {
   return largest < 1e-30f ? 0 : largest;
 }
 
-constexpr float k_most = 8191;  // of 16-bit quants, so that 16 products fit 32 bits
+constexpr float k_most = 8191;  // of wide quants: 14 bits with their sign, so that 16 products fit 32 bits
 
-// Rows of f16 or bf16: scales first, 16 rows of each, then pairs of quants, 16 rows of each.
+// Where the first or second number of a pair of row r stands, 2 bytes of it.
+std::size_t place_of(int pair, std::size_t second, std::size_t r) {
+  return 2 * k_panel + std::size_t(pair) * 4 * k_panel + 4 * r + 2 * second;
+}
+// The pair whose lowest bits are bits 2 i and 2 i + 1 of a pair from k_full_pairs on.
+int sharing_pair(int pair, int i) {
+  return (pair - k_full_pairs) * k_sharing_pairs + k_sharing_pairs - 1 - i;
+}
+
+// The numbers of row r of a block.
+void put_whole_numbers(const int* quants, std::size_t r, std::uint8_t* block) {
+  std::uint16_t words[k_full_pairs][2];
+  for (std::size_t i = 0; i < 2 * k_full_pairs; ++i) words[i / 2][i % 2] = std::uint16_t(quants[i] * 4);
+  for (int pair = k_full_pairs; pair < k_pairs; ++pair)
+    for (std::size_t second = 0; second < 2; ++second)
+      for (int i = 0; i < k_sharing_pairs; ++i)
+        words[sharing_pair(pair, i)][second] |= std::uint16_t(quants[2 * std::size_t(pair) + second] >> 2 * i & 3);
+  for (int pair = 0; pair < k_full_pairs; ++pair)
+    for (std::size_t second = 0; second < 2; ++second)
+      std::memcpy(block + place_of(pair, second, r), &words[pair][second], 2);
+}
+int whole_number_at(Bytes block, std::size_t r, std::size_t t) {
+  const auto word = [&](int pair) {
+    Bytes at = block + place_of(pair, t % 2, r);
+    return at[0] | at[1] << 8;
+  };
+  const int pair = int(t / 2);
+  if (pair < k_full_pairs) return std::int16_t(word(pair)) >> 2;
+  int bits = 0;
+  for (int i = 0; i < k_sharing_pairs; ++i) bits |= (word(sharing_pair(pair, i)) & 3) << 2 * i;
+  return std::int16_t(bits << 2) >> 2;
+}
+
+// Rows of f16 or bf16.
 void pack_wide(Packing packing, Bytes from, std::size_t row_bytes, std::size_t count, std::size_t blocks,
                std::uint8_t* to) {
-  std::memset(to, 0, blocks * 66 * k_panel);
-  for (std::size_t b = 0; b < blocks; ++b, from += 64, to += 66 * k_panel)
+  const std::size_t bytes = k_packing_blocks[int(packing)].bytes * k_panel;
+  std::memset(to, 0, blocks * bytes);
+  for (std::size_t b = 0; b < blocks; ++b, from += 64, to += bytes)
     for (std::size_t r = 0; r < count; ++r) {
       float w[32];
       for (std::size_t i = 0; i < 32; ++i)
@@ -44,10 +78,9 @@ void pack_wide(Packing packing, Bytes from, std::size_t row_bytes, std::size_t c
       const float inverse = largest > 0 ? 1 / std::bit_cast<float>(scale << 16) : 0;
       const auto word = std::uint16_t(scale);
       std::memcpy(to + 2 * r, &word, 2);
-      for (std::size_t i = 0; inverse != 0 && i < 32; ++i) {
-        const auto quant = std::int16_t(std::nearbyint(w[i] * inverse));
-        std::memcpy(to + 2 * k_panel + i / 2 * 4 * k_panel + 4 * r + i % 2 * 2, &quant, 2);
-      }
+      int quants[32] = {};
+      for (std::size_t i = 0; inverse != 0 && i < 32; ++i) quants[i] = int(std::nearbyint(w[i] * inverse));
+      put_whole_numbers(quants, r, to);
     }
 }
 
@@ -193,7 +226,7 @@ WeightBlock weights_at(Packing packing, Bytes panel, std::size_t r, std::size_t 
     case Packing::f16:
     case Packing::bf16:
       w.scales[0] = brain_at(p + 2 * r);
-      for (std::size_t t = 0; t < 32; ++t) w.quants[t] = std::int16_t(byte(32, 2 * t) | byte(32, 2 * t + 1) << 8);
+      for (std::size_t t = 0; t < 32; ++t) w.quants[t] = whole_number_at(p, r, t);
       break;
     default:
       for (std::size_t i = 0; i < 2; ++i) w.scales[i] = scale * float(std::int8_t(byte(32, 2 * b + i)));

@@ -2,13 +2,14 @@
 // vec.h and what that file says of sums of byte products; everything has internal linkage.
 //
 //   one row        weights go from memory to the sums by way of registers alone, panel by panel
-//   more rows      a panel's next k_depth elements are unpacked to bytes and f32 scales, then all runs of rows go over them. Both are read
+//   more rows      a panel's next k_depth elements are unpacked to bytes or pairs of them and f32 scales, then all runs of rows go over them. Both are read
 //                  from the second-level cache, from end to end; c, whose rows may share a few sets of the caches, once in k_depth
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/packing.h"
 #include "kernels/parts.h"
 
 namespace qorus::kernels {
@@ -132,9 +133,9 @@ struct Q6K {
   }
 };
 
-// f16 and bf16, as numbers of 16 bits: w[i] holds elements 2 i and 2 i + 1.
+// f16 and bf16, as numbers of 14 bits: w[i] holds elements 2 i and 2 i + 1.
 struct WholeNumbers {
-  static constexpr std::size_t k_bytes = 66 * k_panel, k_blocks = 1, k_forms = 1;
+  static constexpr std::size_t k_bytes = 58 * k_panel, k_blocks = 1, k_forms = 1;
   static constexpr int k_groups = 1, k_size = 2, k_words = 1;
   static constexpr bool k_least = false, k_wide = false;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
@@ -144,7 +145,17 @@ struct WholeNumbers {
   template <int Form>
   QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t, I32 (&w)[16]) {
 #pragma unroll
-    for (std::size_t i = 0; i < 16; ++i) w[i] = load_quads(p + 32 + 64 * i + 4 * lane);
+    for (std::size_t pair = k_full_pairs; pair < k_pairs; ++pair) {
+      I32 bits = set(0);
+#pragma unroll
+      for (std::size_t i = 0; i < k_sharing_pairs; ++i) {
+        const std::size_t from = (pair - k_full_pairs) * k_sharing_pairs + i;
+        const I32 both = load_quads(p + 32 + 64 * from + 4 * lane);
+        bits = shift_left<2>(bits) ^ (both & set(0x00030003));
+        w[from] = pairs_over_4(both);
+      }
+      w[pair] = pairs_over_4(shift_left<2>(bits));
+    }
   }
 };
 
@@ -162,24 +173,24 @@ QORUS_INLINE void each_block(const Use& use) {
   }
 }
 
-// A block as `unpack` leaves it: 8 vectors of quants, then those of scales and minima.
-template <int Groups, bool Least, bool Wide, int Words>
+// A block as `unpack` leaves it: 8 vectors of quants of one byte, or 16 of two, then those of scales and minima.
+template <int Size, int Groups, bool Least, bool Wide, int Words>
 struct Unpacked {
-  static constexpr std::size_t k_bytes = (8 + Groups + Least) * k_quad_bytes, k_blocks = 1, k_forms = 1;
-  static constexpr int k_groups = Groups, k_size = 1, k_words = Words;
+  static constexpr std::size_t k_bytes = (8 * Size + Groups + Least) * k_quad_bytes, k_blocks = 1, k_forms = 1;
+  static constexpr int k_groups = Groups, k_size = Size, k_words = Words;
   static constexpr bool k_least = Least, k_wide = Wide;
   QORUS_INLINE static const float* scales(Bytes p, std::size_t, float*) {
-    return reinterpret_cast<const float*>(p + 8 * k_quad_bytes);
+    return reinterpret_cast<const float*>(p + 8 * Size * k_quad_bytes);
   }
   template <int Form>
-  QORUS_INLINE static void quants(Bytes p, std::size_t, std::size_t, I32 (&w)[8]) {
+  QORUS_INLINE static void quants(Bytes p, std::size_t, std::size_t, I32 (&w)[8 * Size]) {
 #pragma unroll
-    for (std::size_t i = 0; i < 8; ++i) w[i] = load_quads(p + k_quad_bytes * i);
+    for (std::size_t i = 0; i < 8 * Size; ++i) w[i] = load_quads(p + k_quad_bytes * i);
   }
 };
 // Whether 8-bit quants need sums of their own is the instruction set's affair, and whether sums of few bits pay.
 template <class F>
-using UnpackedOf = Unpacked<F::k_groups, F::k_least, F::k_wide && k_wide_differs, k_adds_words ? F::k_words : 1>;
+using UnpackedOf = Unpacked<F::k_size, F::k_groups, F::k_least, F::k_wide && k_wide_differs, k_adds_words ? F::k_words : 1>;
 
 template <class F>
 void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out) noexcept {
@@ -188,7 +199,7 @@ void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out
     alignas(64) float room[F::k_blocks * vectors * k_lanes];
     const float* scales = F::scales(panel, lane, room);
     each_block<F>([&](std::size_t b, auto form) __attribute__((always_inline)) {
-      I32 w[8];
+      I32 w[8 * F::k_size];
       F::template quants<form.value>(panel, lane, b, w);
 #pragma unroll
       for (const I32& quads : w) {
@@ -333,7 +344,7 @@ template <class F>
 void product_of(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
   const std::size_t panel_bytes = packed_panel_bytes(p.packing, p.k), blocks = p.k / 32;
   constexpr std::size_t depth = k_depth / 32, most = 8;  // blocks in a superblock
-  const std::size_t parts = p.m == 1 || F::k_size == 2 ? 1 : (blocks + depth - 1) / depth;
+  const std::size_t parts = p.m == 1 ? 1 : (blocks + depth - 1) / depth;
   const std::size_t step = parts == 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
   for (std::size_t begin = 0; begin < blocks; begin += step)
     for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
@@ -347,13 +358,11 @@ void product_of(const PackedProduct& p, std::size_t first, std::size_t last) noe
       t.cols = p.n - j < k_lanes ? p.n - j : k_lanes;
       t.from_c = p.accumulate || begin > 0;
       t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
-      if constexpr (F::k_size == 2) {
-        all_rows<F>(p, t, begin);
-      } else if (p.m == 1) {
-        t.step = 44;
+      if (p.m == 1) {
+        t.step = packed_row_bytes(p.packing, 32);
         t.quants = static_cast<Bytes>(p.rows);
-        t.scales = t.quants + 32;
-        t.sums = t.quants + 36;
+        t.scales = t.quants + 32 * F::k_size;
+        t.sums = t.scales + 4;
         tile<F, 1>(t);
       } else {
         alignas(64) std::uint8_t room[depth * UnpackedOf<F>::k_bytes];

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/packing.h"
 #include "kernels/simd/packed.h"
 
 namespace qorus::kernels {
@@ -106,11 +105,26 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
   }
 }
 
+// Vectors of a block's pairs, in the bits that they take: k_full_pairs of them.
+void store_whole_numbers(const std::uint8_t (&pairs)[k_pairs][4 * k_panel], std::size_t lane, std::uint8_t* to) noexcept {
+  const auto pair = [&](std::size_t i) __attribute__((always_inline)) { return load_quads(pairs[i] + 4 * lane); };
+#pragma unroll
+  for (std::size_t shared = 0; shared < k_pairs - k_full_pairs; ++shared) {
+    I32 bits = pair(k_full_pairs + shared);
+#pragma unroll
+    for (std::size_t i = k_sharing_pairs; i-- > 0; bits = shift_right<2>(bits)) {
+      const std::size_t at = shared * k_sharing_pairs + i;
+      const I32 both = shift_left<2>(pair(at) & set(0x3fff3fff)) ^ (bits & set(0x00030003));
+      store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * at) + lane, both, All{});
+    }
+  }
+}
+
 // A panel of `count` rows of f16 or bf16.
 template <class Load>
 void pack_whole_numbers(const std::uint16_t* from, std::size_t k, std::size_t count, std::uint8_t* to,
                         Load load_part) noexcept {
-  for (std::size_t b = 0; b < k / 32; ++b, to += 66 * k_panel) {
+  for (std::size_t b = 0; b < k / 32; ++b, to += WholeNumbers::k_bytes) {
     alignas(64) std::uint8_t quants[k_panel][64] = {};
     std::uint16_t scales[k_panel] = {};
     for (std::size_t r = 0; r < count; ++r) {
@@ -124,8 +138,10 @@ void pack_whole_numbers(const std::uint16_t* from, std::size_t k, std::size_t co
       quantise_pairs(v, 1 / float_of(std::int32_t(std::uint32_t(scales[r]) << 16)), quants[r]);
     }
     std::memcpy(to, scales, sizeof scales);
-    for (std::size_t i = 0; i < 16; ++i)
-      for (std::size_t r = 0; r < k_panel; ++r) std::memcpy(to + 32 + 64 * i + 4 * r, quants[r] + 4 * i, 4);
+    alignas(64) std::uint8_t pairs[k_pairs][4 * k_panel];
+    for (std::size_t i = 0; i < k_pairs; ++i)
+      for (std::size_t r = 0; r < k_panel; ++r) std::memcpy(pairs[i] + 4 * r, quants[r] + 4 * i, 4);
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) store_whole_numbers(pairs, lane, to + 32);
   }
 }
 

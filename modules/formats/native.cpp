@@ -20,7 +20,7 @@ namespace qorus::formats {
 namespace {
 
 constexpr const char* k_op = "native";
-constexpr std::string_view k_magic("QORUS\r\n\x1a", 8), k_end = "QORUSEND", k_layout = "panels16";
+constexpr std::string_view k_magic("QORUS\r\n\x1a", 8), k_end = "QORUSEND", k_layout = "panels16.14";
 constexpr std::uint32_t k_version = 1;
 constexpr std::size_t k_trailer = 16;
 constexpr std::size_t k_piece = 1 << 18;  // bytes whose checksum one worker makes
