@@ -185,11 +185,28 @@ std::size_t product_scratch(const AttentionSaved& s) noexcept {
   return most;
 }
 
+// The key head of a head, both counted over the batch.
+std::size_t key_head_of(const AttentionSaved& s, std::size_t head) noexcept {
+  return head / s.heads * s.kv_heads + head % s.heads / (s.heads / s.kv_heads);
+}
+
+// Asks for the keys and values of a head, so that they are in the cache when one query comes to them: short stretches, far apart, which take
+// longer to find than to read.
+void fetch(const AttentionSaved& s, std::size_t head) noexcept {
+  constexpr std::size_t k_line = 16, k_most = 16384;  // floats
+  if (head >= s.batch * s.heads || (head > 0 && key_head_of(s, head) == key_head_of(s, head - 1))) return;
+  const std::size_t kv = key_head_of(s, head);
+  const auto ask = [&](const float* from, std::size_t count) {
+    for (std::size_t i = 0; i < std::min(count, k_most); i += k_line) __builtin_prefetch(from + i, 0, 2);
+  };
+  ask(place_of(s, s.keys, kv), s.cols * s.dim);
+  ask(place_of(s, s.values, kv), s.cols * s.value_dim);
+}
+
 // One tile of queries of one head: y = p v.
 void forward_tile(const AttentionSaved& s, float* y, std::size_t index, float* p, void* scratch) noexcept {
   const std::size_t tile = index % tiles_of(s), head = index / tiles_of(s);  // head: of batch x heads
-  const std::size_t group = s.heads / s.kv_heads, kv = head / s.heads * s.kv_heads + head % s.heads / group;
-  const std::size_t first = tile * k_tile, count = std::min(k_tile, s.rows - first);
+  const std::size_t kv = key_head_of(s, head), first = tile * k_tile, count = std::min(k_tile, s.rows - first);
   probabilities(s, head, place_of(s, s.keys, kv), first, count, p, nullptr, scratch);
   const auto dim = static_cast<std::ptrdiff_t>(s.value_dim);
   run_alone({.m = count,
@@ -431,6 +448,11 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   if (!scratch) return fail(scratch.error());
   parallel(**context, static_cast<std::uint32_t>(s.batch * s.heads * tiles_of(s)), [&](std::uint32_t tile, int worker) {
     std::byte* place = scratch->data + own * static_cast<std::size_t>(worker);
+    if (s.rows == 1) {  // a token: the tiles are heads
+      const auto width = static_cast<std::uint32_t>((*context)->executor.width);
+      if (tile < width) fetch(s, tile);
+      fetch(s, tile + width);
+    }
     forward_tile(s, y->f32(), tile, reinterpret_cast<float*>(place), place + tile_bytes);
   });
   (*context)->scratch->shrink_to(mark);
