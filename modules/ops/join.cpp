@@ -32,18 +32,31 @@ struct JoinPlan {
   std::size_t rows = 1, inner = 1, cols = 0;
 };
 
-template <class Get>
-Result<JoinPlan> plan_join(const char* op, std::size_t count, const Get& get, int axis, bool fresh_axis) noexcept {
-  const Shape& first = get(0)->shape();
+// Operands or tensors one after the other.
+struct Joined {
+  const Operand* operands;
+  const Tensor* tensors;
+  std::size_t count;
+  explicit Joined(std::initializer_list<Operand> parts) noexcept
+      : operands(parts.begin()), tensors(nullptr), count(parts.size()) {}
+  explicit Joined(std::span<const Tensor> parts) noexcept
+      : operands(nullptr), tensors(parts.data()), count(parts.size()) {}
+  [[nodiscard]] Operand operator[](std::size_t i) const noexcept {
+    return operands ? operands[i] : Operand(tensors[i]);
+  }
+};
+
+Result<JoinPlan> plan_join(const char* op, const Joined& from, int axis, bool fresh_axis) noexcept {
+  const Shape& first = from[0]->shape();
   auto at = normal_axis(axis, first.rank() + (fresh_axis ? 1 : 0), op);
   if (!at) return fail(at.error());
   std::int64_t extent = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const Shape& shape = get(i)->shape();
+  for (std::size_t i = 0; i < from.count; ++i) {
+    const Shape& shape = from[i]->shape();
     const bool fits =
         fresh_axis ? shape == first : shape.rank() == first.rank() && shape.with(*at, 0) == first.with(*at, 0);
     if (!fits) return fail(Errc::invalid_size, op, "the parts' other extents must agree", first.dims(), shape.dims());
-    if (get(i)->dtype() != get(0)->dtype())
+    if (from[i]->dtype() != from[0]->dtype())
       return fail(Errc::invalid_dtype, op, "the parts differ in type", first.dims(), shape.dims());
     extent += fresh_axis ? 1 : shape[*at];
   }
@@ -61,22 +74,22 @@ Result<Tensor> with_own_slot(const Tensor& part, Context& context) noexcept {
   return ops::broadcast_to(placed(part, context), part.shape());
 }
 
-template <class Get>
-Result<Tensor> join(const char* op, std::size_t count, const Get& get, int axis, bool fresh_axis) noexcept {
+Result<Tensor> join(const char* op, const Joined& from, int axis, bool fresh_axis) noexcept {
+  const std::size_t count = from.count;
   Context* shared = nullptr;
   for (std::size_t i = 0; i < count; ++i) {
-    if (auto ok = join_context(op, get(i), shared); !ok) return fail(ok.error());
+    if (auto ok = join_context(op, from[i], shared); !ok) return fail(ok.error());
   }
   if (count == 0) return fail(Errc::invalid_argument, op, "needs at least one part");
   auto context = joined_context(op, shared);
   if (!context) return fail(context.error());
-  auto plan = plan_join(op, count, get, axis, fresh_axis);
+  auto plan = plan_join(op, from, axis, fresh_axis);
   if (!plan) return fail(plan.error());
-  const DType dtype = get(0)->dtype();
+  const DType dtype = from[0]->dtype();
   if (is_block(dtype)) return fail(Errc::invalid_dtype, op, "ops::cast a block format to f32", plan->shape.dims());
   const std::size_t width = size_of(dtype);
   bool tracked = false;
-  for (std::size_t i = 0; i < count; ++i) tracked = tracked || get(i)->tracked();
+  for (std::size_t i = 0; i < count; ++i) tracked = tracked || from[i]->tracked();
   Part* parts = nullptr;
   if (tracked && shared->record) {
     auto place = shared->scratch->take(count * sizeof(Part));
@@ -87,7 +100,7 @@ Result<Tensor> join(const char* op, std::size_t count, const Get& get, int axis,
   if (!y) return fail(y.error());
   Tensor recorded;  // any part that is tracked
   for (std::size_t i = 0, at = 0; i < count; ++i) {
-    auto part = with_own_slot(*get(i), *shared).and_then([&](const Tensor& own) {
+    auto part = with_own_slot(*from[i], *shared).and_then([&](const Tensor& own) {
       return ops::contiguous(placed(own, *shared));
     });
     if (!part) return part;
@@ -117,16 +130,16 @@ void rules::concat(const void* saved, Grads& grads) noexcept {
 namespace ops {
 
 Result<Tensor> concat(std::initializer_list<Operand> parts, int axis) noexcept {
-  return join("concat", parts.size(), [&](std::size_t i) -> const Operand& { return parts.begin()[i]; }, axis, false);
+  return join("concat", Joined(parts), axis, false);
 }
 Result<Tensor> concat(std::span<const Tensor> parts, int axis) noexcept {
-  return join("concat", parts.size(), [&](std::size_t i) { return Operand(parts[i]); }, axis, false);
+  return join("concat", Joined(parts), axis, false);
 }
 Result<Tensor> stack(std::initializer_list<Operand> parts, int axis) noexcept {
-  return join("stack", parts.size(), [&](std::size_t i) -> const Operand& { return parts.begin()[i]; }, axis, true);
+  return join("stack", Joined(parts), axis, true);
 }
 Result<Tensor> stack(std::span<const Tensor> parts, int axis) noexcept {
-  return join("stack", parts.size(), [&](std::size_t i) { return Operand(parts[i]); }, axis, true);
+  return join("stack", Joined(parts), axis, true);
 }
 
 Status split(const Operand& x, int axis, std::span<const std::int64_t> sizes, std::span<Tensor> parts) noexcept {

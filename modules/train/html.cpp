@@ -46,17 +46,13 @@ figcaption{color:var(--soft);font-size:.85rem;margin-top:4px}pre{white-space:pre
 class Page {
  public:
   explicit Page(AtomicFile& file) noexcept : file_(&file) {}
+  Page& operator<<(std::string_view text) noexcept { return put(text); }
+  Page& operator<<(const Text& text) noexcept { return put(text.view()); }
   template <class T>
-  Page& operator<<(const T& value) noexcept {
-    if (buffer_.view().size() > 12000) flush();
-    if constexpr (std::is_convertible_v<T, std::string_view>) {
-      buffer_ << std::string_view(value);
-    } else if constexpr (std::is_integral_v<T>) {
-      buffer_ << static_cast<std::uint64_t>(value);
-    } else {
-      buffer_ << static_cast<double>(value);
-    }
-    return *this;
+    requires std::is_arithmetic_v<T>
+  Page& operator<<(T value) noexcept {
+    if constexpr (std::is_integral_v<T>) return put(static_cast<std::uint64_t>(value));
+    return put(static_cast<double>(value));
   }
   // A number as people read it: so many digits.
   Page& number(double value, int digits_wanted = 4) noexcept {
@@ -90,6 +86,12 @@ class Page {
   }
 
  private:
+  template <class T>
+  Page& put(T value) noexcept {
+    if (buffer_.view().size() > 12000) flush();
+    buffer_ << value;
+    return *this;
+  }
   void flush() noexcept {
     if (status_) status_ = file_->write(buffer_.view());
     buffer_.clear();
