@@ -53,11 +53,11 @@ constexpr QuantBlock k_quant_blocks[] = {{32, 18},   {32, 20},   {32, 22},   {32
 // Weights [n, k] laid out for products, `packed_weights`: panels of 16 rows (the last filled up with zeros), k from end to end in each, so
 // that a vector of 4-byte pieces holds the same elements of k of 16 rows. As many bytes as the rows have in their own format; but f16 and
 // bf16 become whole numbers of 14 bits with a bf16 scale for every 32 of them, which is a tenth less.
-enum class Packing : std::uint8_t { q4_0, q8_0, q4_k, q6_k, f16, bf16, count_ };
+enum class Packing : std::uint8_t { q4_0, q8_0, q4_k, q6_k, q5_k, f16, bf16, count_ };
 struct PackingBlock {  // elements along k that are stored together, their bytes
   std::uint16_t elements = 1, bytes = 0;
 };
-constexpr PackingBlock k_packing_blocks[] = {{32, 18}, {32, 34}, {256, 144}, {256, 210}, {32, 58}, {32, 58}};
+constexpr PackingBlock k_packing_blocks[] = {{32, 18}, {32, 34}, {256, 144}, {256, 210}, {256, 176}, {32, 58}, {32, 58}};
 constexpr std::size_t k_panel = 16;
 constexpr std::size_t panels_of(std::size_t n) noexcept { return (n + k_panel - 1) / k_panel; }
 constexpr std::size_t packed_panel_bytes(Packing packing, std::size_t k) noexcept {

@@ -26,6 +26,7 @@ constexpr PackingPieces k_packing_pieces[] = {
      1,
      {{192, 4}, {0, 8}, {128, 8}, {32, 8}, {64, 8}, {160, 8}, {96, 8}},
      0},  // q6_k: scales; for each half the lower bits of two quarters, all upper bits, the other lower bits
+    {{0, 2}, 2, {{4, 43}}, 0},  // q5_k: scales and leasts, upper bits, lower bits
 };
 
 }  // namespace qorus::kernels

@@ -123,7 +123,8 @@ void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n
 std::size_t run_of(std::size_t left) { return left >= 16 ? 16 : std::bit_floor(left); }
 
 // What the sum of q qw must be corrected by, per element of q: the packed qw count from -k_offset.
-constexpr int k_offsets[] = {8, 128, 0, 32};
+constexpr int k_offsets[] = {8, 128, 0, 32, 0};
+bool has_least(Packing packing) { return packing == Packing::q4_k || packing == Packing::q5_k; }
 
 struct RowBlock {
   std::int8_t quants[32];
@@ -179,7 +180,7 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
         std::memcpy(place + 32 * rows + 4 * r, &block.scale, 4);
         const int offset = k_offsets[int(packing)], sum = block.sums[0] + block.sums[1];
         std::uint32_t words[2] = {std::uint32_t(-offset * sum), 0};
-        if (packing == Packing::q4_k) words[0] = std::bit_cast<std::uint32_t>(float(-sum));
+        if (has_least(packing)) words[0] = std::bit_cast<std::uint32_t>(float(-sum));
         if (packing == Packing::q6_k)
           for (int h = 0; h < 2; ++h) words[h] = std::uint32_t(-offset * block.sums[h]);
         std::memcpy(place + 36 * rows + 8 * r, words, 8);
@@ -213,14 +214,19 @@ WeightBlock weights_at(Packing packing, Bytes panel, std::size_t r, std::size_t 
       w.scales[0] = scale;
       for (std::size_t t = 0; t < 32; ++t) w.quants[t] = byte(32, t) - 128;
       break;
-    case Packing::q4_k: {
+    case Packing::q4_k:
+    case Packing::q5_k: {
       const auto own = [&](std::size_t i) {
         return b < 4 ? byte(64, 4 * i + b) & 63
                      : (byte(64, 8 + b - 4) >> 4 * i & 15) | byte(64, 4 * i + b - 4) >> 6 << 4;
       };
       w.scales[0] = scale * float(own(0));
       w.least = half_at(p + 32 + 2 * r) * float(own(1));
-      for (std::size_t t = 0; t < 32; ++t) w.quants[t] = byte(64 + 192, b / 2 * 32 + t) >> b % 2 * 4 & 15;
+      const bool fifth = packing == Packing::q5_k;  // bits, which stand before the others
+      for (std::size_t t = 0; t < 32; ++t) {
+        w.quants[t] = byte(64 + 192 + (fifth ? 512 : 0), b / 2 * 32 + t) >> b % 2 * 4 & 15;
+        if (fifth) w.quants[t] |= (byte(64 + 192, t) >> b & 1) << 4;
+      }
       break;
     }
     case Packing::f16:
@@ -265,7 +271,7 @@ float chain_of(const PackedProduct& p, Bytes run, std::size_t rows, std::size_t 
     } else {
       t = w.scales[0] * float(sums[0] + sums[1]);
     }
-    if (p.packing == Packing::q4_k) t = std::fma(w.least, float(-all), t);
+    if (has_least(p.packing)) t = std::fma(w.least, float(-all), t);
     chain = std::fma(t, scale, chain);
   }
   return chain;

@@ -104,6 +104,22 @@ struct Q4K {
   }
 };
 
+struct Q5K {
+  static constexpr std::size_t k_bytes = 176 * k_panel, k_blocks = 8, k_forms = 2;
+  static constexpr int k_groups = 1, k_size = 1, k_words = 4;
+  static constexpr bool k_least = true, k_wide = false;
+  QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) { return Q4K::scales(p, lane, out); }
+  template <int Form>
+  QORUS_INLINE static void quants(Bytes p, std::size_t lane, std::size_t b, I32 (&w)[8]) {
+    Bytes upper = p + 256 + 4 * lane, lower = p + 768 + 512 * (b / 2) + 4 * lane;
+#pragma unroll
+    for (std::size_t i = 0; i < 8; ++i) {  // bit b of the upper part becomes bit 4
+      const I32 high = bytes_and(shift_right_by(load_quads(upper + 64 * i), b), 1);
+      w[i] = bytes_and(shift_right<4 * Form>(load_quads(lower + 64 * i)), 15) ^ shift_left<4>(high);
+    }
+  }
+};
+
 struct Q6K {
   static constexpr std::size_t k_bytes = 210 * k_panel, k_blocks = 8, k_forms = 4;
   static constexpr int k_groups = 2, k_size = 1, k_words = 2;
@@ -379,6 +395,7 @@ void packed_product(const PackedProduct& p, std::size_t first, std::size_t last)
     case Packing::q8_0: return product_of<Q80>(p, first, last);
     case Packing::q4_k: return product_of<Q4K>(p, first, last);
     case Packing::q6_k: return product_of<Q6K>(p, first, last);
+    case Packing::q5_k: return product_of<Q5K>(p, first, last);
     default: return product_of<WholeNumbers>(p, first, last);
   }
 }

@@ -99,7 +99,7 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
         std::int32_t words[2] = {-offset * (sums[0] + sums[1]), 0};
         if (packing == Packing::q6_k) words[0] = -offset * sums[0], words[1] = -offset * sums[1];
         const float negative = float(-(sums[0] + sums[1]));
-        if (packing == Packing::q4_k) std::memcpy(words, &negative, 4);
+        if (packing == Packing::q4_k || packing == Packing::q5_k) std::memcpy(words, &negative, 4);
         std::memcpy(block + 36 * rows + 8 * r, words, 8);
       }
   }
@@ -212,6 +212,7 @@ void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n
       if (packing == Packing::q8_0) pack_panel<Packing::q8_0>(from, row, to);
       if (packing == Packing::q4_k) pack_panel<Packing::q4_k>(from, row, to);
       if (packing == Packing::q6_k) pack_panel<Packing::q6_k>(from, row, to);
+      if (packing == Packing::q5_k) pack_panel<Packing::q5_k>(from, row, to);
     } else {
       packed_scalar.pack_weights(packing, rows, packed, n, k, panel, panel + 1);
     }

@@ -69,7 +69,7 @@ Shape stacked(const Shape& shape) noexcept { return shape.rank() == 3 ? Shape{sh
 
 std::size_t laid_out_bytes(DType dtype, const Shape& shape) noexcept {
   constexpr std::int64_t k_panel = 16;
-  constexpr DType k_kept[] = {DType::q4_0, DType::q8_0, DType::q4_k,
+  constexpr DType k_kept[] = {DType::q4_0, DType::q8_0, DType::q4_k, DType::q5_k,
                               DType::q6_k, DType::f16,  DType::bf16};  // in about as many bytes
   if (std::find(std::begin(k_kept), std::end(k_kept), dtype) == std::end(k_kept)) return 0;
   if (shape.rank() < 2 || shape.rank() > 3 || (shape.rank() == 3 && shape[1] % k_panel != 0)) return 0;

@@ -23,6 +23,7 @@ kernels::Packing packing_of(Type dtype) noexcept {
     case Type::q8_0: return Packing::q8_0;
     case Type::q4_k: return Packing::q4_k;
     case Type::q6_k: return Packing::q6_k;
+    case Type::q5_k: return Packing::q5_k;
     case Type::f16: return Packing::f16;
     case Type::bf16: return Packing::bf16;
     default: return is_block(dtype) ? Packing::f16 : Packing::count_;
