@@ -57,7 +57,8 @@ enum class Packing : std::uint8_t { q4_0, q8_0, q4_k, q6_k, q5_k, f16, bf16, cou
 struct PackingBlock {  // elements along k that are stored together, their bytes
   std::uint16_t elements = 1, bytes = 0;
 };
-constexpr PackingBlock k_packing_blocks[] = {{32, 18}, {32, 34}, {256, 144}, {256, 210}, {256, 176}, {32, 58}, {32, 58}};
+constexpr PackingBlock k_packing_blocks[] = {{32, 18},   {32, 34}, {256, 144}, {256, 210},
+                                             {256, 176}, {32, 58}, {32, 58}};
 constexpr std::size_t k_panel = 16;
 constexpr std::size_t panels_of(std::size_t n) noexcept { return (n + k_panel - 1) / k_panel; }
 constexpr std::size_t packed_panel_bytes(Packing packing, std::size_t k) noexcept {

@@ -179,8 +179,8 @@ TEST(Products, WeightsOfBlockFormats) {
       worst = std::max(worst, std::abs(wanted->f32()[j] - y->f32()[j]));
     }
     // x in steps of the 127th part of the largest of 32, for formats that stand as f16 does of the 8191st; these are rounded to 11 digits.
-    const bool narrow = dtype == DType::q4_0 || dtype == DType::q8_0 || dtype == DType::q4_k ||
-                        dtype == DType::q5_k || dtype == DType::q6_k;
+    const bool narrow = dtype == DType::q4_0 || dtype == DType::q8_0 || dtype == DType::q4_k || dtype == DType::q5_k ||
+                        dtype == DType::q6_k;
     EXPECT_LT(worst, (narrow ? 0.02f : 0.001f) * largest) << i;
   }
 }

@@ -21,10 +21,10 @@ struct Format {
   int halves[2];  // where an f16 stands in its block
 };
 constexpr Format k_formats[] = {
-    {"q4_0", Packing::q4_0, Quant::q4_0, {0, -1}}, {"q8_0", Packing::q8_0, Quant::q8_0, {0, -1}},
-    {"q4_k", Packing::q4_k, Quant::q4_k, {0, 2}},  {"q6_k", Packing::q6_k, Quant::q6_k, {208, -1}},
-    {"q5_k", Packing::q5_k, Quant::q5_k, {0, 2}},
-    {"f16", Packing::f16, Quant::count_, {0, -1}}, {"bf16", Packing::bf16, Quant::count_, {0, -1}},
+    {"q4_0", Packing::q4_0, Quant::q4_0, {0, -1}},   {"q8_0", Packing::q8_0, Quant::q8_0, {0, -1}},
+    {"q4_k", Packing::q4_k, Quant::q4_k, {0, 2}},    {"q6_k", Packing::q6_k, Quant::q6_k, {208, -1}},
+    {"q5_k", Packing::q5_k, Quant::q5_k, {0, 2}},    {"f16", Packing::f16, Quant::count_, {0, -1}},
+    {"bf16", Packing::bf16, Quant::count_, {0, -1}},
 };
 PackingBlock block_of(const Format& format) { return k_packing_blocks[int(format.packing)]; }
 

@@ -65,7 +65,9 @@ QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(w.v, _mm256_set1_epi32(quad)))};
 }
 
-QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) { return {_mm256_srl_epi32(x.v, _mm_cvtsi32_si128(int(bits)))}; }
+QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) {
+  return {_mm256_srl_epi32(x.v, _mm_cvtsi32_si128(int(bits)))};
+}
 // Both 16-bit numbers of each lane, divided by 4, rounded down.
 QORUS_INLINE I32 pairs_over_4(I32 x) { return {_mm256_srai_epi16(x.v, 2)}; }
 

@@ -48,7 +48,9 @@ QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm512_dpwssd_epi32(sum.v, w.v, _mm512_set1_epi32(quad))};
 }
 
-QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) { return {_mm512_srl_epi32(x.v, _mm_cvtsi32_si128(int(bits)))}; }
+QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) {
+  return {_mm512_srl_epi32(x.v, _mm_cvtsi32_si128(int(bits)))};
+}
 // Both 16-bit numbers of each lane, divided by 4, rounded down.
 QORUS_INLINE I32 pairs_over_4(I32 x) { return {_mm512_srai_epi16(x.v, 2)}; }
 

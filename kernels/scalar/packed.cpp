@@ -34,9 +34,7 @@ std::size_t place_of(int pair, std::size_t second, std::size_t r) {
   return 2 * k_panel + std::size_t(pair) * 4 * k_panel + 4 * r + 2 * second;
 }
 // The pair whose lowest bits are bits 2 i and 2 i + 1 of a pair from k_full_pairs on.
-int sharing_pair(int pair, int i) {
-  return (pair - k_full_pairs) * k_sharing_pairs + k_sharing_pairs - 1 - i;
-}
+int sharing_pair(int pair, int i) { return (pair - k_full_pairs) * k_sharing_pairs + k_sharing_pairs - 1 - i; }
 
 // The numbers of row r of a block.
 void put_whole_numbers(const int* quants, std::size_t r, std::uint8_t* block) {

@@ -206,7 +206,8 @@ struct Unpacked {
 };
 // Whether 8-bit quants need sums of their own is the instruction set's affair, and whether sums of few bits pay.
 template <class F>
-using UnpackedOf = Unpacked<F::k_size, F::k_groups, F::k_least, F::k_wide && k_wide_differs, k_adds_words ? F::k_words : 1>;
+using UnpackedOf =
+    Unpacked<F::k_size, F::k_groups, F::k_least, F::k_wide && k_wide_differs, k_adds_words ? F::k_words : 1>;
 
 template <class F>
 void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out) noexcept {

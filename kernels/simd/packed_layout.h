@@ -106,7 +106,8 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
 }
 
 // Vectors of a block's pairs, in the bits that they take: k_full_pairs of them.
-void store_whole_numbers(const std::uint8_t (&pairs)[k_pairs][4 * k_panel], std::size_t lane, std::uint8_t* to) noexcept {
+void store_whole_numbers(const std::uint8_t (&pairs)[k_pairs][4 * k_panel], std::size_t lane,
+                         std::uint8_t* to) noexcept {
   const auto pair = [&](std::size_t i) __attribute__((always_inline)) { return load_quads(pairs[i] + 4 * lane); };
 #pragma unroll
   for (std::size_t shared = 0; shared < k_pairs - k_full_pairs; ++shared) {
