@@ -2,7 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/kernels.h"
+
 namespace qorus::kernels {
+
+// Whether a value is scale q - least: the packed rows then hold -sum q where others hold what corrects an offset.
+constexpr bool has_least(Packing packing) noexcept { return packing == Packing::q4_k || packing == Packing::q5_k; }
 
 // f16 and bf16: a block is its scales, 16 rows of them, then k_full_pairs pairs of neighbours, 16 rows of each. A number q of a pair stands as 4 q
 // in 16 bits, whose lowest two are two bits of a number of a later pair: those of pairs 0 to 6, from the highest on, are the bits of pair 14,

@@ -122,7 +122,6 @@ std::size_t run_of(std::size_t left) { return left >= 16 ? 16 : std::bit_floor(l
 
 // What the sum of q qw must be corrected by, per element of q: the packed qw count from -k_offset.
 constexpr int k_offsets[] = {8, 128, 0, 32, 0};
-bool has_least(Packing packing) { return packing == Packing::q4_k || packing == Packing::q5_k; }
 
 struct RowBlock {
   std::int8_t quants[32];

@@ -99,7 +99,7 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
         std::int32_t words[2] = {-offset * (sums[0] + sums[1]), 0};
         if (packing == Packing::q6_k) words[0] = -offset * sums[0], words[1] = -offset * sums[1];
         const float negative = float(-(sums[0] + sums[1]));
-        if (packing == Packing::q4_k || packing == Packing::q5_k) std::memcpy(words, &negative, 4);
+        if (has_least(packing)) std::memcpy(words, &negative, 4);
         std::memcpy(block + 36 * rows + 8 * r, words, 8);
       }
   }
