@@ -299,16 +299,19 @@ QORUS_INLINE F32 upper_half(F32 x) { return {_mm256_permute2f128_ps(x.v, x.v, 0x
 // --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[8]) {
   __m256 t[8], u[8];
+#pragma unroll
   for (int i = 0; i < 8; i += 2) {
     t[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
     t[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
   }
+#pragma unroll
   for (int i = 0; i < 8; i += 4) {  // u[i + j], 128-bit piece k: column 4 k + j of rows i to i + 3
     u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
     u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
     u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
     u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
   }
+#pragma unroll
   for (int j = 0; j < 4; ++j) {
     r[j].v = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
     r[4 + j].v = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);

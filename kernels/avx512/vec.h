@@ -257,17 +257,20 @@ QORUS_INLINE F32 upper_half(F32 x) { return {_mm512_shuffle_f32x4(x.v, x.v, 0xEE
 // --- a square of lanes: r[i] lane j becomes r[j] lane i ---
 QORUS_INLINE void transpose_square(F32 (&r)[16]) {
   __m512 t[16], u[16];
+#pragma unroll
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
     t[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
   }
   const auto pair = [](__m512 x) { return _mm512_castps_pd(x); };
+#pragma unroll
   for (int i = 0; i < 16; i += 4) {  // u[i + j], 128-bit piece k: column 4 k + j of rows i to i + 3
     u[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pair(t[i]), pair(t[i + 2])));
     u[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pair(t[i]), pair(t[i + 2])));
     u[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(pair(t[i + 1]), pair(t[i + 3])));
     u[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(pair(t[i + 1]), pair(t[i + 3])));
   }
+#pragma unroll
   for (int j = 0; j < 4; ++j) {
     const __m512 a = _mm512_shuffle_f32x4(u[j], u[4 + j], 0x88), b = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0x88);
     const __m512 c = _mm512_shuffle_f32x4(u[j], u[4 + j], 0xDD), d = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0xDD);

@@ -78,6 +78,7 @@ inline void conv_turn(const float* x, std::size_t row, std::size_t rows, std::si
   F32 block[k_lanes];
   for (std::size_t t = 0; t < count; t += k_lanes) {
     const std::size_t left = conv_min(count - t, k_lanes);
+#pragma unroll
     for (std::size_t r = 0; r < k_lanes; ++r)
       block[r] = r >= rows                  ? set(0.0f)
                  : whole || left == k_lanes ? load(x + r * row + t)

@@ -106,10 +106,13 @@ inline void winograd_filter(const Conv& c, const float* w, std::size_t rows, flo
     for (std::size_t r = 0; r < rows; ++r) taps[i][r] = from[static_cast<std::ptrdiff_t>(r) * c.w_out];
   }
   F32 half[4][3], whole[4];
+#pragma unroll
   for (std::size_t j = 0; j < 3; ++j)
     winograd_thirds(load(taps[j]), load(taps[3 + j]), load(taps[6 + j]), &half[0][j], 3);
+#pragma unroll
   for (std::size_t i = 0; i < 4; ++i) {
     winograd_thirds(half[i][0], half[i][1], half[i][2], whole, 1);
+#pragma unroll
     for (std::size_t j = 0; j < 4; ++j) store(u + (4 * i + j) * step, whole[j], first_lanes(rows));
   }
 }
@@ -174,6 +177,7 @@ template <int Segments>
 inline void winograd_patches(const float* channel, const ConvGround& g, const WinogradSegment* segment, float* v,
                              std::size_t step) noexcept {
   const float* x[4] = {};
+#pragma unroll
   for (int s = 0; s < Segments; ++s) x[s] = channel + 2 * (segment[s].row * g.pitch + segment[s].first);
   F32 row[4][4];
 #pragma unroll
