@@ -1,7 +1,7 @@
 // Times whole steps of the networks that bench/peers/torch_bench.py times: MODEL_train (forward, loss, backward, AdamW), MODEL_infer
 // (forward alone, the same batch) and MODEL_infer1 (one example), each in a process of its own so that its peak memory is its own.
 //
-//   bench_steps [--threads N] [--seconds S] [MODEL ...]   models: mlp lenet resnet20 gpt_nano gpt_micro llama_block lstm
+//   bench_steps [--threads N] [--seconds S] [--phases train,infer,infer1] [MODEL ...]   models: mlp lenet resnet20 gpt_nano gpt_micro llama_block lstm
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -138,14 +138,18 @@ void run(const std::string& name, const std::string& phase, const Settings& sett
 int main(int argc, char** argv) {
   Settings settings;
   std::vector<std::string> models;
+  std::string phases = "train,infer,infer1";
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--threads" && i + 1 < argc) {
       settings.threads = std::atoi(argv[++i]);
     } else if (argument == "--seconds" && i + 1 < argc) {
       settings.seconds = std::atof(argv[++i]);
+    } else if (argument == "--phases" && i + 1 < argc) {
+      phases = argv[++i];
     } else if (argument[0] == '-') {
-      std::fprintf(stderr, "usage: bench_steps [--threads N] [--seconds S] [MODEL ...]\n");
+      std::fprintf(stderr,
+                   "usage: bench_steps [--threads N] [--seconds S] [--phases train,infer,infer1] [MODEL ...]\n");
       return argument == "--help" ? 0 : 2;
     } else {
       models.push_back(argument);
@@ -155,6 +159,7 @@ int main(int argc, char** argv) {
   int failed = 0;
   for (const auto& model : models) {
     for (const char* phase : {"train", "infer", "infer1"}) {
+      if (("," + phases + ",").find("," + std::string(phase) + ",") == std::string::npos) continue;
       const pid_t child = fork();
       if (child == 0) {
         run(model, phase, settings);
