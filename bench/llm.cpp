@@ -1,7 +1,8 @@
 // Times language models as bench/peers/llama_bench.py does: ppN, a prompt of N tokens at once, logits of the last; tgN, N tokens one by one.
 // Each file in a process of its own, so that its peak memory is its own.
 //
-//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] FILE ...   (GGUF or .qorus)
+//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] [--depth 0] [--cache f32] FILE ...   (GGUF or .qorus)
+//     --depth N   generates after N tokens that the cache holds already (tgM@dN); --cache f32, f16 or q8_0
 //   bench_llm --open FILE ...   how long opening takes: of the file alone, and of the model with its tokenizer
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,7 +25,8 @@ using namespace qorus;
 namespace {
 
 struct Settings {
-  int threads = 1, rounds = 3, prompt = 512, generate = 128;
+  int threads = 1, rounds = 3, prompt = 512, generate = 128, depth = 0;
+  DType cache = DType::f32;
   bool open = false;
 };
 
@@ -76,10 +78,12 @@ void run(const std::string& path, const Settings& settings) {
   auto model = llm::open(path);
   if (!model) give_up(model.error());
   const double opened = bench::now(2);
-  auto session =
-      llm::Session::create(*model, {.context = settings.prompt + settings.generate, .threads = settings.threads});
+  auto session = llm::Session::create(*model, {.context = settings.prompt + settings.generate + settings.depth,
+                                               .cache = settings.cache,
+                                               .threads = settings.threads});
   if (!session) give_up(session.error());
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(std::max(settings.prompt, settings.generate)));
+  std::vector<std::int32_t> ids(
+      static_cast<std::size_t>(std::max(settings.prompt, settings.depth + settings.generate)));
   for (std::size_t i = 0; i < ids.size(); ++i)
     ids[i] = static_cast<std::int32_t>((static_cast<std::int64_t>(i) * 7919 + 13) % model->config().vocab);
   const auto feed = [&](std::size_t first, std::size_t count) {
@@ -97,15 +101,17 @@ void run(const std::string& path, const Settings& settings) {
     feed(0, static_cast<std::size_t>(settings.prompt));
     if (round) prompt.push_back(bench::now(settings.threads) - from);
     session->rewind(0);
+    if (settings.depth) feed(0, static_cast<std::size_t>(settings.depth));
     from = bench::now(settings.threads);
-    for (int i = 0; i < (round ? settings.generate : 4); ++i) feed(static_cast<std::size_t>(i), 1);
+    for (int i = 0; i < (round ? settings.generate : 4); ++i) feed(static_cast<std::size_t>(settings.depth + i), 1);
     if (round) generate.push_back(bench::now(settings.threads) - from);
   }
   std::sort(prompt.begin(), prompt.end());
   std::sort(generate.begin(), generate.end());
   bench::report(("pp" + std::to_string(settings.prompt)).c_str(), "0.1.0", config, settings.threads, prompt,
                 settings.prompt, "tokens/s");
-  bench::report(("tg" + std::to_string(settings.generate)).c_str(), "0.1.0", config, settings.threads, generate,
+  const std::string depth = settings.depth ? "@d" + std::to_string(settings.depth) : "";
+  bench::report(("tg" + std::to_string(settings.generate) + depth).c_str(), "0.1.0", config, settings.threads, generate,
                 settings.generate, "tokens/s");
 }
 
@@ -120,14 +126,20 @@ int main(int argc, char** argv) {
                   : argument == "--rounds"   ? &settings.rounds
                   : argument == "--prompt"   ? &settings.prompt
                   : argument == "--generate" ? &settings.generate
+                  : argument == "--depth"    ? &settings.depth
                                              : nullptr;
     if (argument == "--open") {
       settings.open = true;
     } else if (number && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
       *number = std::atoi(argv[++i]);
+    } else if (argument == "--cache" && i + 1 < argc) {
+      const std::string name = argv[++i];
+      settings.cache = name == "f16" ? DType::f16 : name == "q8_0" ? DType::q8_0 : DType::f32;
     } else if (argument[0] == '-') {
-      std::fprintf(stderr,
-                   "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--open] FILE ...\n");
+      std::fprintf(
+          stderr,
+          "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--depth N] [--cache f32|f16|q8_0] "
+          "[--open] FILE ...\n");
       return argument == "--help" ? 0 : 2;
     } else {
       files.push_back(argument);

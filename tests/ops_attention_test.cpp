@@ -250,6 +250,48 @@ TEST(Attention, ARowDoesNotDependOnItsNeighbours) {
   }
 }
 
+// Keys and values of a narrower type are read as what they stand for: the very bits of their floats' attention.
+TEST(Attention, NarrowKeysAndValues) {
+  struct Form {
+    std::int64_t heads, kv_heads, rows, keys;
+    ops::AttentionOptions options;
+  };
+  const Form forms[] = {
+      {2, 2, 1, 5, {.causal = true}},
+      {6, 2, 1, 700, {.causal = true}},
+      {4, 1, 70, 257, {.causal = true}},
+      {4, 2, 3, 512, {.softcap = 2}},
+      {3, 1, 1, 600, {.causal = true, .window = 40}},
+      {2, 1, 66, 300, {.causal = true, .window = 9}},
+  };
+  for (int threads = 1; threads <= 3; ++threads)
+    for (const Form& f : forms)
+      for (const DType dtype : {DType::f16, DType::bf16, DType::q8_0}) {
+        SCOPED_TRACE(testing::Message() << f.heads << " heads, " << f.keys << " keys, type " << int(dtype));
+        Workspace& ws = workspace(threads);
+        auto frame = ws.frame();
+        ws.set_draws(11, 0);
+        Context& c = frame.context();
+        auto q = ops::normal(c, {2, f.heads, f.rows, 64});
+        auto k = ops::cast(ops::normal(c, {2, f.kv_heads, f.keys, 64}), dtype),
+             v = ops::cast(ops::normal(c, {2, f.kv_heads, f.keys, 32}), dtype);
+        auto narrow = ops::attention(q, k, v, f.options);
+        auto wide = ops::attention(q, ops::cast(k, DType::f32), ops::cast(v, DType::f32), f.options);
+        ASSERT_OK(narrow);
+        ASSERT_OK(wide);
+        EXPECT_EQ(*narrow->to_vector(), *wide->to_vector());
+      }
+  Workspace& ws = workspace(1);
+  auto tape = ws.record();
+  Context& c = tape.context();
+  auto q = ops::normal(c, {1, 1, 2, 4}), half = ops::cast(q, DType::f16);
+  EXPECT_FAILS(ops::attention(q, half, half), Errc::invalid_dtype);  // is recorded
+  auto frame = workspace(2).frame();
+  auto q2 = ops::normal(frame.context(), {1, 1, 2, 4}), half2 = ops::cast(q2, DType::f16);
+  EXPECT_FAILS(ops::attention(q2, half2, q2), Errc::invalid_dtype);
+  EXPECT_FAILS(ops::attention(half2, half2, half2), Errc::invalid_dtype);
+}
+
 // The definition with all that goes beside the products. Inputs: q, k, v, then what the form has of mask, slopes and lengths.
 struct Extra {
   Extents q, k, v;

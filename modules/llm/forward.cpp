@@ -121,12 +121,8 @@ Result<Tensor> Session::see_cache(Scope& frame, std::int64_t layer, const Piece&
   const Config& c = model_->config();
   const std::int64_t window = model_->layers().blocks[static_cast<std::size_t>(layer)].window,
                      seen = piece.past + piece.count;
-  const auto readable = [&](const Tensor& stored) {
-    auto t = frame.input(stored);
-    return cache_.dtype() == DType::f32 ? t : ops::cast(t, DType::f32);
-  };
-  return ops::attention(q, readable(cache_.keys(piece.sequence, layer, seen)),
-                        readable(cache_.values(piece.sequence, layer, seen)),
+  return ops::attention(q, frame.input(cache_.keys(piece.sequence, layer, seen)),
+                        frame.input(cache_.values(piece.sequence, layer, seen)),
                         {.causal = true, .scale = c.attention_scale, .window = window, .softcap = c.attention_cap});
 }
 

@@ -30,9 +30,7 @@ Result<Session> Session::create(const Model& model, const SessionOptions& option
                             Checked(size(c.heads + 2 * c.kv_heads)) * size(c.head_dim) * 8 + feed * 4 +
                             Checked(size(c.experts)) * 4;
   const Checked weights = Checked(size(std::max({c.vocab, c.d_ff, c.d_model}))) * size(c.d_model);
-  const Checked seen = Checked(size(c.kv_heads)) * size(c.head_dim) * 2 * size(context) * size(options.sequences) *
-                       size(c.window ? 1 : 1);
-  const Checked floats = per_token * size(batch) * 2 + Checked(size(c.vocab)) * size(batch) * 2 + weights * 2 + seen +
+  const Checked floats = per_token * size(batch) * 2 + Checked(size(c.vocab)) * size(batch) * 2 + weights * 2 +
                          Checked(size(context)) * 1024 * size(std::max(options.threads, 1));
   auto scratch = (floats * sizeof(float) + 64_MiB).get("Session");
   if (!scratch) return fail(scratch.error());

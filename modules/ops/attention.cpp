@@ -1,4 +1,4 @@
-// ops::attention and its rule.
+// ops::attention; its rule is in attention_slopes.cpp.
 module;
 #include <algorithm>
 #include <cmath>
@@ -10,6 +10,7 @@ module;
 
 #include "kernels/kernels.h"
 module qorus.ops;
+import :attending;
 import :loops;
 import :product;
 import :rules;
@@ -18,61 +19,6 @@ namespace qorus {
 namespace {
 
 using kernels::Gemm;
-
-constexpr std::size_t k_tile = 64;  // queries whose scores exist at once
-
-// Keys or values: rows without gaps, strides between heads and sequences, for a cache has room there.
-struct HeadsPlace {
-  const float* data;
-  std::ptrdiff_t batch, head;
-};
-
-// The sizes and places of one attention. Queries and output are dense.
-struct AttentionSaved {
-  GradRef q, k, v;
-  const float* queries;
-  HeadsPlace keys, values;
-  std::size_t batch, heads, kv_heads, rows, cols, dim, value_dim;
-  bool causal;
-  float scale, softcap;
-  std::int64_t window, past;
-  const void* mask;  // u8 or f32, by strides of [batch, heads, queries, keys]
-  bool additive;
-  std::int64_t mask_stride[4];
-  const float* slopes;
-  const std::int32_t* lengths;
-  bool padded;  // there are lengths, though planning does not see them
-};
-
-// Where the keys (or values) of key head `kv`, counted over the batch, begin.
-const float* place_of(const AttentionSaved& s, const HeadsPlace& place, std::size_t kv) noexcept {
-  return place.data + static_cast<std::ptrdiff_t>(kv / s.kv_heads) * place.batch +
-         static_cast<std::ptrdiff_t>(kv % s.kv_heads) * place.head;
-}
-
-std::int64_t keys_of(const AttentionSaved& s, std::size_t batch) noexcept {
-  return s.lengths ? s.lengths[batch] : static_cast<std::int64_t>(s.cols);
-}
-std::int64_t position_of(const AttentionSaved& s, std::size_t batch, std::size_t row) noexcept {
-  const std::int64_t past = s.past >= 0 ? s.past : keys_of(s, batch) - static_cast<std::int64_t>(s.rows);
-  return past + static_cast<std::int64_t>(row);
-}
-
-// Keys [first, last) that query `row` sees.
-struct Seen {
-  std::size_t first, last;
-};
-Seen seen_by(const AttentionSaved& s, std::size_t batch, std::size_t row) noexcept {
-  const std::int64_t keys = keys_of(s, batch), end = position_of(s, batch, row) + 1;
-  const std::int64_t last = s.causal ? std::clamp<std::int64_t>(end, 0, keys) : keys;
-  const std::int64_t first = s.window > 0 ? std::clamp<std::int64_t>(end - s.window, 0, last) : 0;
-  return {static_cast<std::size_t>(first), static_cast<std::size_t>(last)};
-}
-// Keys up to which the products of queries below `row_end` go: known from the sizes alone.
-std::size_t reach_of(const AttentionSaved& s, std::size_t row_end) noexcept {
-  if (!s.causal || s.padded) return s.cols;
-  return seen_by(s, 0, row_end - 1).last;
-}
 
 // One row of scores as mask and slopes have it. Gives false if nothing is seen.
 bool mask_row(const AttentionSaved& s, std::size_t batch, std::size_t head, std::size_t row, const Seen& seen,
@@ -100,29 +46,48 @@ bool mask_row(const AttentionSaved& s, std::size_t batch, std::size_t head, std:
   return any;
 }
 
-// softmax(q k^T scale) of `count` queries from `first`, into p: [count, cols]; what a query does not see is 0. Columns up to the last
-// that any sees are computed. bent, if not null: tanh(scores / softcap), for the backward.
-void probabilities(const AttentionSaved& s, std::size_t head, const float* k, std::size_t first, std::size_t count,
-                   float* p, float* bent, void* scratch) noexcept {
-  const std::size_t reach = reach_of(s, first + count), batch = head / s.heads;
-  const float* q = s.queries + head * s.rows * s.dim;
+// Calls use(first, count, floats) for keys [first, first + count) of what key head `kv` has at `place`, rows of `dim` elements, until
+// `keys` is through: all at once where they stand, or, if they are no floats, k_keys at a time, made floats in `room`.
+template <class Use>
+void each_stretch(const AttentionSaved& s, const HeadsPlace& place, std::size_t kv, std::size_t dim, const Seen& keys,
+                  float* room, Use&& use) noexcept {
+  const std::byte* const from = place_of(s, place, kv);
+  if (s.dtype == DType::f32) {
+    return use(keys.first, keys.last - keys.first, reinterpret_cast<const float*>(from + keys.first * place.row));
+  }
+  for (std::size_t first = keys.first; first < keys.last; first += k_keys) {
+    const std::size_t count = std::min(k_keys, keys.last - first);
+    load_floats(s.dtype, from + first * place.row, room, count * dim);
+    use(first, count, room);
+  }
+}
+
+}  // namespace
+
+void probabilities(const AttentionSaved& s, const Queries& queries, const Seen& keys, float* p, float* bent,
+                   float* room, void* scratch) noexcept {
   const auto dim = static_cast<std::ptrdiff_t>(s.dim);
-  const Gemm scores{.m = count,
-                    .n = reach,
-                    .k = s.dim,
-                    .a = q + first * s.dim,
-                    .a_row = dim,
-                    .a_col = 1,
-                    .b = k,
-                    .b_row = 1,
-                    .b_col = dim,
-                    .c = p,
-                    .c_row = static_cast<std::ptrdiff_t>(s.cols)};
-  run_alone(scores, scratch);
+  const std::size_t kv = queries.first / s.rows / group_of(s);
+  each_stretch(s, s.keys, kv, s.dim, keys, room, [&](std::size_t first, std::size_t count, const float* k) {
+    run_alone({.m = queries.count,
+               .n = count,
+               .k = s.dim,
+               .a = s.queries + queries.first * s.dim,
+               .a_row = dim,
+               .a_col = 1,
+               .b = k,
+               .b_row = 1,
+               .b_col = dim,
+               .c = p + first,
+               .c_row = static_cast<std::ptrdiff_t>(s.cols)},
+              scratch);
+  });
   const kernels::Table& table = kernels::active();
-  for (std::size_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < queries.count; ++i) {
     float* row = p + i * s.cols;
-    const Seen seen = seen_by(s, batch, first + i);
+    const std::size_t head = (queries.first + i) / s.rows, batch = head / s.heads,
+                      number = (queries.first + i) % s.rows;
+    const Seen seen = seen_by(s, batch, number);
     float* from = row + seen.first;
     const std::size_t width = seen.last - seen.first;
     if (s.softcap > 0) {
@@ -133,94 +98,110 @@ void probabilities(const AttentionSaved& s, std::size_t head, const float* k, st
     } else {
       table.unary(kernels::Unary::mul, from, from, width, s.scale);
     }
-    if (mask_row(s, batch, head % s.heads, first + i, seen, row)) {
+    if (mask_row(s, batch, head % s.heads, number, seen, row)) {
       table.softmax(from, from, 1, width);
     } else {
       std::memset(from, 0, width * sizeof(float));
     }
-    std::memset(row, 0, seen.first * sizeof(float));
-    std::memset(row + seen.last, 0, (reach - seen.last) * sizeof(float));
+    std::memset(row + keys.first, 0, (seen.first - keys.first) * sizeof(float));
+    std::memset(row + seen.last, 0, (keys.last - seen.last) * sizeof(float));
   }
 }
 
-std::size_t tiles_of(const AttentionSaved& s) noexcept { return (s.rows + k_tile - 1) / k_tile; }
+namespace {
+
+// How queries are cut into tasks: tiles of one head, or, where heads have few, those of `heads` heads that share keys, which are then
+// read, and made floats, once for all. What a query gets is the same.
+struct Tiles {
+  std::size_t heads, count;
+};
+Tiles tiles_for(const AttentionSaved& s, std::size_t workers) noexcept {
+  const std::size_t groups = s.batch * s.kv_heads, group = group_of(s);
+  std::size_t heads = s.rows == 0 ? 1 : std::min(k_tile / s.rows, group);
+  heads = std::max<std::size_t>(1, std::min(heads, group * groups / (2 * workers)));  // for everybody some
+  if (heads == 1) return {1, groups * group * tiles_of(s)};
+  return {heads, groups * ((group + heads - 1) / heads)};
+}
+Queries queries_of(const AttentionSaved& s, const Tiles& tiles, std::size_t index) noexcept {
+  if (tiles.heads == 1) {
+    const std::size_t row = index % tiles_of(s) * k_tile;
+    return {index / tiles_of(s) * s.rows + row, std::min(k_tile, s.rows - row)};
+  }
+  const std::size_t group = group_of(s), parts = (group + tiles.heads - 1) / tiles.heads,
+                    first = index % parts * tiles.heads;
+  return {(index / parts * group + first) * s.rows, std::min(tiles.heads, group - first) * s.rows};
+}
 
 // Scratch of one worker for products of tiles, in bytes: the most that any of them needs.
-std::size_t product_scratch(const AttentionSaved& s) noexcept {
-  const auto cols = static_cast<std::ptrdiff_t>(s.cols);
+std::size_t product_scratch(const AttentionSaved& s, const Tiles& tiles) noexcept {
+  const auto cols = static_cast<std::ptrdiff_t>(s.cols), dim = static_cast<std::ptrdiff_t>(s.dim),
+             value_dim = static_cast<std::ptrdiff_t>(s.value_dim);
   std::size_t most = 0;
-  for (std::size_t first = 0; first < s.rows; first += k_tile) {
-    const std::size_t count = std::min(k_tile, s.rows - first), last = reach_of(s, first + count);
-    for (const std::size_t width : {s.dim, s.value_dim}) {
-      const auto dim = static_cast<std::ptrdiff_t>(width);
-      const Gemm forms[] = {
-          {.m = count,
-           .n = last,
-           .k = width,
-           .a_row = dim,
-           .a_col = 1,
-           .b_row = 1,
-           .b_col = dim,
-           .c_row = cols},  // q k^T, dy v^T
-          {.m = count,
-           .n = width,
-           .k = last,
-           .a_row = cols,
-           .a_col = 1,
-           .b_row = dim,
-           .b_col = 1,
-           .c_row = dim},  // p v, ds k
-          {.m = last,
-           .n = width,
-           .k = count,
-           .a_row = 1,
-           .a_col = cols,
-           .b_row = dim,
-           .b_col = 1,
-           .c_row = dim},  // p^T dy, ds^T q
-      };
-      for (const Gemm& form : forms) most = std::max(most, alone_bytes(form));
+  const auto ask = [&](std::size_t rows, std::size_t keys) {
+    most = std::max(
+        {most,
+         alone_bytes(
+             {.m = rows, .n = keys, .k = s.dim, .a_row = dim, .a_col = 1, .b_row = 1, .b_col = dim, .c_row = cols}),
+         alone_bytes({.m = rows,
+                      .n = s.value_dim,
+                      .k = keys,
+                      .a_row = cols,
+                      .a_col = 1,
+                      .b_row = value_dim,
+                      .b_col = 1,
+                      .c_row = value_dim})});
+  };
+  const std::size_t repeat = tiles.heads == 1 ? tiles_of(s) : (group_of(s) + tiles.heads - 1) / tiles.heads;
+  for (std::size_t i = 0; i < std::min(repeat, tiles.count); ++i) {  // of one head, or group: the others are like it
+    const Queries queries = queries_of(s, tiles, i);
+    const Seen keys = seen_by_all(s, queries);
+    const std::size_t count = keys.last - keys.first;
+    if (s.dtype == DType::f32) {
+      ask(queries.count, count);
+    } else {
+      ask(queries.count, std::min(count, k_keys));
+      ask(queries.count, count % k_keys);
     }
   }
   return most;
 }
 
-// The key head of a head, both counted over the batch.
-std::size_t key_head_of(const AttentionSaved& s, std::size_t head) noexcept {
-  return head / s.heads * s.kv_heads + head % s.heads / (s.heads / s.kv_heads);
-}
-
-// Asks for the keys and values of a head, so that they are in the cache when one query comes to them: short stretches, far apart, which take
+// Asks for the keys and values of a tile, so that they are in the cache when one query comes to them: short stretches, far apart, which take
 // longer to find than to read.
-void fetch(const AttentionSaved& s, std::size_t head) noexcept {
-  constexpr std::size_t k_line = 16, k_most = 16384;  // floats
-  if (head >= s.batch * s.heads || (head > 0 && key_head_of(s, head) == key_head_of(s, head - 1))) return;
-  const std::size_t kv = key_head_of(s, head);
-  const auto ask = [&](const float* from, std::size_t count) {
-    for (std::size_t i = 0; i < std::min(count, k_most); i += k_line) __builtin_prefetch(from + i, 0, 2);
-  };
-  ask(place_of(s, s.keys, kv), s.cols * s.dim);
-  ask(place_of(s, s.values, kv), s.cols * s.value_dim);
+void fetch(const AttentionSaved& s, const Tiles& tiles, std::size_t index) noexcept {
+  constexpr std::size_t k_line = 64, k_most = 65536;
+  const auto kv_of = [&](std::size_t i) { return queries_of(s, tiles, i).first / s.rows / group_of(s); };
+  if (index >= tiles.count || (index > 0 && kv_of(index) == kv_of(index - 1))) return;
+  for (const HeadsPlace* place : {&s.keys, &s.values}) {
+    const std::byte* from = place_of(s, *place, kv_of(index));
+    for (std::size_t i = 0; i < std::min(s.cols * place->row, k_most); i += k_line) __builtin_prefetch(from + i, 0, 2);
+  }
 }
 
-// One tile of queries of one head: y = p v.
-void forward_tile(const AttentionSaved& s, float* y, std::size_t index, float* p, void* scratch) noexcept {
-  const std::size_t tile = index % tiles_of(s), head = index / tiles_of(s);  // head: of batch x heads
-  const std::size_t kv = key_head_of(s, head), first = tile * k_tile, count = std::min(k_tile, s.rows - first);
-  probabilities(s, head, place_of(s, s.keys, kv), first, count, p, nullptr, scratch);
+// One tile: y = p v. p, room: of one worker.
+void forward_tile(const AttentionSaved& s, const Queries& queries, float* y, float* p, float* room,
+                  void* scratch) noexcept {
+  const Seen keys = seen_by_all(s, queries);
+  probabilities(s, queries, keys, p, nullptr, room, scratch);
   const auto dim = static_cast<std::ptrdiff_t>(s.value_dim);
-  run_alone({.m = count,
-             .n = s.value_dim,
-             .k = reach_of(s, first + count),
-             .a = p,
-             .a_row = static_cast<std::ptrdiff_t>(s.cols),
-             .a_col = 1,
-             .b = place_of(s, s.values, kv),
-             .b_row = dim,
-             .b_col = 1,
-             .c = y + (head * s.rows + first) * s.value_dim,
-             .c_row = dim},
-            scratch);
+  float* const to = y + queries.first * s.value_dim;
+  if (keys.first == keys.last) std::memset(to, 0, queries.count * s.value_dim * sizeof(float));
+  const std::size_t kv = queries.first / s.rows / group_of(s);
+  each_stretch(s, s.values, kv, s.value_dim, keys, room, [&](std::size_t first, std::size_t count, const float* v) {
+    run_alone({.m = queries.count,
+               .n = s.value_dim,
+               .k = count,
+               .a = p + first,
+               .a_row = static_cast<std::ptrdiff_t>(s.cols),
+               .a_col = 1,
+               .b = v,
+               .b_row = dim,
+               .b_col = 1,
+               .c = to,
+               .c_row = dim,
+               .accumulate = first > keys.first},
+              scratch);
+  });
 }
 
 bool given(const Result<Tensor>& t) noexcept { return !t || t->shape().valid(); }
@@ -253,6 +234,7 @@ Result<AttentionSaved> sizes_of(const Tensor& q, const Tensor& k, const Tensor& 
                    .cols = size(k.dim(2)),
                    .dim = size(q.dim(3)),
                    .value_dim = size(v.dim(3)),
+                   .dtype = k.dtype(),
                    .causal = options.causal,
                    .scale = options.scale,
                    .softcap = options.softcap,
@@ -263,109 +245,7 @@ Result<AttentionSaved> sizes_of(const Tensor& q, const Tensor& k, const Tensor& 
   return s;
 }
 
-// Gradients of all heads and tiles that share one key head, in order.
-void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, const Into& dk, const Into& dv,
-                    std::size_t kv, float* p, void* scratch) noexcept {
-  const kernels::Table& table = kernels::active();
-  const std::size_t group = s.heads / s.kv_heads, tile_floats = std::min(k_tile, s.rows) * s.cols;
-  const auto dim = static_cast<std::ptrdiff_t>(s.dim), value_dim = static_cast<std::ptrdiff_t>(s.value_dim),
-             cols = static_cast<std::ptrdiff_t>(s.cols);
-  const float *k = place_of(s, s.keys, kv), *v = place_of(s, s.values, kv);
-  float *ds = p + tile_floats, *bent = s.softcap > 0 ? ds + tile_floats : nullptr;
-  if (dk && !dk.accumulate) std::memset(dk.data + kv * s.cols * s.dim, 0, s.cols * s.dim * sizeof(float));
-  if (dv && !dv.accumulate) std::memset(dv.data + kv * s.cols * s.value_dim, 0, s.cols * s.value_dim * sizeof(float));
-  for (std::size_t index = 0; index < group * tiles_of(s); ++index) {
-    const std::size_t head = kv / s.kv_heads * s.heads + kv % s.kv_heads * group + index / tiles_of(s);
-    const std::size_t first = index % tiles_of(s) * k_tile, count = std::min(k_tile, s.rows - first);
-    const std::size_t last = reach_of(s, first + count), place = (head * s.rows + first) * s.dim;
-    const float* slopes = dy + (head * s.rows + first) * s.value_dim;
-    probabilities(s, head, k, first, count, p, bent, scratch);
-    if (dv) {  // dv += p^T dy
-      run_alone({.m = last,
-                 .n = s.value_dim,
-                 .k = count,
-                 .a = p,
-                 .a_row = 1,
-                 .a_col = cols,
-                 .b = slopes,
-                 .b_row = value_dim,
-                 .b_col = 1,
-                 .c = dv.data + kv * s.cols * s.value_dim,
-                 .c_row = value_dim,
-                 .accumulate = true},
-                scratch);
-    }
-    if (!dq && !dk) continue;
-    run_alone({.m = count,
-               .n = last,
-               .k = s.value_dim,
-               .a = slopes,
-               .a_row = value_dim,
-               .a_col = 1,
-               .b = v,
-               .b_row = 1,
-               .b_col = value_dim,
-               .c = ds,
-               .c_row = cols},
-              scratch);
-    for (std::size_t i = 0; i < count; ++i) {  // ds = p (dp - sum(dp p)) scale
-      float* row = ds + i * s.cols;
-      kernels::training().softmax_bwd(p + i * s.cols, row, row, 1, last, false);
-      if (bent) {  // through softcap tanh(scores / softcap); what is not seen has ds = 0
-        const Seen seen = seen_by(s, head / s.heads, first + i);
-        kernels::training().unary_bwd(kernels::Unary::tanh, nullptr, bent + i * s.cols + seen.first, row + seen.first,
-                                      row + seen.first, seen.last - seen.first, 0, false);
-      }
-      table.unary(kernels::Unary::mul, row, row, last, s.scale);
-    }
-    if (dq) {
-      run_alone({.m = count,
-                 .n = s.dim,
-                 .k = last,
-                 .a = ds,
-                 .a_row = cols,
-                 .a_col = 1,
-                 .b = k,
-                 .b_row = dim,
-                 .b_col = 1,
-                 .c = dq.data + place,
-                 .c_row = dim,
-                 .accumulate = dq.accumulate},
-                scratch);
-    }
-    if (dk) {  // dk += ds^T q
-      run_alone({.m = last,
-                 .n = s.dim,
-                 .k = count,
-                 .a = ds,
-                 .a_row = 1,
-                 .a_col = cols,
-                 .b = s.queries + place,
-                 .b_row = dim,
-                 .b_col = 1,
-                 .c = dk.data + kv * s.cols * s.dim,
-                 .c_row = dim,
-                 .accumulate = true},
-                scratch);
-    }
-  }
-}
-
 }  // namespace
-
-void rules::attention(const void* saved, Grads& grads) noexcept {
-  const auto& s = *static_cast<const AttentionSaved*>(saved);
-  Context& context = grads.context();
-  const Into dq = grads.into(s.q), dk = grads.into(s.k), dv = grads.into(s.v);
-  const std::size_t tile_floats = align_up((s.softcap > 0 ? 3 : 2) * std::min(k_tile, s.rows) * s.cols, 16),
-                    own = tile_floats + align_up(product_scratch(s)) / sizeof(float);
-  float* scratch = grads.temporary(own * static_cast<std::size_t>(context.executor.width));
-  if (!scratch) return;
-  parallel(context, static_cast<std::uint32_t>(s.batch * s.kv_heads), [&](std::uint32_t kv, int worker) {
-    float* place = scratch + own * static_cast<std::size_t>(worker);
-    backward_group(s, grads.out(), dq, dk, dv, kv, place, place + tile_floats);
-  });
-}
 
 namespace ops {
 namespace {
@@ -413,12 +293,23 @@ Result<Extras> extras_of(AttentionSaved& s, const AttentionOptions& options, Con
   return extras;
 }
 
+// Keys and values are floats, or, where nothing is recorded, both of one narrower type.
+Status check_types(const Operand& query, const Operand& key, const Operand& value, const Context& context) noexcept {
+  const char* op = "attention";
+  const DType dtype = key->dtype();
+  const bool narrow = dtype == DType::f16 || dtype == DType::bf16 || is_block(dtype);
+  if (auto ok = query->check(DType::f32, op); !ok) return ok;
+  if (auto ok = key->check(narrow && !context.record ? dtype : DType::f32, op); !ok) return ok;
+  return value->check(dtype, op);
+}
+
 }  // namespace
 
 Result<Tensor> attention(const Operand& query, const Operand& key, const Operand& value,
                          const AttentionOptions& options) noexcept {
-  auto context = float_context("attention", {&query, &key, &value});
+  auto context = common_context("attention", {&query, &key, &value});
   if (!context) return fail(context.error());
+  if (auto ok = check_types(query, key, value, **context); !ok) return fail(ok.error());
   auto sizes = sizes_of(*query, *key, *value, options);
   if (!sizes) return fail(sizes.error());
   auto q = contiguous(query);
@@ -435,25 +326,35 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   if (!extras) return fail(extras.error());
   auto y = Fresh::make(**context, q->shape().with(-1, v->dim(3)));
   if (!y) return fail(y.error());
+  const auto place = [&](const Tensor& t) {
+    return HeadsPlace{t.data(), element_offset(s.dtype, t.stride(0)), element_offset(s.dtype, t.stride(1)),
+                      row_bytes(s.dtype, static_cast<std::size_t>(t.dim(3)))};
+  };
   s.q = q->grad_ref();
   s.k = k->grad_ref();
   s.v = v->grad_ref();
   s.queries = q->f32();
-  s.keys = {k->f32(), k->stride(0), k->stride(1)};
-  s.values = {v->f32(), v->stride(0), v->stride(1)};
+  s.keys = place(*k);
+  s.values = place(*v);
+  const auto width = static_cast<std::size_t>((*context)->executor.width);
+  const Tiles tiles = tiles_for(s, width);
   const std::size_t mark = (*context)->scratch->mark(),
-                    tile_bytes = align_up(std::min(k_tile, s.rows) * s.cols * sizeof(float));
-  const std::size_t own = tile_bytes + align_up(product_scratch(s));
-  auto scratch = (*context)->scratch->take(own * static_cast<std::size_t>((*context)->executor.width));
+                    p_bytes = align_up(std::min(k_tile, s.rows * tiles.heads) * s.cols * sizeof(float)),
+                    room_bytes =
+                        s.dtype == DType::f32
+                            ? 0
+                            : align_up(std::min(k_keys, s.cols) * std::max(s.dim, s.value_dim) * sizeof(float)),
+                    own = p_bytes + room_bytes + align_up(product_scratch(s, tiles));
+  auto scratch = (*context)->scratch->take(own * width);
   if (!scratch) return fail(scratch.error());
-  parallel(**context, static_cast<std::uint32_t>(s.batch * s.heads * tiles_of(s)), [&](std::uint32_t tile, int worker) {
+  parallel(**context, static_cast<std::uint32_t>(tiles.count), [&](std::uint32_t tile, int worker) {
     std::byte* place = scratch->data + own * static_cast<std::size_t>(worker);
-    if (s.rows == 1) {  // a token: the tiles are heads
-      const auto width = static_cast<std::uint32_t>((*context)->executor.width);
-      if (tile < width) fetch(s, tile);
-      fetch(s, tile + width);
+    if (s.rows == 1) {  // a token
+      if (tile < width) fetch(s, tiles, tile);
+      fetch(s, tiles, tile + width);
     }
-    forward_tile(s, y->f32(), tile, reinterpret_cast<float*>(place), place + tile_bytes);
+    forward_tile(s, queries_of(s, tiles, tile), y->f32(), reinterpret_cast<float*>(place),
+                 reinterpret_cast<float*>(place + p_bytes), place + p_bytes + room_bytes);
   });
   (*context)->scratch->shrink_to(mark);
   return std::move(*y).freeze(rule(RuleId::attention),

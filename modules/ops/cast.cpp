@@ -30,22 +30,6 @@ constexpr bool same_blocks() noexcept {
 }
 static_assert(same_blocks(), "the kernels and the tensors have the same block formats in the same order");
 
-// Every type goes through f32: exact for all but large i32, which lose nothing that their target could hold (i8, u8) or are the target.
-void load(DType dtype, const std::byte* x, float* y, std::size_t n) noexcept {
-  const kernels::Table& table = kernels::active();
-  switch (dtype) {
-    case DType::f32: std::copy_n(reinterpret_cast<const float*>(x), n, y); break;
-    case DType::f16: table.f16_to_f32(reinterpret_cast<const std::uint16_t*>(x), y, n); break;
-    case DType::bf16: table.bf16_to_f32(reinterpret_cast<const std::uint16_t*>(x), y, n); break;
-    case DType::u8: table.u8_to_f32(reinterpret_cast<const std::uint8_t*>(x), y, n, 1, 0); break;
-    case DType::i8: std::copy_n(reinterpret_cast<const std::int8_t*>(x), n, y); break;
-    case DType::i32:
-      for (std::size_t i = 0; i < n; ++i) y[i] = static_cast<float>(reinterpret_cast<const std::int32_t*>(x)[i]);
-      break;
-    default: table.dequantize(quant_of(dtype), x, y, n); break;
-  }
-}
-
 template <class T>
 void store_whole(const float* x, std::byte* out, std::size_t n, float low, float high) noexcept {
   auto* y = reinterpret_cast<T*>(out);
@@ -82,6 +66,22 @@ struct CastSaved {
 
 }  // namespace
 
+// Every type goes through f32: exact for all but large i32, which lose nothing that their target could hold (i8, u8) or are the target.
+void load_floats(DType dtype, const std::byte* x, float* y, std::size_t n) noexcept {
+  const kernels::Table& table = kernels::active();
+  switch (dtype) {
+    case DType::f32: std::copy_n(reinterpret_cast<const float*>(x), n, y); break;
+    case DType::f16: table.f16_to_f32(reinterpret_cast<const std::uint16_t*>(x), y, n); break;
+    case DType::bf16: table.bf16_to_f32(reinterpret_cast<const std::uint16_t*>(x), y, n); break;
+    case DType::u8: table.u8_to_f32(reinterpret_cast<const std::uint8_t*>(x), y, n, 1, 0); break;
+    case DType::i8: std::copy_n(reinterpret_cast<const std::int8_t*>(x), n, y); break;
+    case DType::i32:
+      for (std::size_t i = 0; i < n; ++i) y[i] = static_cast<float>(reinterpret_cast<const std::int32_t*>(x)[i]);
+      break;
+    default: table.dequantize(quant_of(dtype), x, y, n); break;
+  }
+}
+
 void rules::cast(const void* saved, Grads& grads) noexcept { grads.pass(static_cast<const CastSaved*>(saved)->x); }
 
 namespace ops {
@@ -104,7 +104,7 @@ Result<Tensor> cast(const Operand& operand, DType dtype) noexcept {
       const std::size_t n = std::min(k_piece, end - i);
       std::byte* to = y->data() + row_bytes(dtype, i);
       const float* floats = from == DType::f32 ? x->f32() + i : dtype == DType::f32 ? y->f32() + i : piece;
-      if (from != DType::f32) load(from, x->data() + row_bytes(from, i), const_cast<float*>(floats), n);
+      if (from != DType::f32) load_floats(from, x->data() + row_bytes(from, i), const_cast<float*>(floats), n);
       if (dtype != DType::f32) store(dtype, floats, to, n);
     }
   });

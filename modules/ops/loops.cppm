@@ -35,6 +35,9 @@ void copy_dense(const Context& context, const Tensor& tensor, float* out) noexce
 void add_strided(const Context& context, const Layout& layout, const float* x, const Into& to,
                  std::size_t out_numel) noexcept;
 
+// y[i] = x[i], n elements of any type, whole blocks.
+void load_floats(DType dtype, const std::byte* x, float* y, std::size_t n) noexcept;
+
 // Runs f(row, begin, end) over rows of `cols` elements, long rows cut into pieces.
 template <class F>
 void parallel_rows(const Context& context, std::size_t rows, std::size_t cols, F&& f) {

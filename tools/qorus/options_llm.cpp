@@ -31,7 +31,10 @@ void add_context(CLI::App& command, Options& options, const char* what) {
 }
 
 void add_cache(CLI::App& command, Options& options) {
-  command.add_option("--cache", options.cache, "How keys and values are kept")
+  command
+      .add_option("--cache", options.cache,
+                  "How keys and values are kept: f16 and q8_0 take half and a quarter of the memory, and are faster "
+                  "after some hundred tokens")
       ->check(CLI::IsMember({"f32", "f16", "q8_0"}))
       ->capture_default_str();
 }
