@@ -137,6 +137,9 @@ struct GemmPlan {
   std::size_t shared_bytes = 0;  // scratch of the whole product, 64-byte aligned
   std::size_t worker_bytes = 0;  // scratch of each worker, 64-byte aligned
   std::size_t detail[8] = {};    // the implementation's own
+  // Of a convolution: the first phase writes the shared scratch, all of it, from the weights alone, the same for every input. Who
+  // keeps it may begin with the next phase, as long as another input's plan says so too.
+  bool weights_first = false;
 };
 
 // One convolution, or one phase of a transposed one: y[n,g,o,p] (+)= relu?( bias[g,o] + sum over i and taps t of

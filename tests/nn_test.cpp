@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -334,6 +335,52 @@ TEST(Pack, GivesTheSameBitsUntilAParameterChanges) {
     ASSERT_OK(model->assign("out.weight", view(old, {2, 33})));
     EXPECT_EQ(outputs(*model, in), plain);
   }
+}
+
+// Of the layers, the second one's weights have an order of their own; where the places are too few for it they are read as they are, and
+// so are those of too few channels, of groups, of a stride.
+TEST(Pack, ConvolutionsGiveTheSameBitsUntilAParameterChanges) {
+  QORUS_NEEDS_ALLOCATION_COUNTER();
+  auto model = nn::build(nn::conv2d(20, 3, {.padding = 1}) | nn::conv2d(24, 3, {.padding = 1}) | nn::relu() |
+                             nn::conv2d(16, 3, {.stride = 2}) | nn::conv2d(18, 3) |
+                             nn::conv2d(16, 3, {.padding = 1, .groups = 2}),
+                         {3, 9, 11});
+  ASSERT_OK(model);
+  const auto x = ramp(3 * 3 * 9 * 11);
+  const auto pictures = [&](std::int64_t batch) {
+    return Tensor::borrow(std::span<const float>(x).first(static_cast<std::size_t>(batch) * 297), {batch, 3, 9, 11});
+  };
+  const auto run = [&](int threads, std::int64_t batch, bool warm) {
+    Workspace ws{{.scratch = 4_MiB, .threads = threads}};
+    std::vector<float> got(static_cast<std::size_t>(batch) * 16 * 2 * 3);
+    for (int i = 0; i <= int(warm); ++i) {
+      const auto allocated = qorus_test::allocations_of([&] {
+        auto frame = ws.frame();
+        auto y = frame.input(pictures(batch)) | *model;
+        EXPECT_TRUE(y && y->copy_to(std::span<float>(got)));
+      });
+      if (i > 0) EXPECT_EQ(allocated, 0u);
+    }
+    return got;
+  };
+  for (const std::int64_t batch : {1, 3}) {
+    const auto plain = run(1, batch, false);
+    ASSERT_OK(model->pack());
+    for (const int threads : {1, 2, 3}) EXPECT_EQ(run(threads, batch, true), plain);
+    const auto old = *model->parameter("1.weight")->to_vector();
+    const std::vector<float> ones(old.size(), 1);
+    ASSERT_OK(model->assign("1.weight", view(ones, {24, 20, 3, 3})));
+    EXPECT_NE(run(1, batch, false), plain);
+    ASSERT_OK(model->assign("1.weight", view(old, {24, 20, 3, 3})));
+  }
+  // A tape reads the weights themselves.
+  ASSERT_OK(model->pack());
+  const bool ordered = ops::packed_size({24, 20, 3, 3}) == 24 * 20 * 16;
+  EXPECT_EQ(ordered, std::string_view(cpu_info().isa) != "scalar");
+  Workspace ws{{.scratch = 8_MiB, .threads = 1}};
+  auto tape = ws.record();
+  EXPECT_OK(
+      (tape.input(pictures(1)) | *model).and_then([](const Tensor& y) { return ops::sum(y); }).and_then(backward));
 }
 
 TEST(Inference, AllocatesNothingAndDoesNotDependOnThreads) {

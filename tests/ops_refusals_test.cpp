@@ -106,6 +106,10 @@ TEST(Refusals, WindowsOfConvolutions) {
        [](C c) -> R { return conv(c, {.padding = pads({0, 0, 0}, 0)}); }},
       {"three paddings after", Errc::invalid_argument,
        [](C c) -> R { return conv(c, {.padding = pads(0, {0, 0, 0})}); }},
+      {"packed weights of another type", Errc::invalid_dtype,
+       [](C c) -> R { return conv(c, {.packed = whole(c, {8}, 0).value()}); }},
+      {"packed weights of another size", Errc::invalid_size,
+       [](C c) -> R { return conv(c, {.packed = make(c, {8}).value()}); }},
       {"stride 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = 0}); }},
       {"stride without bounds", Errc::invalid_argument, [](C c) -> R { return conv(c, {.stride = k_far}); }},
       {"dilation 0", Errc::invalid_argument, [](C c) -> R { return conv(c, {.dilation = 0}); }},
@@ -303,6 +307,13 @@ TEST(Refusals, PackedWeights) {
   EXPECT_FAILS(ops::pack_weight(*whole(c, {16, 32}, 0), std::span<float>(floats)), Errc::invalid_dtype);
   EXPECT_FAILS(ops::pack_weight(*make(c, {16}), std::span<float>()), Errc::invalid_size);
   EXPECT_FAILS(ops::pack_weight(*make(c, {16, 32}), std::span<float>(floats)), Errc::invalid_size);
+  EXPECT_FAILS(ops::pack_weight(*make(c, {16, 16, 3, 3}), std::span<float>(floats).first(1)), Errc::invalid_size);
+  const auto across = ops::transpose(make(c, {8, 16, 3, 3}));
+  std::vector<float> taps(ops::packed_size({8, 16, 3, 3}));
+  EXPECT_FAILS(ops::pack_weight(*across, std::span<float>(taps)), Errc::invalid_size);
+  EXPECT_EQ(ops::packed_size({8, 16, 3}), 0u);
+  EXPECT_EQ(ops::packed_size({8, 16, 5, 3}), 0u);
+  EXPECT_EQ(ops::packed_size({8, 0, 3, 3}), 0u);
   EXPECT_FAILS(ops::pack_weight(Tensor(), std::span<std::byte>(bytes)), Errc::invalid_size);
   EXPECT_FAILS(ops::pack_weight(*make(c, {16, 32}), std::span<std::byte>(bytes)), Errc::invalid_size);
   EXPECT_FAILS(ops::pack_weight(*make(c, {16, 32}, DType::f16), std::span<std::byte>(bytes)), Errc::invalid_size);

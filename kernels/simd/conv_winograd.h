@@ -80,6 +80,7 @@ GemmPlan winograd_plan(const Conv& c) noexcept {
   p.tasks[1] = static_cast<std::uint32_t>(c.images * c.groups * cut.bands);
   p.shared_bytes = c.groups * c.outs * c.ins * 16 * sizeof(float);
   p.worker_bytes = cut.worker * sizeof(float);
+  p.weights_first = true;
   return p;
 }
 

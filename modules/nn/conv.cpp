@@ -36,7 +36,8 @@ Result<Tensor> Conv<Axes>::with(const Tensor& x, Activation activation) const no
                            .padding = options.padding,
                            .dilation = options.dilation,
                            .groups = options.groups,
-                           .activation = activation};
+                           .activation = activation,
+                           .packed = weight.good_packed()};
   const auto w = use(weight, weight_shape(out_channels, x.dim(1) / options.groups, kernel, Axes), x, name);
   if (!options.bias) return ops::conv(x, w, o);
   return ops::conv(x, w, use(bias, Shape{out_channels}, x, name), o);

@@ -38,7 +38,11 @@ struct Conv {
 }
 [[nodiscard]] inline Conv<2> conv2d(std::int64_t out_channels, const PerAxis& kernel,
                                     const ConvOptions& options = {}) noexcept {
-  return {.out_channels = out_channels, .kernel = kernel, .options = options};
+  const auto one = [](const PerAxis& list) { return list[0] == 1 && list[1] == 1; };
+  return {.weight = {.packs = options.groups == 1 && one(options.stride) && one(options.dilation)},
+          .out_channels = out_channels,
+          .kernel = kernel,
+          .options = options};
 }
 [[nodiscard]] inline Conv<3> conv3d(std::int64_t out_channels, const PerAxis& kernel,
                                     const ConvOptions& options = {}) noexcept {

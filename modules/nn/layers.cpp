@@ -10,21 +10,23 @@ module qorus.nn;
 
 namespace qorus::nn {
 
+Tensor Param::good_packed() const noexcept { return packed.shape().valid() && packed.alive() ? packed : Tensor(); }
+
 Result<Tensor> Linear::to(const Tensor& x, std::int64_t width, Activation activation) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
   auto w = use(weight, Shape{width, x.dim(-1)}, x, "linear");
   const Result<Tensor> b = has_bias ? use(bias, Shape{width}, x, "linear") : w;
-  if (weight.packed.shape().valid() && weight.packed.alive()) {
+  if (const Tensor packed = weight.good_packed(); packed.shape().valid()) {
     const Operand shift = b;
-    return ops::linear_packed(x, w, weight.packed, has_bias ? &shift : nullptr, activation);
+    return ops::linear_packed(x, w, packed, has_bias ? &shift : nullptr, activation);
   }
   return has_bias ? ops::linear(x, w, b, activation) : ops::linear(x, w, activation);
 }
 
 Result<Tensor> Embedding::logits(const Tensor& x) const noexcept {
   auto w = use(weight, Shape{vocab, d_model}, x, k_name.data());
-  if (weight.packed.shape().valid() && weight.packed.alive())
-    return ops::linear_packed(x, w, weight.packed, nullptr, Activation::none);
+  if (const Tensor packed = weight.good_packed(); packed.shape().valid())
+    return ops::linear_packed(x, w, packed, nullptr, Activation::none);
   return ops::linear(x, w);
 }
 

@@ -26,6 +26,8 @@ struct Param {
   bool trainable = true;
   bool packs = false;  // a weight that products read: nn::Model::pack lays out a copy of it
   Tensor packed = {};  // that copy; stale once a parameter of the model was changed
+  // That copy while it is good, else no tensor.
+  [[nodiscard]] Tensor good_packed() const noexcept;
   [[nodiscard]] bool bound() const noexcept { return tensor.shape().valid(); }
 };
 

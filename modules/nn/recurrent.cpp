@@ -48,9 +48,8 @@ Result<ops::CellStates> Recurrent::run_part(std::size_t part, const Tensor& x,
     weights.input_bias = use(p.bias_ih, Shape{rows}, x, "recurrent");
     weights.state_bias = use(p.bias_hh, Shape{rows}, x, "recurrent");
   }
-  const auto fresh = [](const Tensor& packed) { return packed.shape().valid() && packed.alive() ? packed : Tensor(); };
-  weights.packed_input = fresh(p.weight_ih.packed);
-  weights.packed_state = fresh(p.weight_hh.packed);
+  weights.packed_input = p.weight_ih.good_packed();
+  weights.packed_state = p.weight_hh.good_packed();
   return ops::recurrent(cell(), x, weights,
                         {.h = part_of(start.h, part),
                          .c = part_of(start.c, part),

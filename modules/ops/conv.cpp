@@ -14,6 +14,7 @@ module qorus.ops;
 import :rules;
 import :loops;
 import :window;
+import :product;
 
 namespace qorus {
 namespace {
@@ -36,29 +37,33 @@ std::array<std::ptrdiff_t, 3> row_major(std::int64_t extent1, std::int64_t exten
   return {extent1 * extent2, extent2, 1};
 }
 
-// A phase of work as the kernels plan it: scratch from the arena, given back at the end.
+// A phase of work as the kernels plan it: scratch from the arena, given back at the end. packed: what the first phase would write.
 template <class Task>
-Status run_phases(Context& context, const GemmPlan& plan, Task&& task) noexcept {
-  const std::size_t mark = context.scratch->mark(), shared = align_up(plan.shared_bytes),
+Status run_phases(Context& context, const GemmPlan& plan, Task&& task, const float* packed = nullptr) noexcept {
+  const std::size_t mark = context.scratch->mark(), shared = packed ? 0 : align_up(plan.shared_bytes),
                     each = align_up(plan.worker_bytes);
   auto scratch = context.scratch->take(shared + each * static_cast<std::size_t>(context.executor.width));
   if (!scratch) return fail(scratch.error());
   std::byte* own = scratch->data + shared;
-  for (std::uint32_t phase = 0; phase < plan.phases; ++phase) {
+  void* common = packed ? const_cast<float*>(packed) : static_cast<void*>(scratch->data);  // then only read
+  for (std::uint32_t phase = packed ? 1 : 0; phase < plan.phases; ++phase) {
     parallel(context, plan.tasks[phase], [&](std::uint32_t index, int worker) {
-      task(phase, index, scratch->data, own + each * static_cast<std::size_t>(worker));
+      task(phase, index, common, own + each * static_cast<std::size_t>(worker));
     });
   }
   context.scratch->shrink_to(mark);
   return {};
 }
 
-Status run_conv(Context& context, const Conv& conv) noexcept {
+Status run_conv(Context& context, const Conv& conv, const float* packed = nullptr) noexcept {
   const kernels::Table& table = kernels::active();
   const GemmPlan plan = table.conv_plan(conv);
-  return run_phases(context, plan, [&](std::uint32_t phase, std::uint32_t index, void* shared, void* worker) {
-    table.conv_task(conv, plan, phase, index, shared, worker);
-  });
+  return run_phases(
+      context, plan,
+      [&](std::uint32_t phase, std::uint32_t index, void* shared, void* worker) {
+        table.conv_task(conv, plan, phase, index, shared, worker);
+      },
+      plan.weights_first ? packed : nullptr);
 }
 
 // The axes of the forward product: windows over x, one result after the other.
@@ -94,6 +99,7 @@ Conv forward_conv(const Geometry& g) noexcept {
 struct Ends {  // what a product may add on its way out
   const float* bias = nullptr;
   bool relu = false, accumulate = false;
+  const float* packed = nullptr;  // the weights as pack_conv lays them out
 };
 
 // y = the windows of x.
@@ -106,7 +112,17 @@ Status run_forward(Context& context, const Geometry& g, const float* x, const fl
   conv.relu = ends.relu;
   conv.accumulate = ends.accumulate;
   conv.y = y;
-  return run_conv(context, conv);
+  return run_conv(context, conv, ends.packed);
+}
+
+// The least convolution of one group that reads such weights: what its first phase writes is their packed form.
+Conv packing_conv(const Shape& weight) noexcept {
+  if (weight.rank() != 4 || weight[2] != 3 || weight[3] != 3) return {};
+  const WindowAxis axis{.in = 6, .out = 4, .kernel = 3};
+  return forward_conv({.images = 1,
+                       .ins = static_cast<std::size_t>(weight[1]),
+                       .outs = static_cast<std::size_t>(weight[0]),
+                       .axis = {WindowAxis{}, axis, axis}});
 }
 
 // Every stride-th place of x along an axis, from `phase` on: which taps put something there, and from where in y.
@@ -268,7 +284,10 @@ Result<Tensor> run(const Operand& x, const Operand& weight, const Operand* bias,
   const Geometry geometry{static_cast<std::size_t>(in[0]), static_cast<std::size_t>(o.groups),
                           static_cast<std::size_t>(w[1]), static_cast<std::size_t>(w[0] / o.groups), *windows};
   const bool relu = o.activation == Activation::relu;
-  const Ends ends{.bias = bias ? operands->bias.f32() : nullptr, .relu = relu};
+  const auto packed = packed_of(op, **context, o.packed, *weight);
+  if (!packed) return fail(packed.error());
+  const Ends ends{
+      .bias = bias ? operands->bias.f32() : nullptr, .relu = relu, .packed = o.groups == 1 ? *packed : nullptr};
   if (auto done = run_forward(**context, geometry, operands->x.f32(), operands->weight.f32(), ends, y->f32()); !done)
     return fail(done.error());
   const ConvSaved saved = saved_of(*operands, geometry, y->f32(), relu);
@@ -359,6 +378,19 @@ void add_bias_gradient(const ConvSaved& s, Grads& grads, std::size_t channels, s
 }
 
 }  // namespace
+
+std::size_t packed_conv_size(const Shape& weight) noexcept {
+  const GemmPlan plan = kernels::active().conv_plan(packing_conv(weight));
+  return plan.weights_first ? plan.shared_bytes / sizeof(float) : 0;
+}
+
+void pack_conv(const Tensor& weight, float* packed) noexcept {
+  Conv conv = packing_conv(weight.shape());
+  conv.w = weight.f32();
+  const GemmPlan plan = kernels::active().conv_plan(conv);
+  for (std::uint32_t task = 0; plan.weights_first && task < plan.tasks[0]; ++task)
+    kernels::active().conv_task(conv, plan, 0, task, packed, nullptr);
+}
 
 // dz = dy relu'; dbias = sum over images and places of dz; dweight and dx by their products.
 void rules::conv(const void* saved, Grads& grads) noexcept {

@@ -60,6 +60,8 @@ struct ConvOptions {
   PerAxis dilation = 1;
   std::int64_t groups = 1;
   Activation activation = Activation::none;
+  Tensor packed =
+      {};  // what pack_weight made of the weight, if anything did: the same bits, sooner. Not looked at while a tape records
 };
 // y[n,o,p] = activation( bias[o] + sum over i and taps t of weight[o,i,t] x[n,i, p stride + t dilation - padding] ), i over the
 // channels of o's group. weight: [out, in / groups, taps…]; bias: [out]. One node; agrees with the composition conv, activation.

@@ -160,17 +160,32 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
   }
 }
 
+Result<const float*> packed_of(const char* op, const Context& context, const Tensor& packed,
+                               const Tensor& weight) noexcept {
+  if (context.record || !packed.shape().valid()) return nullptr;
+  if (auto ok = packed.check(DType::f32, op); !ok) return fail(ok.error());
+  if (packed.numel() != ops::packed_size(weight.shape()))
+    return fail(Errc::invalid_size, op, "the packed weight is of another size", weight.shape().dims());
+  return packed.numel() ? packed.f32() : nullptr;
+}
+
 namespace ops {
 
 std::size_t packed_size(const Shape& weight) noexcept {
-  if (weight.rank() != 2) return 0;
+  if (weight.rank() != 2) return packed_conv_size(weight);
   return kernels::active().gemm_packed_size(static_cast<std::size_t>(weight[0]), static_cast<std::size_t>(weight[1]));
 }
 
 Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept {
   if (auto ok = weight.check(DType::f32, "pack_weight"); !ok) return ok;
-  if (weight.rank() != 2 || packed.size() != packed_size(weight.shape())) {
-    return fail(Errc::invalid_size, "pack_weight", "needs a matrix, and packed_size floats", weight.shape().dims());
+  const bool matrix = weight.rank() == 2;
+  if (packed.size() != packed_size(weight.shape()) || !(matrix || (weight.rank() == 4 && weight.contiguous()))) {
+    return fail(Errc::invalid_size, "pack_weight", "needs a matrix or a dense [out, in, 3, 3], and packed_size floats",
+                weight.shape().dims());
+  }
+  if (!matrix) {
+    pack_conv(weight, packed.data());
+    return {};
   }
   kernels::active().gemm_pack({.n = static_cast<std::size_t>(weight.dim(0)),
                                .k = static_cast<std::size_t>(weight.dim(1)),

@@ -29,7 +29,9 @@ namespace ops {
                                     Activation activation = Activation::none) noexcept;  // no bias
 
 // Weights that do not change may be laid out ahead of time, in the order in which the products read them: `packed_size(shape)` floats
-// for a weight [out, in], good for the instruction set in use in this process. Errors: invalid_size, invalid_dtype, stale_tensor.
+// for a weight [out, in], good for the instruction set in use in this process. A convolution's dense weight [out, in, 3, 3] has an order
+// as well (16/9 of its size; for one group, steps of 1, without dilation), or 0 floats where it has too few channels. Errors:
+// invalid_size, invalid_dtype, stale_tensor.
 [[nodiscard]] std::size_t packed_size(const Shape& weight) noexcept;
 [[nodiscard]] Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept;
 // The same for weights in f16, bf16, q4_0, q8_0, q4_k and q6_k: so many bytes, as many as they have (rows filled up to a multiple of

@@ -27,6 +27,14 @@ struct Batch {
 };
 [[nodiscard]] Status run_products(Context& context, const kernels::Gemm& gemm, const Batch& batch) noexcept;
 
+// What pack_weight made of such a weight, for inference; null while a tape records, or if there is nothing. Errors: the tensor's own,
+// invalid_dtype, invalid_size.
+[[nodiscard]] Result<const float*> packed_of(const char* op, const Context& context, const Tensor& packed,
+                                             const Tensor& weight) noexcept;
+// packed_size and pack_weight of a convolution's weight, of any shape.
+[[nodiscard]] std::size_t packed_conv_size(const Shape& weight) noexcept;
+void pack_conv(const Tensor& weight, float* packed) noexcept;
+
 // linear for a weight that is not f32; packed: what pack_weight wrote, or null. Operands are checked.
 [[nodiscard]] Result<Tensor> linear_narrow(const Operand& x, const Operand& weight, const Tensor* packed,
                                            const Operand* bias, Activation activation, Context& context) noexcept;

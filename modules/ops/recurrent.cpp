@@ -324,14 +324,6 @@ Status run_steps(const RecurrentSaved& s, Context& context, float* y, const floa
   return done;
 }
 
-Result<const float*> packed_of(const Context& context, const Tensor& packed, const Tensor& weight) noexcept {
-  if (context.record || !packed.shape().valid()) return nullptr;
-  if (auto ok = packed.check(DType::f32, "recurrent"); !ok) return fail(ok.error());
-  if (packed.numel() != packed_size(weight.shape()))
-    return fail(Errc::invalid_size, "recurrent", "the packed weight is of another size", weight.shape().dims());
-  return packed.f32();
-}
-
 }  // namespace
 
 Result<CellStates> recurrent(Cell cell, const Operand& x, const CellWeights& weights,
@@ -339,9 +331,9 @@ Result<CellStates> recurrent(Cell cell, const Operand& x, const CellWeights& wei
   auto p = prepare(cell, x, weights, options);
   if (!p) return fail(p.error());
   Context& context = *p->context;
-  const auto packed_input = packed_of(context, weights.packed_input, p->input);
+  const auto packed_input = packed_of("recurrent", context, weights.packed_input, p->input);
   if (!packed_input) return fail(packed_input.error());
-  const auto packed_state = packed_of(context, weights.packed_state, p->state);
+  const auto packed_state = packed_of("recurrent", context, weights.packed_state, p->state);
   if (!packed_state) return fail(packed_state.error());
   const std::int64_t seq = p->x.dim(0), batch = p->x.dim(1), hidden = p->state.dim(1),
                      more = cell == Cell::lstm ? 2 : 1;
