@@ -51,18 +51,44 @@ constexpr QuantBlock k_quant_blocks[] = {{32, 18},   {32, 20},   {32, 22},   {32
                                          {256, 110}, {256, 144}, {256, 176}, {256, 210}, {32, 18}, {256, 136}};
 
 // Weights [n, k] laid out for products, `packed_weights`: panels of 16 rows (the last filled up with zeros), k from end to end in each, so
-// that a vector of 4-byte pieces holds the same elements of k of 16 rows. As many bytes as the rows have in their own format; but f16 and
-// bf16 become whole numbers of 14 bits with a bf16 scale for every 32 of them, which is a tenth less.
-enum class Packing : std::uint8_t { q4_0, q8_0, q4_k, q6_k, q5_k, f16, bf16, count_ };
-struct PackingBlock {  // elements along k that are stored together, their bytes
-  std::uint16_t elements = 1, bytes = 0;
+// that a vector of 4-byte pieces holds the same elements of k of 16 rows. Block formats, which come first and in the order of Quant, keep
+// their bytes; f16 and bf16 become whole numbers of 14 bits with a bf16 scale for every 32 of them, which is a tenth less.
+// clang-format off
+enum class Packing : std::uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, f16, bf16, count_ };
+// clang-format on
+constexpr QuantBlock packing_block(Packing packing) noexcept {
+  return packing < Packing::f16 ? k_quant_blocks[static_cast<int>(packing)] : QuantBlock{32, 58};
+}
+// What packed rows of x are for: weights that count from -offset, or with a minimum where that is 0; both of them for every half of 32
+// elements (halves); or weights of 16 bits (wide). Products with packings of equal kinds read the same rows.
+struct PackingRows {
+  std::uint8_t offset;
+  bool halves, wide;
 };
-constexpr PackingBlock k_packing_blocks[] = {{32, 18},   {32, 34}, {256, 144}, {256, 210},
-                                             {256, 176}, {32, 58}, {32, 58}};
+constexpr PackingRows k_packing_rows[] = {
+    {8, false, false},    // q4_0
+    {0, false, false},    // q4_1
+    {16, false, false},   // q5_0
+    {0, false, false},    // q5_1
+    {128, false, false},  // q8_0
+    {0, true, false},     // q2_k
+    {4, true, false},     // q3_k
+    {0, false, false},    // q4_k
+    {0, false, false},    // q5_k
+    {32, true, false},    // q6_k
+    {128, false, false},  // iq4_nl
+    {128, false, false},  // iq4_xs
+    {0, false, true},     // f16
+    {0, false, true},     // bf16
+};
+constexpr bool same_rows(Packing a, Packing b) noexcept {
+  const PackingRows x = k_packing_rows[static_cast<int>(a)], y = k_packing_rows[static_cast<int>(b)];
+  return x.offset == y.offset && x.halves == y.halves && x.wide == y.wide;
+}
 constexpr std::size_t k_panel = 16;
 constexpr std::size_t panels_of(std::size_t n) noexcept { return (n + k_panel - 1) / k_panel; }
 constexpr std::size_t packed_panel_bytes(Packing packing, std::size_t k) noexcept {
-  const PackingBlock block = k_packing_blocks[static_cast<int>(packing)];
+  const QuantBlock block = packing_block(packing);
   return k / block.elements * block.bytes * k_panel;
 }
 // Bytes of a packed row of x, for every 32 elements: 32 int8, a scale and two sums, or 32 int16 and a scale for f16 and bf16.
@@ -73,8 +99,8 @@ constexpr std::size_t packed_row_bytes(Packing packing, std::size_t k) noexcept 
 // c[i,j] = x[i,:] . w[j,:] (+ c[i,j] if accumulate) + bias[j], of rows and weights that are packed. c[i,j] starts from c and the bias and
 // is one chain in the order of k; it does not depend on m, nor on how the panels are cut, nor on the table.
 // Per block of 32 elements with x = scale q (see pack_rows) and w = ws qw - wm, q and qw whole numbers: t = ws (sum q qw), the sum exact;
-// where a half of the block has a ws of its own: t = fma(ws', sum', t); where the format has a minimum: t = fma(wm, -sum q, t); f16 and
-// bf16: t = ws (sum' + sum'') of the halves, each rounded to f32; chain = fma(t, scale, chain). ws and wm are rounded to f32 first (scale
+// where a half of the block has a ws of its own: t = fma(ws', sum', t); where the format has a minimum: t = fma(wm, -sum q, t), where
+// halves have one each: fma(wm', -sum' q, t) then; f16 and bf16: t = ws (sum' + sum'') of the halves, each rounded to f32; chain = fma(t, scale, chain). ws and wm are rounded to f32 first (scale
 // times group's scale).
 struct PackedProduct {
   Packing packing = Packing::q8_0;

@@ -16,6 +16,7 @@
 
 #include "tests/testing.h"
 
+import qorus.formats;
 import qorus.llm;
 
 using namespace qorus;
@@ -157,6 +158,31 @@ TEST(Llm, WeightsAsTheyAreStoredGiveTheSameBits) {
     for (const llm::SessionOptions& options :
          {llm::SessionOptions{.threads = 1}, {.batch = 1, .threads = 3}, {.batch = 18, .threads = 2}})
       EXPECT_EQ(logits_of(*model, options, ids->span()), wanted) << name << options.batch << " " << options.threads;
+  }
+}
+
+// Products read every block format as it is: what x loses with 8 bits is all that tells them from the same weights in f32.
+TEST(Llm, BlockFormatsAreNearTheirWeightsInF32) {
+  QORUS_NEEDS_DATA(k_folder);
+  const qorus_test::TemporaryFolder folder;
+  for (const DType dtype : {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1, DType::q8_0, DType::iq4_nl}) {
+    ASSERT_OK(
+        formats::quantize(path_of("stories260K-F32.gguf"), folder / "blocks.gguf", {.dtype = dtype, .threads = 1}));
+    ASSERT_OK(formats::quantize(folder / "blocks.gguf", folder / "f32.gguf", {.dtype = DType::f32, .threads = 1}));
+    auto blocks = llm::open(folder / "blocks.gguf"), plain = llm::open(folder / "f32.gguf");
+    ASSERT_OK(blocks);
+    ASSERT_OK(plain);
+    auto ids = plain->tokenizer().encode(k_prompt, {.bos = true});
+    ASSERT_OK(ids);
+    const auto got = logits_of(*blocks, {.threads = 1}, ids->span()),
+               wanted = logits_of(*plain, {.threads = 1}, ids->span());
+    EXPECT_EQ(logits_of(*blocks, {.batch = 1, .threads = 2}, ids->span()), got) << static_cast<int>(dtype);
+    float largest = 0, worst = 0;
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      largest = std::max(largest, std::fabs(wanted[i]));
+      worst = std::max(worst, std::fabs(got[i] - wanted[i]));
+    }
+    EXPECT_LT(worst, 0.03f * largest) << static_cast<int>(dtype);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <random>
 #include <vector>
 
@@ -21,18 +22,22 @@ struct Format {
   int halves[2];  // where an f16 stands in its block
 };
 constexpr Format k_formats[] = {
-    {"q4_0", Packing::q4_0, Quant::q4_0, {0, -1}},   {"q8_0", Packing::q8_0, Quant::q8_0, {0, -1}},
-    {"q4_k", Packing::q4_k, Quant::q4_k, {0, 2}},    {"q6_k", Packing::q6_k, Quant::q6_k, {208, -1}},
-    {"q5_k", Packing::q5_k, Quant::q5_k, {0, 2}},    {"f16", Packing::f16, Quant::count_, {0, -1}},
-    {"bf16", Packing::bf16, Quant::count_, {0, -1}},
+    {"q4_0", Packing::q4_0, Quant::q4_0, {0, -1}},       {"q4_1", Packing::q4_1, Quant::q4_1, {0, 2}},
+    {"q5_0", Packing::q5_0, Quant::q5_0, {0, -1}},       {"q5_1", Packing::q5_1, Quant::q5_1, {0, 2}},
+    {"q8_0", Packing::q8_0, Quant::q8_0, {0, -1}},       {"q2_k", Packing::q2_k, Quant::q2_k, {80, 82}},
+    {"q3_k", Packing::q3_k, Quant::q3_k, {108, -1}},     {"q4_k", Packing::q4_k, Quant::q4_k, {0, 2}},
+    {"q5_k", Packing::q5_k, Quant::q5_k, {0, 2}},        {"q6_k", Packing::q6_k, Quant::q6_k, {208, -1}},
+    {"iq4_nl", Packing::iq4_nl, Quant::iq4_nl, {0, -1}}, {"iq4_xs", Packing::iq4_xs, Quant::iq4_xs, {0, -1}},
+    {"f16", Packing::f16, Quant::count_, {0, -1}},       {"bf16", Packing::bf16, Quant::count_, {0, -1}},
 };
-PackingBlock block_of(const Format& format) { return k_packing_blocks[int(format.packing)]; }
+static_assert(std::size(k_formats) == std::size_t(Packing::count_));
+QuantBlock block_of(const Format& format) { return packing_block(format.packing); }
 
 std::vector<float> drawn(std::size_t count, unsigned seed);
 
 // Any bytes, but that f16 numbers stay below 2; of f16 and bf16, numbers around 0.
 Bytes drawn_rows(const Format& format, std::size_t n, std::size_t k) {
-  const PackingBlock block = block_of(format);
+  const QuantBlock block = block_of(format);
   if (format.packing >= Packing::f16) {
     const auto values = drawn(n * k, 9);
     Bytes halves(2 * n * k);
@@ -171,6 +176,42 @@ TEST(Packed, EveryTableGivesTheSameBits) {
               << table->isa << " " << format.name << " m " << c.m;
         }
     }
+}
+
+// Scales that are infinite or NaN, and what comes of them, too.
+TEST(Packed, AnyBytesGiveTheSameNumbers) {
+  for (const Format& format : k_formats) {
+    const Case c{5, 19, 768};
+    Bytes rows = drawn_rows(format, c.n, c.k);
+    std::mt19937 random(11);
+    for (auto& byte : rows) byte = std::uint8_t(random());
+    const auto x = drawn(c.m * (c.k + 3), 3);
+    const auto wanted = product(tables()[0], format, rows, x.data(), c);
+    for (const Table* table : tables()) {
+      const auto got = product(table, format, rows, x.data(), c);
+      for (std::size_t i = 0; i < got.size(); ++i)
+        if (!same_bits(&got[i], &wanted[i], 4))
+          ASSERT_TRUE(std::isnan(got[i]) && std::isnan(wanted[i])) << where(table, format.name, got.size(), i);
+    }
+  }
+}
+
+// Nothing is lost on the way: the numbers that block formats stand for are the sums that rows of one 127 give.
+TEST(Packed, BlockFormatsAreReadAsTheyAre) {
+  for (const Format& format : k_formats) {
+    if (format.packing >= Packing::f16) continue;
+    const Case c{1, 16, block_of(format).elements};
+    const Bytes rows = drawn_rows(format, c.n, c.k);
+    const auto w = decoded(format, rows, c.n * c.k);
+    for (std::size_t i = 0; i < c.k; ++i) {
+      std::vector<float> x(c.k + 3);
+      x[i] = 1;  // 127 of 1/127 in 11 digits
+      const double one = kept(format, x.data(), c.k)[i];
+      const auto y = product(tables()[0], format, rows, x.data(), c);
+      for (std::size_t j = 0; j < c.n; ++j)
+        EXPECT_NEAR(y[j], one * w[j * c.k + i], 1e-6 * (std::fabs(w[j * c.k + i]) + 64)) << format.name << " " << i;
+    }
+  }
 }
 
 TEST(Packed, WeightsAreLaidOutInTheSameBytes) {

@@ -7,10 +7,8 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_most_rows = 4;  // 16 registers: 4 chains, as many sums or twice that
-constexpr int k_together = 4;           // one vector of weights after the other, for all rows
-constexpr bool k_wide_differs = true;   // pairs of products with bytes above 128 do not fit 16 bits
-constexpr bool k_adds_words = true;     // those with fewer bits do, several of them
+constexpr bool k_wide_differs = true;  // pairs of products with bytes above 128 do not fit 16 bits
+constexpr bool k_adds_words = true;    // those with fewer bits do, several of them
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 
@@ -66,8 +64,18 @@ QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
 }
 
 QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) {
-  return {_mm256_srl_epi32(x.v, _mm_cvtsi32_si128(int(bits)))};
+  return {_mm256_srlv_epi32(x.v, _mm256_set1_epi32(int(bits)))};
 }
+// Some bits of each byte, from bit `from` on, as those from To on.
+template <int Mask, int To>
+QORUS_INLINE I32 bits_of_bytes(I32 x, std::size_t from) {
+  return shift_left<To>(shift_right_by(x, from) & set(Mask * 0x01010101));
+}
+// 16 bytes over and over; and, of every 16 bytes of a table, those that as many indices name.
+QORUS_INLINE I32 repeated(const std::uint8_t* p) {
+  return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+QORUS_INLINE I32 look_up(I32 table, I32 indices) { return {_mm256_shuffle_epi8(table.v, indices.v)}; }
 // Both 16-bit numbers of each lane, divided by 4, rounded down.
 QORUS_INLINE I32 pairs_over_4(I32 x) { return {_mm256_srai_epi16(x.v, 2)}; }
 

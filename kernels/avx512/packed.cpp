@@ -7,9 +7,7 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_most_rows = 16;  // 16 chains, 8 vectors of weights, 3 of scales, sums: 32 registers
-constexpr int k_together = 1;            // row by row, the weights stay in registers
-constexpr bool k_wide_differs = false;   // bytes from 0 to 255 are no trouble
+constexpr bool k_wide_differs = false;  // bytes from 0 to 255 are no trouble
 constexpr bool k_adds_words = false;
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }
@@ -49,8 +47,18 @@ QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
 }
 
 QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) {
-  return {_mm512_srl_epi32(x.v, _mm_cvtsi32_si128(int(bits)))};
+  return {_mm512_srlv_epi32(x.v, _mm512_set1_epi32(int(bits)))};
 }
+// Some bits of each byte, from bit `from` on, as those from To on.
+template <int Mask, int To>
+QORUS_INLINE I32 bits_of_bytes(I32 x, std::size_t from) {
+  return I32{_mm512_rorv_epi32(x.v, _mm512_set1_epi32(int(from) - To))} & set((Mask << To) * 0x01010101);
+}
+// 16 bytes over and over; and, of every 16 bytes of a table, those that as many indices name.
+QORUS_INLINE I32 repeated(const std::uint8_t* p) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+QORUS_INLINE I32 look_up(I32 table, I32 indices) { return {_mm512_shuffle_epi8(table.v, indices.v)}; }
 // Both 16-bit numbers of each lane, divided by 4, rounded down.
 QORUS_INLINE I32 pairs_over_4(I32 x) { return {_mm512_srai_epi16(x.v, 2)}; }
 

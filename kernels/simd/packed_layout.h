@@ -78,7 +78,8 @@ void quantise_row_pairs(const float* x, std::uint8_t* quants, std::uint8_t* scal
 void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* packed, std::size_t, std::size_t k,
                std::size_t first, std::size_t last) noexcept {
   const std::size_t bytes = packed_row_bytes(packing, k);
-  const std::int32_t offset = packing == Packing::q4_0 ? 8 : packing == Packing::q8_0 ? 128 : 32;
+  const PackingRows kind = k_packing_rows[int(packing)];
+  const std::int32_t offset = kind.offset;
   for (std::size_t i = first; i < last;) {
     const std::size_t rows = run_of(last - i);
     auto* to = static_cast<std::uint8_t*>(packed) + i * bytes;
@@ -86,7 +87,7 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
     i += rows;
     for (std::size_t r = 0; r < rows; ++r, from += x_row)
       for (std::size_t b = 0; b < k / 32; ++b) {
-        if (packing >= Packing::f16) {
+        if (kind.wide) {
           std::uint8_t* place = to + b * rows * 68;
           quantise_row_pairs(from + 32 * b, place + 64 * r, place + 64 * rows + 4 * r);
           continue;
@@ -96,10 +97,9 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
         std::int32_t sums[2];
         quantise(from + 32 * b, block + 32 * r, scale, sums);
         std::memcpy(block + 32 * rows + 4 * r, &scale, 4);
-        std::int32_t words[2] = {-offset * (sums[0] + sums[1]), 0};
-        if (packing == Packing::q6_k) words[0] = -offset * sums[0], words[1] = -offset * sums[1];
-        const float negative = float(-(sums[0] + sums[1]));
-        if (has_least(packing)) std::memcpy(words, &negative, 4);
+        if (!kind.halves) sums[0] += sums[1], sums[1] = 0;
+        std::int32_t words[2];
+        for (int h = 0; h < 2; ++h) words[h] = offset ? -offset * sums[h] : bits_of(float(-sums[h]));
         std::memcpy(block + 36 * rows + 8 * r, words, 8);
       }
   }
@@ -122,16 +122,18 @@ void store_whole_numbers(const std::uint8_t (&pairs)[k_pairs][4 * k_panel], std:
 }
 
 // A panel of `count` rows of f16 or bf16.
-template <class Load>
-void pack_whole_numbers(const std::uint16_t* from, std::size_t k, std::size_t count, std::uint8_t* to,
-                        Load load_part) noexcept {
+void pack_whole_numbers(Packing packing, const std::uint16_t* from, std::size_t k, std::size_t count,
+                        std::uint8_t* to) noexcept {
   for (std::size_t b = 0; b < k / 32; ++b, to += WholeNumbers::k_bytes) {
     alignas(64) std::uint8_t quants[k_panel][64] = {};
     std::uint16_t scales[k_panel] = {};
     for (std::size_t r = 0; r < count; ++r) {
       F32 v[k_block_vectors];
 #pragma unroll
-      for (std::size_t i = 0; i < k_block_vectors; ++i) v[i] = load_part(from + r * k + 32 * b + i * k_lanes);
+      for (std::size_t i = 0; i < k_block_vectors; ++i) {
+        const std::uint16_t* part = from + r * k + 32 * b + i * k_lanes;
+        v[i] = packing == Packing::f16 ? load_f16(part, All{}) : from_bits(shift_left<16>(load_u16(part, All{})));
+      }
       const float most = magnitude_of(v);
       if (!(most >= 0)) scales[r] = 0x7fc0;
       if (!(most > 0)) continue;
@@ -150,14 +152,13 @@ void pack_whole_numbers(const std::uint16_t* from, std::size_t k, std::size_t co
 
 // A whole panel of a block format, each of whose rows has `row` bytes. Four pieces of every row at a time are transposed in registers.
 // Rows are read side by side, which no hardware fetches ahead: the next panel's are, as they lie, while this one's move.
-template <Packing P>
-void pack_panel(Bytes from, std::size_t row, std::uint8_t* to) noexcept {
-  constexpr std::size_t bytes = k_packing_blocks[int(P)].bytes;
-  constexpr PackingPieces pieces = k_packing_pieces[int(P)];
+void pack_panel(Packing packing, Bytes from, std::size_t row, std::uint8_t* to) noexcept {
+  const std::size_t bytes = packing_block(packing).bytes;
+  const PackingPieces& pieces = k_packing_pieces[int(packing)];
+  const I32 flip = set(std::int32_t(pieces.flip));
   Bytes fours[4], ahead = from + k_panel * row;  // rows 0, 4, 8, 12: others lie a few steps from these
   for (std::size_t i = 0; i < 4; ++i) fours[i] = from + 4 * i * row;
   for (std::size_t at = 0; at < row; at += bytes) {
-#pragma unroll
     for (std::size_t i = 0; i < k_panel * bytes; i += 64) __builtin_prefetch(ahead + i, 0, 2);
     ahead += k_panel * bytes;
     for (int h = 0; h < pieces.half_count; ++h, to += 2 * k_panel) {
@@ -185,8 +186,7 @@ void pack_panel(Bytes from, std::size_t row, std::uint8_t* to) noexcept {
           load_pieces(fours + lane / 4, at + run.at + 4 * piece, row, four);
 #pragma unroll
           for (std::size_t p = 0; p < 4; ++p)
-            store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * (piece + p)) + lane,
-                  pieces.flip ? four[p] ^ set(std::int32_t(pieces.flip)) : four[p], All{});
+            store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * (piece + p)) + lane, four[p] ^ flip, All{});
         }
       }
       to += 4 * k_panel * run.count;
@@ -201,19 +201,12 @@ void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n
   for (std::size_t panel = first; panel < last; ++panel, to += panel_bytes) {
     const std::size_t count = n - panel * k_panel < k_panel ? n - panel * k_panel : k_panel;
     const auto* halves = static_cast<const std::uint16_t*>(rows) + panel * k_panel * k;
-    if (packing == Packing::f16) {
-      pack_whole_numbers(halves, k, count, to, [](const std::uint16_t* p) { return load_f16(p, All{}); });
-    } else if (packing == Packing::bf16) {
-      pack_whole_numbers(halves, k, count, to,
-                         [](const std::uint16_t* p) { return from_bits(shift_left<16>(load_u16(p, All{}))); });
+    if (packing >= Packing::f16) {
+      pack_whole_numbers(packing, halves, k, count, to);
     } else if (count == k_panel) {
       Bytes from = static_cast<Bytes>(rows) + panel * panel_bytes;
       const std::size_t row = panel_bytes / k_panel;
-      if (packing == Packing::q4_0) pack_panel<Packing::q4_0>(from, row, to);
-      if (packing == Packing::q8_0) pack_panel<Packing::q8_0>(from, row, to);
-      if (packing == Packing::q4_k) pack_panel<Packing::q4_k>(from, row, to);
-      if (packing == Packing::q6_k) pack_panel<Packing::q6_k>(from, row, to);
-      if (packing == Packing::q5_k) pack_panel<Packing::q5_k>(from, row, to);
+      pack_panel(packing, from, row, to);
     } else {
       packed_scalar.pack_weights(packing, rows, packed, n, k, panel, panel + 1);
     }

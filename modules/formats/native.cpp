@@ -20,7 +20,9 @@ namespace qorus::formats {
 namespace {
 
 constexpr const char* k_op = "native";
-constexpr std::string_view k_magic("QORUS\r\n\x1a", 8), k_end = "QORUSEND", k_layout = "panels16.14";
+constexpr std::string_view k_magic("QORUS\r\n\x1a", 8), k_end = "QORUSEND";
+// The order of laid-out lines that is written, and the one before, which had fewer types.
+constexpr std::string_view k_layouts[] = {"panels16.own", "panels16.14"}, k_layout = k_layouts[0];
 constexpr std::uint32_t k_version = 1;
 constexpr std::size_t k_trailer = 16;
 constexpr std::size_t k_piece = 1 << 18;  // bytes whose checksum one worker makes
@@ -69,9 +71,6 @@ Shape stacked(const Shape& shape) noexcept { return shape.rank() == 3 ? Shape{sh
 
 std::size_t laid_out_bytes(DType dtype, const Shape& shape) noexcept {
   constexpr std::int64_t k_panel = 16;
-  constexpr DType k_kept[] = {DType::q4_0, DType::q8_0, DType::q4_k, DType::q5_k,
-                              DType::q6_k, DType::f16,  DType::bf16};  // in about as many bytes
-  if (std::find(std::begin(k_kept), std::end(k_kept), dtype) == std::end(k_kept)) return 0;
   if (shape.rank() < 2 || shape.rank() > 3 || (shape.rank() == 3 && shape[1] % k_panel != 0)) return 0;
   return ops::packed_bytes(dtype, stacked(shape));
 }
@@ -231,9 +230,9 @@ class NativeReader {
   }
 
   [[nodiscard]] Status take_laid_out(Native& made, const Lifetime& lifetime) const noexcept {
-    std::array<char, 16> known{};
-    k_layout.copy(known.data(), known.size());
-    if (header_.layout != known) return {};  // another order than this version's: the tensors are there all the same
+    const std::string_view layout(header_.layout.data(), ::strnlen(header_.layout.data(), header_.layout.size()));
+    if (std::find(std::begin(k_layouts), std::end(k_layouts), layout) == std::end(k_layouts))
+      return {};  // another order than this version's: the tensors are there all the same
     for (std::size_t i = header_.tensors; i < count(); ++i) {
       const Line own = line(i);
       auto tensor = made.gguf.tensor(plain_[own.of].name);

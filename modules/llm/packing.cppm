@@ -15,8 +15,8 @@ struct Laying {
   [[nodiscard]] inline bool over() const noexcept { return !done || done->load(std::memory_order_acquire) > number; }
 };
 
-// One reservation of memory for all of them: the bytes that they have in the files, or 58 for every 32 weights of a block format that
-// products do not read as it is. Movable; what it lays out stays in place. The tensors that it was given must outlive it.
+// One reservation of memory for all of them: the bytes that they have in the files, a tenth less for f16 and bf16. Movable; what it lays out
+// stays in place. The tensors that it was given must outlive it.
 class PackedWeights {
  public:
   struct Work;

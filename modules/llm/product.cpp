@@ -101,7 +101,7 @@ Status pack_once(Context& context, const float* x, std::span<Matrix> matrices) n
   for (std::size_t i = 0; i < matrices.size(); ++i) {
     PackedProduct& p = matrices[i].product;
     for (std::size_t j = 0; j < i && !p.rows; ++j) {
-      if (matrices[j].product.packing == p.packing) p.rows = matrices[j].product.rows;
+      if (kernels::same_rows(matrices[j].product.packing, p.packing)) p.rows = matrices[j].product.rows;
     }
     if (p.rows) continue;
     auto rows = context.scratch->take(p.m * packed_row_bytes(p.packing, p.k));

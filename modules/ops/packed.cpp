@@ -17,30 +17,6 @@ namespace {
 
 using kernels::Packing;
 
-// Panels first to last-1 of any block format, by way of f32 and f16, some columns of a panel at a time.
-void pack_through_f16(const Tensor& weight, std::byte* packed, std::size_t first, std::size_t last) noexcept {
-  constexpr std::size_t k_cols = 256, k_rows = kernels::k_panel;  // every format's blocks end there
-  const kernels::Table& table = kernels::active();
-  const auto quant = static_cast<kernels::Quant>(static_cast<int>(weight.dtype()) - static_cast<int>(DType::q4_0));
-  const auto n = static_cast<std::size_t>(weight.dim(0)), k = static_cast<std::size_t>(weight.dim(1));
-  const std::size_t row = row_bytes(weight.dtype(), k);
-  std::byte* to = packed + first * packed_panel_bytes(Packing::f16, k);
-  for (std::size_t panel = first; panel < last; ++panel) {
-    const std::size_t rows = std::min(k_rows, n - panel * k_rows);
-    for (std::size_t begin = 0; begin < k; begin += k_cols) {
-      const std::size_t cols = std::min(k_cols, k - begin);
-      alignas(64) float wide[k_rows * k_cols];
-      alignas(64) std::uint16_t halves[k_rows * k_cols];
-      for (std::size_t r = 0; r < rows; ++r)
-        table.dequantize(quant, weight.data() + (panel * k_rows + r) * row + row_bytes(weight.dtype(), begin),
-                         wide + r * cols, cols);
-      table.f32_to_f16(wide, halves, rows * cols);
-      table.pack_weights(Packing::f16, halves, to, rows, cols, 0, 1);
-      to += packed_panel_bytes(Packing::f16, cols);
-    }
-  }
-}
-
 Status run_packed(Context& context, kernels::PackedProduct p, const float* x, Activation activation) noexcept {
   const std::size_t mark = context.scratch->mark();
   auto rows = context.scratch->take(p.m * packed_row_bytes(p.packing, p.k));
@@ -90,8 +66,7 @@ std::size_t packed_bytes(DType dtype, const Shape& weight) noexcept {
   const Packing packing = packing_of(dtype);
   if (packing == Packing::count_ || weight.rank() != 2) return 0;
   const auto n = static_cast<std::size_t>(weight[0]), k = static_cast<std::size_t>(weight[1]);
-  const std::size_t block = is_block(dtype) ? block_size(dtype) : 1;
-  if (k % std::max<std::size_t>(block, kernels::k_packing_blocks[static_cast<int>(packing)].elements) != 0) return 0;
+  if (k % kernels::packing_block(packing).elements != 0) return 0;
   const Checked bytes = Checked(kernels::panels_of(n)) * packed_panel_bytes(packing, k);
   return static_cast<std::size_t>(bytes.value_or(0));
 }
@@ -104,9 +79,7 @@ Status pack_weight(const Tensor& weight, std::span<std::byte> packed) noexcept {
                 weight.shape().dims());
   }
   const auto n = static_cast<std::size_t>(weight.dim(0)), k = static_cast<std::size_t>(weight.dim(1));
-  const bool through = is_block(weight.dtype()) && packing_of(weight.dtype()) == Packing::f16;
   const auto pack = [&](std::size_t first, std::size_t last) {
-    if (through) return pack_through_f16(weight, packed.data(), first, last);
     kernels::active().pack_weights(packing_of(weight.dtype()), weight.data(), packed.data(), n, k, first, last);
   };
   const std::size_t panels = kernels::panels_of(n);

@@ -14,20 +14,14 @@ constexpr std::size_t k_packed_run = 16;    // rows of x are packed in runs of t
 constexpr std::size_t k_packed_panels = 4;  // of a task of several rows: their c stays in the second-level cache
 constexpr std::size_t k_packed_part_bytes = 32768;  // of weights, of a task of one row
 
-// The packing of a DType; count_ if there is none. Block formats that products do not read as they are stand as f16 does.
+// The packing of a DType; count_ if there is none. Block formats come in the same order.
 template <class Type>
 kernels::Packing packing_of(Type dtype) noexcept {
   using kernels::Packing;
-  switch (dtype) {
-    case Type::q4_0: return Packing::q4_0;
-    case Type::q8_0: return Packing::q8_0;
-    case Type::q4_k: return Packing::q4_k;
-    case Type::q6_k: return Packing::q6_k;
-    case Type::q5_k: return Packing::q5_k;
-    case Type::f16: return Packing::f16;
-    case Type::bf16: return Packing::bf16;
-    default: return is_block(dtype) ? Packing::f16 : Packing::count_;
-  }
+  if (dtype == Type::f16) return Packing::f16;
+  if (dtype == Type::bf16) return Packing::bf16;
+  return is_block(dtype) ? static_cast<Packing>(static_cast<int>(dtype) - static_cast<int>(Type::q4_0))
+                         : Packing::count_;
 }
 
 // The kernel of an Activation; count_ for none.

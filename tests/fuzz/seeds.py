@@ -54,7 +54,7 @@ WORDS = {
     "checkpoint": "__metadata__ dtype shape data_offsets F32 U8 QSEALED1 sealed.trailer crc32. [0,0] 18446744073709551615",
     "idx": "\0\0\x08\x01 \0\0\x0d\x03 \0\0\x0e\x02 \0\0\0\x01 \xff\xff\xff\xff \x7f\xff\xff\xff \x1f\x8b\x08\0",
     "ops": "\x06\0 \x06\x08 \x06\x0b \x07\0 \x07\x02 \x07\x03 \x03\x05 \x04\x05 \x05\x06 \x06\x0a",
-    "qorus": "QORUS\r\n\x1a QORUSEND panels16.14 general.architecture \xff\xff\xff\xff \xff\xff\xff\xff\xff\xff\xff\x7f "
+    "qorus": "QORUS\r\n\x1a QORUSEND panels16.own general.architecture \xff\xff\xff\xff \xff\xff\xff\xff\xff\xff\xff\x7f "
              "\x40\0\0\0\0\0\0\0 \0\0\0\0\0\0\0\x80",
     "chat": "{% %} {{ }} {%- -%} {# #} for in endfor if elif else endif set endset macro endmacro namespace( loop.index loop.last messages "
             "|tojson |trim |join( |length |map(attribute= |selectattr( |default( is defined is none not and or ~ [::-1] raise_exception( "

@@ -96,7 +96,7 @@ def native(entries=(), tensors=(("wv", 0, (2, 8), b"\0" * 64),), laid_out=(), he
     metadata, names = b"".join(entries), b"".join(n.encode() for n, *_ in tensors)
     up = lambda n: -(-n // 64) * 64
     fields = dict(magic=b"QORUS\r\n\x1a", version=1, tensors=len(tensors), laid_out=len(laid_out), entries=len(entries), file=0, metadata=128,
-                  metadata_bytes=len(metadata), table=up(128 + len(metadata)), names=0, names_bytes=len(names), data=0, sums=0, order=b"panels16.14",
+                  metadata_bytes=len(metadata), table=up(128 + len(metadata)), names=0, names_bytes=len(names), data=0, sums=0, order=b"panels16.own",
                   metadata_sum=zlib.crc32(metadata), table_sum=0)
     fields["names"] = fields["table"] + 64 * (len(tensors) + len(laid_out))
     fields["data"] = at = up(fields["names"] + len(names))
