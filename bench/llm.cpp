@@ -103,7 +103,8 @@ void run(const std::string& path, const Settings& settings) {
     session->rewind(0);
     if (settings.depth) feed(0, static_cast<std::size_t>(settings.depth));
     from = bench::now(settings.threads);
-    for (int i = 0; i < (round ? settings.generate : 4); ++i) feed(static_cast<std::size_t>(settings.depth + i), 1);
+    for (int i = 0; i < (round ? settings.generate : std::min(4, settings.generate)); ++i)
+      feed(static_cast<std::size_t>(settings.depth + i), 1);
     if (round) generate.push_back(bench::now(settings.threads) - from);
   }
   std::sort(prompt.begin(), prompt.end());

@@ -1,5 +1,6 @@
 // How block formats are laid out in panels (`packed_weights` in kernels.h), for all tables.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/kernels.h"
@@ -37,6 +38,33 @@ constexpr PackingPieces k_packing_pieces[] = {
     {1, {0}, {{2, 4}}, 0},      // iq4_nl
     {2, {0, 2}, {{4, 33}}, 0},  // iq4_xs: lower bits of scales, indices
 };
+
+// The same as steps of four pieces, each to the panel's piece `to`; where a run's count is not a multiple of four its last step begins earlier,
+// so that nothing behind the block is read.
+struct PackingSteps {
+  std::uint8_t count = 0;
+  struct {
+    std::uint8_t from, to;
+  } steps[14] = {};
+};
+struct PackingStepsOfAll {
+  PackingSteps of[sizeof k_packing_pieces / sizeof *k_packing_pieces];
+};
+constexpr PackingStepsOfAll k_packing_steps = [] {
+  PackingStepsOfAll all;
+  for (std::size_t f = 0; f < sizeof all.of / sizeof *all.of; ++f) {
+    PackingSteps& made = all.of[f];
+    int placed = 0;
+    for (const auto& run : k_packing_pieces[f].runs) {
+      for (int i = 0; i < run.count; i += 4) {
+        const int piece = i + 4 <= run.count ? i : run.count - 4;
+        made.steps[made.count++] = {std::uint8_t(run.at + 4 * piece), std::uint8_t(placed + piece)};
+      }
+      placed += run.count;
+    }
+  }
+  return all;
+}();
 
 // The 16 values of iq4_nl and iq4_xs, counted from -128.
 alignas(16) constexpr std::uint8_t k_iq4_bytes[] = {1,   24,  45,  63,  79,  93,  106, 118,

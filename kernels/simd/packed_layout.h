@@ -152,46 +152,42 @@ void pack_whole_numbers(Packing packing, const std::uint16_t* from, std::size_t 
 
 // A whole panel of a block format, each of whose rows has `row` bytes. Four pieces of every row at a time are transposed in registers.
 // Rows are read side by side, which no hardware fetches ahead: the next panel's are, as they lie, while this one's move.
-void pack_panel(Packing packing, Bytes from, std::size_t row, std::uint8_t* to) noexcept {
-  const std::size_t bytes = packing_block(packing).bytes;
-  const PackingPieces& pieces = k_packing_pieces[int(packing)];
+QORUS_INLINE void pack_panel_as(const PackingPieces& pieces, const PackingSteps& steps, std::size_t bytes, Bytes from,
+                                std::size_t row, std::uint8_t* to) {
   const I32 flip = set(std::int32_t(pieces.flip));
   Bytes fours[4], ahead = from + k_panel * row;  // rows 0, 4, 8, 12: others lie a few steps from these
   for (std::size_t i = 0; i < 4; ++i) fours[i] = from + 4 * i * row;
-  for (std::size_t at = 0; at < row; at += bytes) {
+  const std::size_t piece_bytes = k_panel * (bytes - 2 * pieces.half_count);
+  for (std::size_t at = 0; at < row; at += bytes, to += piece_bytes) {
     for (std::size_t i = 0; i < k_panel * bytes; i += 64) __builtin_prefetch(ahead + i, 0, 2);
     ahead += k_panel * bytes;
     for (int h = 0; h < pieces.half_count; ++h, to += 2 * k_panel) {
       const std::size_t half = at + pieces.halves[h];
 #pragma unroll
-      for (std::size_t i = 0; i < 4; ++i) {
-        std::uint64_t halves[4];
-#pragma unroll
-        for (std::size_t r = 0; r < 4; ++r) {
-          std::uint16_t value;
-          std::memcpy(&value, fours[i] + half + r * row, 2);
-          halves[r] = value;
-        }
-        const std::uint64_t four = halves[0] | halves[1] << 16 | (halves[2] | halves[3] << 16) << 32;
-        std::memcpy(to + 8 * i, &four, 8);
-      }
+      for (std::size_t r = 0; r < k_panel; ++r) std::memcpy(to + 2 * r, fours[r / 4] + half + r % 4 * row, 2);
     }
-    for (const auto& run : pieces.runs) {
-      for (std::size_t i = 0; i < run.count; i += 4) {
-        const std::size_t piece =
-            i + 4 <= run.count ? i : std::size_t(run.count) - 4;  // the last ones twice, not what follows
+    for (int i = 0; i < steps.count; ++i) {
+      std::uint8_t* const place = to + 4 * k_panel * steps.steps[i].to;
 #pragma unroll
-        for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
-          I32 four[4];
-          load_pieces(fours + lane / 4, at + run.at + 4 * piece, row, four);
+      for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+        I32 four[4];
+        load_pieces(fours + lane / 4, at + steps.steps[i].from, row, four);
 #pragma unroll
-          for (std::size_t p = 0; p < 4; ++p)
-            store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * (piece + p)) + lane, four[p] ^ flip, All{});
-        }
+        for (std::size_t p = 0; p < 4; ++p)
+          store(reinterpret_cast<std::int32_t*>(place + 4 * k_panel * p) + lane, four[p] ^ flip, All{});
       }
-      to += 4 * k_panel * run.count;
     }
   }
+}
+
+void pack_panel(Packing packing, Bytes from, std::size_t row, std::uint8_t* to) noexcept {
+  constexpr auto shortest =
+      int(Packing::q4_0);  // 18 bytes: reading what a table says of them takes as long as moving them
+  if (packing == Packing::q4_0 || packing == Packing::iq4_nl)
+    return pack_panel_as(k_packing_pieces[shortest], k_packing_steps.of[shortest], packing_block(Packing::q4_0).bytes,
+                         from, row, to);
+  pack_panel_as(k_packing_pieces[int(packing)], k_packing_steps.of[int(packing)], packing_block(packing).bytes, from,
+                row, to);
 }
 
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
