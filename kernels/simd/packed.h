@@ -149,50 +149,65 @@ void all_rows(const PackedProduct& p, PackedTile t, std::size_t begin) noexcept 
   }
 }
 
-// How a packing is read: unpacked, by all rows; as it is, by one.
-struct Reader {
-  void (*unpack)(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out) noexcept;
-  void (*rows)(const PackedProduct& p, PackedTile t, std::size_t begin) noexcept;
-  void (*row)(const PackedTile& t) noexcept;
-};
+// One vector of columns, from block `begin` of k on; its weights too.
+QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t v, std::size_t begin, Bytes weights) {
+  const std::size_t j = v * k_lanes;
+  PackedTile t;
+  t.lane = j % k_panel;
+  t.weights = weights;
+  t.c = p.c + j;
+  t.c_row = p.c_row;
+  t.cols = p.n - j < k_lanes ? p.n - j : k_lanes;
+  t.from_c = p.accumulate || begin > 0;
+  t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
+  return t;
+}
 
-void run(const PackedProduct& p, std::size_t first, std::size_t last, const Reader& by) noexcept {
+// One row.
+template <class F>
+void run_row(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
+  constexpr std::size_t quants = 32 * F::k_size;
+  const std::size_t panel_bytes = p.k / 32 / F::k_blocks * F::k_bytes;
+  for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
+    PackedTile t = tile_of(p, v, 0, static_cast<Bytes>(p.weights) + v / k_vectors * panel_bytes);
+    t.quants = static_cast<Bytes>(p.rows);
+    t.scales = t.quants + quants;
+    t.sums = t.scales + 4;
+    t.rows = 1;
+    t.step = quants + (F::k_size == 1 ? 12 : 4);
+    t.blocks = p.k / 32;
+    tile<F, 1>(t);
+  }
+}
+
+// Several rows: how a packing is unpacked, and what goes over that. Once, for all packings.
+[[gnu::noinline]] void run_rows(const PackedProduct& p, std::size_t first, std::size_t last,
+                                void (*unpack)(Bytes panel, std::size_t lane, std::size_t blocks,
+                                               std::uint8_t* out) noexcept,
+                                void (*all_rows)(const PackedProduct& p, PackedTile t,
+                                                 std::size_t begin) noexcept) noexcept {
   constexpr std::size_t depth = k_depth / 32, most = 8;  // blocks in a superblock
-  const std::size_t blocks = p.k / 32, parts = p.m == 1 || blocks <= depth ? 1 : (blocks + depth - 1) / depth;
-  const std::size_t step = parts == 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
-  for (std::size_t begin = 0; begin < blocks; begin += step)
+  const std::size_t blocks = p.k / 32, parts = (blocks + depth - 1) / depth;
+  const std::size_t step = parts <= 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
+  const std::size_t panel_bytes = packed_panel_bytes(p.packing, p.k);
+  for (std::size_t begin = 0; begin < blocks; begin += step) {
+    Bytes weights = static_cast<Bytes>(p.weights) + packed_panel_bytes(p.packing, begin * 32);
     for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
-      const std::size_t j = v * k_lanes;
-      PackedTile t{};
-      t.lane = j % k_panel;
-      t.weights = static_cast<Bytes>(p.weights) + v / k_vectors * packed_panel_bytes(p.packing, p.k) +
-                  packed_panel_bytes(p.packing, begin * 32);
+      constexpr std::size_t largest = (8 * 2 + 1) * k_quad_bytes;  // of the unpacked blocks
+      alignas(64) std::uint8_t room[depth * largest];
+      PackedTile t = tile_of(p, v, begin, weights + v / k_vectors * panel_bytes);
       t.blocks = blocks - begin < step ? blocks - begin : step;
-      t.c = p.c + j;
-      t.c_row = p.c_row;
-      t.cols = p.n - j < k_lanes ? p.n - j : k_lanes;
-      t.from_c = p.accumulate || begin > 0;
-      t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
-      if (p.m == 1) {
-        t.rows = 1;
-        t.step = packed_row_bytes(p.packing, 32);
-        t.quants = static_cast<Bytes>(p.rows);
-        t.scales = t.quants + (p.packing < Packing::f16 ? 32 : 64);
-        t.sums = t.scales + 4;
-        by.row(t);
-      } else {
-        constexpr std::size_t largest = (8 * 2 + 1) * k_quad_bytes;  // of the unpacked blocks
-        alignas(64) std::uint8_t room[depth * largest];
-        by.unpack(t.weights, t.lane, t.blocks, room);
-        t.weights = room;
-        by.rows(p, t, begin);
-      }
+      unpack(t.weights, t.lane, t.blocks, room);
+      t.weights = room;
+      all_rows(p, t, begin);
     }
+  }
 }
 
 template <class F>
 void run_format(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
-  run(p, first, last, {unpack<F>, all_rows<UnpackedOf<F>>, tile<F, 1>});
+  if (p.m == 1) return run_row<F>(p, first, last);
+  run_rows(p, first, last, unpack<F>, all_rows<UnpackedOf<F>>);
 }
 
 void packed_product(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {

@@ -196,6 +196,7 @@ struct Q5K : Format<Packing::q5_k, 1, 1, 4, false, 2> {
 struct Q6K : Format<Packing::q6_k, 2, 0, 2, false, 4> {
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit = halves_at(p, lane);
+#pragma unroll  // one row from memory then takes two thirds of the time
     for (std::size_t i = 0; i < 4; ++i) {
       const I32 four = load_quads(p + 32 + 64 * i + 4 * lane);
       float* to = out + 4 * i * k_lanes;

@@ -29,8 +29,8 @@ struct OpenOptions {
   float adapter_scale = 1;        // times what the adapter says
 };
 
-// Movable. F32 weights and embeddings stay in the mapped file; f16, bf16, q4_0, q8_0, q4_k and q6_k matrices are laid out for products, in
-// as many bytes, while the program goes on, and those of other block formats as f16 ones are.
+// Movable. F32 weights and embeddings stay in the mapped file; f16, bf16 and block matrices are laid out for products, in as
+// many bytes or less, while the program goes on.
 class Model {
  public:
   Model() noexcept = default;

@@ -34,13 +34,13 @@ namespace ops {
 // invalid_size, invalid_dtype, stale_tensor.
 [[nodiscard]] std::size_t packed_size(const Shape& weight) noexcept;
 [[nodiscard]] Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept;
-// The same for weights in f16, bf16, q4_0, q8_0, q4_k and q6_k: so many bytes, as many as they have (rows filled up to a multiple of
-// 16); in other block formats as many as in f16, to which their elements are rounded; 0 for a type or a shape that has no such order.
+// The same for weights in block formats, f16 and bf16: so many bytes, as many as they have (rows filled up to a multiple of 16), f16 and
+// bf16 a tenth less; 0 for a type or a shape that has no such order.
 // pack_weight spreads the work over the weight's workspace, if it has one.
 [[nodiscard]] std::size_t packed_bytes(DType dtype, const Shape& weight) noexcept;
 [[nodiscard]] Status pack_weight(const Tensor& weight, std::span<std::byte> packed) noexcept;
 
-// linear with a weight that was packed. f32: the same bits. f16, bf16: exact products, summed in f32. The four block formats: every 32
+// linear with a weight that was packed. f32: the same bits. f16, bf16: exact products, summed in f32. Block formats: every 32
 // elements of a row of x are rounded to 8 bits (scale: their largest magnitude / 127), products of whole numbers are exact, blocks are
 // summed in f32. A row of y depends on that row of x alone, to the bit: not on the batch, nor on threads, nor on the instruction set (but
 // for the activation). While a tape records it is linear itself. bias may be null. Errors: also invalid_size (`packed` is of another size).
