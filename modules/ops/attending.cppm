@@ -74,6 +74,9 @@ inline Seen seen_by_all(const AttentionSaved& s, const Queries& queries) noexcep
   return {seen_by(s, 0, row).first, seen_by(s, 0, last).last};
 }
 
+// Scratch of one worker for the products of `queries` queries and `keys` keys or values, in bytes: of q k^T, dy v^T, p v and ds k.
+[[nodiscard]] std::size_t product_bytes(const AttentionSaved& s, std::size_t queries, std::size_t keys) noexcept;
+
 // softmax(q k^T scale) of some queries into p: [count, cols], columns `keys` alone; what a query does not see is 0. bent, if not null:
 // tanh(scores / softcap), for the backward. room: for k_keys keys, where they are not f32; scratch: of the products.
 void probabilities(const AttentionSaved& s, const Queries& queries, const Seen& keys, float* p, float* bent,

@@ -64,6 +64,20 @@ void each_stretch(const AttentionSaved& s, const HeadsPlace& place, std::size_t 
 
 }  // namespace
 
+std::size_t product_bytes(const AttentionSaved& s, std::size_t queries, std::size_t keys) noexcept {
+  const auto cols = static_cast<std::ptrdiff_t>(s.cols);
+  std::size_t most = 0;
+  for (const std::size_t width : {s.dim, s.value_dim}) {
+    const auto dim = static_cast<std::ptrdiff_t>(width);
+    const Gemm scores{
+        .m = queries, .n = keys, .k = width, .a_row = dim, .a_col = 1, .b_row = 1, .b_col = dim, .c_row = cols};
+    const Gemm sums{
+        .m = queries, .n = width, .k = keys, .a_row = cols, .a_col = 1, .b_row = dim, .b_col = 1, .c_row = dim};
+    most = std::max({most, alone_bytes(scores), alone_bytes(sums)});
+  }
+  return most;
+}
+
 void probabilities(const AttentionSaved& s, const Queries& queries, const Seen& keys, float* p, float* bent,
                    float* room, void* scratch) noexcept {
   const auto dim = static_cast<std::ptrdiff_t>(s.dim);
@@ -134,34 +148,14 @@ Queries queries_of(const AttentionSaved& s, const Tiles& tiles, std::size_t inde
 
 // Scratch of one worker for products of tiles, in bytes: the most that any of them needs.
 std::size_t product_scratch(const AttentionSaved& s, const Tiles& tiles) noexcept {
-  const auto cols = static_cast<std::ptrdiff_t>(s.cols), dim = static_cast<std::ptrdiff_t>(s.dim),
-             value_dim = static_cast<std::ptrdiff_t>(s.value_dim);
-  std::size_t most = 0;
-  const auto ask = [&](std::size_t rows, std::size_t keys) {
-    most = std::max(
-        {most,
-         alone_bytes(
-             {.m = rows, .n = keys, .k = s.dim, .a_row = dim, .a_col = 1, .b_row = 1, .b_col = dim, .c_row = cols}),
-         alone_bytes({.m = rows,
-                      .n = s.value_dim,
-                      .k = keys,
-                      .a_row = cols,
-                      .a_col = 1,
-                      .b_row = value_dim,
-                      .b_col = 1,
-                      .c_row = value_dim})});
-  };
   const std::size_t repeat = tiles.heads == 1 ? tiles_of(s) : (group_of(s) + tiles.heads - 1) / tiles.heads;
+  std::size_t most = 0;
   for (std::size_t i = 0; i < std::min(repeat, tiles.count); ++i) {  // of one head, or group: the others are like it
     const Queries queries = queries_of(s, tiles, i);
     const Seen keys = seen_by_all(s, queries);
-    const std::size_t count = keys.last - keys.first;
-    if (s.dtype == DType::f32) {
-      ask(queries.count, count);
-    } else {
-      ask(queries.count, std::min(count, k_keys));
-      ask(queries.count, count % k_keys);
-    }
+    const std::size_t count = keys.last - keys.first, once = s.dtype == DType::f32 ? count : std::min(count, k_keys);
+    most = std::max(most, product_bytes(s, queries.count, once));
+    if (once < count) most = std::max(most, product_bytes(s, queries.count, count % k_keys));
   }
   return most;
 }

@@ -27,39 +27,15 @@ std::size_t reach_of(const AttentionSaved& s, std::size_t first, std::size_t cou
 
 // Scratch of one worker for products of tiles, in bytes: the most that any of them needs.
 std::size_t product_scratch(const AttentionSaved& s) noexcept {
-  const auto cols = static_cast<std::ptrdiff_t>(s.cols);
   std::size_t most = 0;
   for (std::size_t first = 0; first < s.rows; first += k_tile) {
     const std::size_t count = std::min(k_tile, s.rows - first), last = reach_of(s, first, count);
-    for (const std::size_t width : {s.dim, s.value_dim}) {
-      const auto dim = static_cast<std::ptrdiff_t>(width);
-      const Gemm forms[] = {
-          {.m = count,
-           .n = last,
-           .k = width,
-           .a_row = dim,
-           .a_col = 1,
-           .b_row = 1,
-           .b_col = dim,
-           .c_row = cols},  // q k^T, dy v^T
-          {.m = count,
-           .n = width,
-           .k = last,
-           .a_row = cols,
-           .a_col = 1,
-           .b_row = dim,
-           .b_col = 1,
-           .c_row = dim},  // ds k
-          {.m = last,
-           .n = width,
-           .k = count,
-           .a_row = 1,
-           .a_col = cols,
-           .b_row = dim,
-           .b_col = 1,
-           .c_row = dim},  // p^T dy, ds^T q
-      };
-      for (const Gemm& form : forms) most = std::max(most, alone_bytes(form));
+    most = std::max(most, product_bytes(s, count, last));
+    for (const std::size_t width : {s.dim, s.value_dim}) {  // p^T dy, ds^T q
+      const auto dim = static_cast<std::ptrdiff_t>(width), cols = static_cast<std::ptrdiff_t>(s.cols);
+      const Gemm turned{
+          .m = last, .n = width, .k = count, .a_row = 1, .a_col = cols, .b_row = dim, .b_col = 1, .c_row = dim};
+      most = std::max(most, alone_bytes(turned));
     }
   }
   return most;

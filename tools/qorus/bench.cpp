@@ -55,8 +55,9 @@ Result<Figures> measure(const Options& options) {
   auto model = open_model(options);
   if (!model) return fail(model.error());
   figures.open_s = watch.seconds();
-  auto session = llm::Session::create(
-      *model, {.context = options.prompt_tokens + options.generate_tokens, .threads = threads_given(options)});
+  auto session = llm::Session::create(*model, {.context = options.prompt_tokens + options.generate_tokens,
+                                               .cache = cache_of(options),
+                                               .threads = threads_given(options)});
   if (!session) return fail(session.error());
   auto prompt = some_tokens(options.prompt_tokens, model->config().vocab);
   if (!prompt) return fail(prompt.error());

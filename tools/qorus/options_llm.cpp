@@ -153,8 +153,9 @@ void add_bench(CLI::App& app, Options& options) {
     bench->add_option(name, value, what)->check(CLI::Range(least, 1 << 19))->capture_default_str()->type_name("N");
   };
   count("--prompt", options.prompt_tokens, "Tokens of the prompt", 1);
-  count("--generate", options.generate_tokens, "Tokens generated one by one", 0);
+  count("--generate", options.generate_tokens, "Tokens generated one by one, after the prompt", 0);
   count("--repeat", options.repeat, "Rounds, of which the median counts", 1);
+  add_cache(*bench, options);
   bench->add_flag("--json", options.json, "One line of JSON instead of the table");
   bench->callback([&options] { options.command = Command::bench; });
 }
