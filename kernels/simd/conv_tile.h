@@ -155,7 +155,8 @@ inline void conv_copy_row(const float* from, std::size_t n, float* to) noexcept 
   if (i < n) store(to + i, load(from + i, first_lanes(n - i)));
 }
 inline void conv_zero_row(std::size_t n, float* to) noexcept {
-  for (std::size_t i = 0; i < n; i += k_lanes) store(to + i, set(0.0f));
+  if (n > 0) store(to, set(0.0f));  // mostly all of it: the loop is a call of memset to the compiler
+  for (std::size_t i = k_lanes; i < n; i += k_lanes) store(to + i, set(0.0f));
 }
 
 // Channel `plane` of x as a band sees it that begins at places `begin0`, `begin1`, to `to` [extent0, extent1, pitch]. Rows are written
