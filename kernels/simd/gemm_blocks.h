@@ -292,7 +292,14 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
     bytes = row_bytes = block.depth * sizeof(float) / ceil_div(block.cols, k_tile_cols);
   }
   const bool first = block.k0 == 0, last = block.k0 + block.depth >= g.k;
-  for (std::size_t done = 0; done < block.cols; done += k_tile_cols) {
+  constexpr std::size_t k_row_cols = k_row_panels * k_tile_cols;
+  std::size_t done = 0;
+  if (rows == 1 && block.b)
+    for (; done + k_row_cols <= block.cols; done += k_row_cols) {
+      t.b = block.b + done * block.depth;
+      run_tile(g, tile_one_row, t, i, rows, block.j + done, k_row_cols, first, last);
+    }
+  for (; done < block.cols; done += k_tile_cols) {
     const std::size_t j = block.j + done, cols = smaller(block.cols - done, k_tile_cols);
     const TileTable* use = table;
     t.fetch = next;

@@ -146,6 +146,25 @@ void tile_cols(const Tile& t) noexcept {
   finish_tile<R, C>(t, acc);
 }
 
+// One row and several panels of packed B side by side: with the chains of one panel alone, a step waits for the last one's sums rather
+// than for what it loads.
+constexpr std::size_t k_row_panels = 4;
+static_assert(k_row_panels <= k_tile_rows);  // a copy of a tile has room for it
+inline void tile_one_row(const Tile& t) noexcept {
+  constexpr int P = k_row_panels;
+  const std::size_t panel = t.k * k_tile_cols;
+  F32 acc[1][2 * P];
+  start_tile<1, 2 * P>(t, acc);
+  const float *a = t.a, *b = t.b;
+  for (std::size_t k = t.k; k > 0; --k, a += t.a_col, b += k_tile_cols) {
+    const F32 x = set(*a);
+#pragma unroll
+    for (int v = 0; v < 2 * P; ++v)
+      acc[0][v] = fma(x, load(b + static_cast<std::size_t>(v / 2) * panel + v % 2 * k_lanes), acc[0][v]);
+  }
+  finish_tile<1, 2 * P>(t, acc);
+}
+
 // The same (a_row is 1) where B is given as its transpose: column j of b at b + j * b_row, contiguous along k. Blocks
 // of k_lanes columns are transposed on their way from memory to the multiplication, for products of so few rows that B
 // is read only once.
