@@ -12,8 +12,10 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr std::size_t k_depth = 512;                       // patches' elements packed at a time
-constexpr std::size_t k_conv_work = std::size_t{1} << 18;  // products that repay handing a task to another worker
+constexpr std::size_t k_depth = 512;  // patches' elements packed at a time
+constexpr std::size_t k_conv_work = std::size_t{1}
+                                    << 18;  // products of a task that is made of several groups or images
+constexpr std::size_t k_band_work = std::size_t{1} << 16;  // products that repay handing a band to another worker
 
 struct ConvCut {
   ConvGround ground;
@@ -33,7 +35,7 @@ inline ConvCut conv_cut(const Conv& c) noexcept {
   cut.groups_per_task = conv_max(1, conv_min(c.groups, k_conv_work / group_work));
   cut.group_tasks = conv_parts(c.groups, cut.groups_per_task);
   const std::size_t rest = c.images * cut.group_tasks;  // tasks before any band is cut
-  const std::size_t least = rest >= 16 ? 1 : conv_min(16 / rest + 1, group_work / k_conv_work);
+  const std::size_t least = rest >= 16 ? 1 : conv_min(16 / rest + 1, group_work / k_band_work);
   const std::size_t row = c.axis[2].out, whole = conv_up(row, k_lanes);
   const bool long_rows = c.axis[2].step == 1 && (row == whole || 10 * row >= 9 * whole);
   cut.ground = conv_ground(c, k_ground, least, long_rows && row != whole);

@@ -27,6 +27,7 @@ constexpr std::size_t k_winograd_line = 16;   // floats between the 16 matrices,
 struct WinogradCut {
   ConvGround ground;  // of a band: pairs of rows
   std::size_t high, wide, band, bands;
+  std::size_t parts;  // tasks of a band, of some channels out each: what is alone is halved, for a second worker
   std::size_t segments, length;  // of a vector, patches of a segment
   std::size_t row_segments;
   std::size_t x_step, y_step;  // floats from one of the 16 to the next, in V and M
@@ -54,10 +55,11 @@ inline WinogradCut winograd_cut(const Conv& c) noexcept {
   // Bands: for enough tasks, as long as each fills some tiles; and so that a band's copy stays in the cache.
   const std::size_t pitch = 2 * cut.row_segments * cut.length + 2, rest = c.images * c.groups;
   const std::size_t filling = conv_parts(k_conv_cols, cut.row_segments * cut.length);
-  const std::size_t least = rest >= 16 ? 1 : conv_min(16 / rest + 1, conv_max(1, cut.high / filling));
+  const std::size_t least = rest >= 16 ? 1 : conv_min(16 / rest + 1, conv_parts(cut.high, filling));
   const std::size_t most = conv_max(1, k_ground / (c.ins * pitch) / 2);
   cut.band = conv_max(1, conv_min(most, conv_parts(cut.high, least)));
   cut.bands = conv_parts(cut.high, cut.band);
+  cut.parts = rest * cut.bands == 1 ? conv_min(2, ConvRuns(c.outs).count) : 1;
   cut.ground = conv_ground(c, k_ground, 1, true);
   cut.ground.pitch = pitch;
   cut.ground.extent[0] = 1;
@@ -77,7 +79,7 @@ GemmPlan winograd_plan(const Conv& c) noexcept {
   p.phases = 2;
   p.tasks[0] = static_cast<std::uint32_t>(
       conv_max(1, conv_min(c.groups * ConvRuns(c.outs).count, c.groups * c.outs * c.ins >> 10)));
-  p.tasks[1] = static_cast<std::uint32_t>(c.images * c.groups * cut.bands);
+  p.tasks[1] = static_cast<std::uint32_t>(c.images * c.groups * cut.bands * cut.parts);
   p.shared_bytes = c.groups * c.outs * c.ins * 16 * sizeof(float);
   p.worker_bytes = cut.worker * sizeof(float);
   p.weights_first = true;
@@ -245,7 +247,7 @@ inline void winograd_results(const Conv& c, std::size_t first_row, const Winogra
 
 template <int Segments>
 void winograd_band(const Conv& c, const WinogradCut& cut, std::size_t image, std::size_t group, std::size_t band,
-                   const float* weights, float* worker) noexcept {
+                   std::size_t part, const float* weights, float* worker) noexcept {
   const std::size_t plane = c.axis[1].in * c.axis[2].in, first_row = 2 * band * cut.band;
   const std::size_t channel = cut.ground.channel(), rows = conv_min(cut.band, cut.high - band * cut.band);
   for (std::size_t i = 0; i < c.ins; ++i)
@@ -261,7 +263,7 @@ void winograd_band(const Conv& c, const WinogradCut& cut, std::size_t image, std
       for (std::size_t b = 0; b < tile.vectors; ++b)
         winograd_patches<Segments>(worker + i * channel, cut.ground, tile.list + b * Segments,
                                    v + i * k_conv_cols + b * k_lanes, cut.x_step);
-    for (std::size_t run = 0; run < runs.count; ++run) {
+    for (std::size_t run = runs.count * part / cut.parts; run < runs.count * (part + 1) / cut.parts; ++run) {
       ConvTile t{.k = c.ins,
                  .a = weights + runs.begin(run) * c.ins * 16,
                  .b = {},
@@ -290,10 +292,11 @@ void winograd_task(const Conv& c, const GemmPlan& p, std::uint32_t phase, std::u
                    void* worker) noexcept {
   if (phase == 0) return winograd_weights(c, task, p.tasks[0], static_cast<float*>(shared));
   const WinogradCut cut = winograd_cut(c);
-  const std::size_t band = task % cut.bands, group = task / cut.bands % c.groups, image = task / cut.bands / c.groups;
+  const std::size_t part = task % cut.parts, rest = task / cut.parts, band = rest % cut.bands;
+  const std::size_t group = rest / cut.bands % c.groups, image = rest / cut.bands / c.groups;
   const float* weights = static_cast<const float*>(shared) + group * c.outs * c.ins * 16;
   const auto run = cut.segments == 2 ? winograd_band<2> : winograd_band<4>;
-  run(c, cut, image, group, band, weights, static_cast<float*>(worker));
+  run(c, cut, image, group, band, part, weights, static_cast<float*>(worker));
 }
 
 }  // namespace
