@@ -160,8 +160,11 @@ TEST(Conv, Transposed) {
 
 // Shapes that reach the kernels' other paths: rows read where they stand, packed tiles, bands, depths, many channels.
 TEST(Conv, LargeOnesDoNotDependOnWorkers) {
-  const std::pair<Extents, Extents> list[] = {
-      {{2, 16, 32, 32}, {16, 16, 3, 3}}, {{3, 64, 8, 8}, {64, 64, 3, 3}}, {{2, 3, 40, 40}, {16, 3, 7, 7}}};
+  const std::pair<Extents, Extents> list[] = {{{2, 16, 32, 32}, {16, 16, 3, 3}},
+                                              {{3, 64, 8, 8}, {64, 64, 3, 3}},
+                                              {{1, 48, 8, 8}, {40, 48, 3, 3}},
+                                              {{1, 17, 14, 14}, {31, 17, 3, 3}},
+                                              {{2, 3, 40, 40}, {16, 3, 7, 7}}};
   for (const auto& [x, w] : list)
     for (const std::int64_t stride : {1, 2}) {
       const ops::ConvOptions o{.stride = stride, .padding = 1};
