@@ -293,14 +293,10 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
   }
   const bool first = block.k0 == 0, last = block.k0 + block.depth >= g.k;
   constexpr std::size_t k_row_cols = k_row_panels * k_tile_cols;
-  std::size_t done = 0;
-  if (rows == 1 && block.b)
-    for (; done + k_row_cols <= block.cols; done += k_row_cols) {
-      t.b = block.b + done * block.depth;
-      run_tile(g, tile_one_row, t, i, rows, block.j + done, k_row_cols, first, last);
-    }
-  for (; done < block.cols; done += k_tile_cols) {
-    const std::size_t j = block.j + done, cols = smaller(block.cols - done, k_tile_cols);
+  for (std::size_t done = 0, width; done < block.cols; done += width) {
+    const bool row = rows == 1 && block.b && block.cols - done >= k_row_cols;
+    width = row ? k_row_cols : k_tile_cols;
+    const std::size_t j = block.j + done, cols = smaller(block.cols - done, width);
     const TileTable* use = table;
     t.fetch = next;
     t.fetch_step = share;
@@ -322,7 +318,7 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
       t.b = g.b + static_cast<std::ptrdiff_t>(block.k0) * g.b_row + static_cast<std::ptrdiff_t>(j);
       t.b_row = g.b_row;
     }
-    run_tile(g, use->at[cols > k_lanes][rows - 1], t, i, rows, j, cols, first, last);
+    run_tile(g, row ? tile_one_row : use->at[cols > k_lanes][rows - 1], t, i, rows, j, cols, first, last);
   }
 }
 

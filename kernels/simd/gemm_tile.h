@@ -150,7 +150,7 @@ void tile_cols(const Tile& t) noexcept {
 // than for what it loads.
 constexpr std::size_t k_row_panels = 4;
 static_assert(k_row_panels <= k_tile_rows);  // a copy of a tile has room for it
-inline void tile_one_row(const Tile& t) noexcept {
+[[gnu::noinline]] inline void tile_one_row(const Tile& t) noexcept {
   constexpr int P = k_row_panels;
   const std::size_t panel = t.k * k_tile_cols;
   F32 acc[1][2 * P];
