@@ -26,7 +26,8 @@ struct AttentionOptions {
 };
 // y = softmax(q k^T scale, masked) v. q: [batch, heads, queries, head_dim], k: [batch, kv_heads, keys, head_dim], v: [batch, kv_heads,
 // keys, value_dim], y: [batch, heads, queries, value_dim]. Heads share keys in groups of heads / kv_heads (Ainslie et al. 2023). A row's
-// bits depend on that row's query and the keys it sees alone.
+// bits depend on that row's query and the keys it sees alone. Where nothing is recorded, k and v may both be of one narrower type (f16,
+// bf16, a block format): a KV cache is read as it stands, to the bits that its values as f32 would give.
 [[nodiscard]] Result<Tensor> attention(const Operand& q, const Operand& k, const Operand& v,
                                        const AttentionOptions& options = {}) noexcept;
 
