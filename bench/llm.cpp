@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,6 +34,13 @@ struct Settings {
 [[noreturn]] void give_up(const Error& error) {
   std::fprintf(stderr, "bench_llm: %s\n", error.message().c_str());
   _exit(1);
+}
+
+std::optional<DType> cache_of(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "f16") return DType::f16;
+  if (name == "q8_0") return DType::q8_0;
+  return std::nullopt;
 }
 
 // Parameters, bytes of the weights that one token reads, and parameters of the layers' matrices, as a JSON object's members.
@@ -133,9 +141,9 @@ int main(int argc, char** argv) {
       settings.open = true;
     } else if (number && i + 1 < argc && std::atoi(argv[i + 1]) > 0) {
       *number = std::atoi(argv[++i]);
-    } else if (argument == "--cache" && i + 1 < argc) {
-      const std::string name = argv[++i];
-      settings.cache = name == "f16" ? DType::f16 : name == "q8_0" ? DType::q8_0 : DType::f32;
+    } else if (const auto cache = cache_of(argument == "--cache" && i + 1 < argc ? argv[i + 1] : ""); cache) {
+      settings.cache = *cache;
+      ++i;
     } else if (argument[0] == '-') {
       std::fprintf(
           stderr,
