@@ -322,6 +322,32 @@ TEST_F(Finetune, RunsAreTheSameAndAllocateNothing) {
   EXPECT_EQ(slabs[0], slabs[2]);
 }
 
+// The loss takes those rows alone that count: however many they are in a batch, what was planned has room for them.
+TEST_F(Finetune, AnyNumberOfRowsThatCountHasRoom) {
+  auto model = open("F32");
+  ASSERT_OK(model);
+  std::string lines;
+  for (const char* name : {"Tom", "Lily", "Max", "Sue", "Ben", "Mia"})
+    for (const char* animal : {"cat", "dog"})
+      lines += std::string("{\"prompt\": \"") + name + " has a " + animal + ".\", \"response\": \" The " + animal +
+               " is very happy.\"}\n";
+  for (const std::int64_t context : {32, 64}) {
+    auto rows = rows_of(*model, lines, context);
+    ASSERT_OK(rows);
+    for (const std::size_t batch : {1, 2, 3, 4}) {
+      for (const int threads : {2, 3}) {
+        auto tuner = tune::Tuner::create(*model, {.rank = 4});
+        ASSERT_OK(tuner);
+        train::FitOptions how = options(1e-3f, 1);
+        how.batch = batch;
+        how.threads = threads;
+        EXPECT_OK(tuner->fit(*rows, how)) << context << " " << batch << " " << threads;
+        EXPECT_OK(tuner->measure(*rows, threads));
+      }
+    }
+  }
+}
+
 // Blocks computed again in the backward: the same gradients to the bit, in less memory.
 TEST_F(Finetune, RecomputedBlocksGiveTheSameGradients) {
   std::vector<float> gradients[2];

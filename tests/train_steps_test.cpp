@@ -299,3 +299,21 @@ TEST(BadInput, IsToldAndChangesNothing) {
   auto model = nn::build(regression(), {2}, init::kaiming(1));
   EXPECT_OK(train::fit(*model, good, {.loss = loss::mse(), .batch = 1000}));
 }
+
+// What a batch needs does not grow with it: workers may take more for fewer rows. So what is planned must fit the last, smaller batch, too.
+TEST(Evaluate, LastBatchesOfAnySizeHaveRoom) {
+  const auto network = nn::linear(1024) | nn::tanh() | nn::linear(1024) | nn::tanh() | nn::linear(1);
+  for (std::size_t last = 1; last < 64; last += 6) {
+    const data::Dataset data = plane(64 + last);
+    auto model = nn::build(network, {2});
+    ASSERT_OK(model);
+    for (const int threads : {2, 32}) {
+      EXPECT_OK(train::evaluate(*model, data, {.loss = loss::mse(), .batch = 64, .threads = threads})) << last;
+      EXPECT_OK(train::predict(*model, data, {.batch = 64, .threads = threads})) << last;
+    }
+    for (const std::size_t shards : {1, 3})
+      EXPECT_OK(
+          train::fit(*model, data, {.loss = loss::mse(), .epochs = 1, .batch = 64, .threads = 32, .shards = shards}))
+          << last << " " << shards;
+  }
+}

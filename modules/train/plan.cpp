@@ -1,5 +1,6 @@
 // Bodies of qorus.train:plan.
 module;
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 module qorus.train;
@@ -25,12 +26,12 @@ Status plan_training(Workspace& workspace, const ModelRef& model, const Pass& pa
   auto forward = compute(model, *pass.loss, pass.forward, tape, batch);
   if (!forward) return fail(forward.error());
   const bool measured = forward->output.shape().valid() && forward->output.context();
-  if (measured && !pass.shard) {
+  if (measured && pass.shards == 0) {
     if (auto planned = plan_metrics(forward->output); !planned) return planned;
   }
   auto gradients = backward(forward->loss);
   if (!gradients) return fail(gradients.error());
-  if (measured && pass.shard) return plan_metrics(forward->output);
+  if (measured && pass.shards > 0) return plan_metrics(forward->output);
   if (auto norm = gradients->norm(); !norm) return fail(norm.error());
   return {};
 }
@@ -66,12 +67,21 @@ Result<std::size_t> plan_scratch(const ModelRef& model, const data::Examples& ex
   constexpr std::size_t k_slack = 64_KiB;  // alignment of what is planned apart
   Workspace workspace = planning_workspace(threads, pass.bf16);
   const DType dtype = examples.input_dtype() == DType::i32 ? DType::i32 : DType::f32;
-  const data::Batch shapes{
-      Tensor(nullptr, dtype, Layout::dense(with_batch(examples.input_shape(), batch)), {}),
-      Tensor(nullptr, examples.target_dtype(), Layout::dense(with_batch(examples.target_shape(), batch)), {})};
-  const Status done =
-      pass.training ? plan_training(workspace, model, pass, shapes) : plan_inference(workspace, model, pass, shapes);
-  if (!done) return fail(done.error());
+  const auto plan = [&](std::size_t rows) -> Status {
+    const data::Batch shapes{
+        Tensor(nullptr, dtype, Layout::dense(with_batch(examples.input_shape(), rows)), {}),
+        Tensor(nullptr, examples.target_dtype(), Layout::dense(with_batch(examples.target_shape(), rows)), {})};
+    return pass.training ? plan_training(workspace, model, pass, shapes)
+                         : plan_inference(workspace, model, pass, shapes);
+  };
+  for (const std::size_t whole : {batch, batch ? examples.size() % batch : 0}) {
+    const std::size_t parts = std::max<std::size_t>(pass.shards, 1), each = (whole + parts - 1) / parts;
+    const std::size_t last = each ? whole - (whole - 1) / each * each : 0;
+    for (const std::size_t rows : {each, last != each ? last : 0}) {
+      if (rows == 0 && batch > 0) continue;
+      if (auto done = plan(rows); !done) return fail(done.error());
+    }
+  }
   return workspace.counters().high_water + k_slack;
 }
 

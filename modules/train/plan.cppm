@@ -13,8 +13,8 @@ struct Pass {
   const Loss* loss = nullptr;
   ForwardRef forward = {};
   bool training = false;
-  bool bf16 = false;   // as FitOptions has it
-  bool shard = false;  // of a batch: metrics are taken after the backward
+  bool bf16 = false;       // as FitOptions has it
+  std::size_t shards = 0;  // that each batch is cut into (metrics are taken after the backward then); 0: none
 };
 // The pass's forward on a batch.
 [[nodiscard]] Result<Forward> compute(const ModelRef& model, const Loss& loss, const ForwardRef& forward, Tape& tape,
@@ -24,7 +24,8 @@ inline void only_observe(Tape& tape) noexcept {
   tape.context().record = nullptr;
   tape.context().training = false;
 }
-// Bytes of scratch. Errors: those of the layers, the loss and the backward.
+// Bytes of scratch for batches of so many examples and for the last one, which may be smaller (and take more: workers share more work with fewer
+// rows out differently). Errors: those of the layers, the loss and the backward.
 [[nodiscard]] Result<std::size_t> plan_scratch(const ModelRef& model, const data::Examples& examples, std::size_t batch,
                                                int threads, const Pass& pass) noexcept;
 

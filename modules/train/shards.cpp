@@ -46,9 +46,12 @@ Status Run::make_shards(const data::Examples& train) noexcept {
   std::size_t scratch = options.scratch;
   if (scratch == 0) {
     const std::size_t batch = std::min(options.batch, train.size());
-    auto planned = plan_scratch(
-        model, train, (batch + options.shards - 1) / options.shards, 1,
-        {.loss = &options.loss, .forward = options.forward, .training = true, .bf16 = options.bf16, .shard = true});
+    auto planned = plan_scratch(model, train, batch, 1,
+                                {.loss = &options.loss,
+                                 .forward = options.forward,
+                                 .training = true,
+                                 .bf16 = options.bf16,
+                                 .shards = options.shards});
     if (!planned) return fail(planned.error());
     scratch = *planned;
   }

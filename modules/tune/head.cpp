@@ -108,11 +108,13 @@ struct Head {
     const std::size_t in = weight.in_features(), mark = context.scratch->mark();
     auto piece = take();
     if (!piece) return fail(piece.error());
-    if (context.planning) {
-      auto done = weight.forward(context, piece->x, most, piece->logits);
-      if (done) done = weight.backward(context, piece->logits, most, piece->x, false);
+    if (context.planning) {  // fewer rows may take more scratch
+      for (std::size_t rows = most; rows > 0; --rows) {
+        auto done = weight.forward(context, piece->x, rows, piece->logits);
+        if (done) done = weight.backward(context, piece->logits, rows, piece->x, false);
+        if (!done) return fail(done.error());
+      }
       context.scratch->shrink_to(mark);
-      if (!done) return fail(done.error());
       return 0.0f;
     }
     const auto counted = std::count_if(target.begin(), target.end(), [](std::int32_t id) { return id >= 0; });

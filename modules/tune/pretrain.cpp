@@ -178,9 +178,10 @@ Result<double> mean_loss(const train::ModelRef& model, const Tokens& tokens, con
     return Shape{static_cast<std::int64_t>(rows), static_cast<std::int64_t>(context)};
   };
   Workspace plan = planning_workspace(options.threads);
-  {
+  for (const std::size_t rows : {batch, windows % batch}) {  // the last batch
+    if (rows == 0) continue;
     auto frame = plan.frame();
-    if (auto planned = batch_loss(frame, model, tokens, 0, shape(batch)); !planned) return fail(planned.error());
+    if (auto planned = batch_loss(frame, model, tokens, 0, shape(rows)); !planned) return fail(planned.error());
   }
   constexpr std::size_t k_slack = 64_KiB;  // alignment of what is planned apart
   Workspace workspace{{.scratch = plan.counters().high_water + k_slack, .threads = options.threads}};
@@ -203,9 +204,9 @@ Result<List<std::int32_t>> continue_ids(const train::ModelRef& model, std::span<
                                         std::int32_t end) noexcept {
   if (prompt.empty() || context < 1) return fail(Errc::invalid_argument, "continue_ids", "an empty prompt");
   Workspace plan = planning_workspace();
-  {
+  for (std::int64_t length = 1; length <= context; ++length) {
     auto frame = plan.frame();
-    auto y = frame.input(Tensor(nullptr, DType::i32, Layout::dense(Shape{1, context}), {})).and_then(model);
+    auto y = frame.input(Tensor(nullptr, DType::i32, Layout::dense(Shape{1, length}), {})).and_then(model);
     if (!y) return fail(y.error());
   }
   Workspace workspace{{.scratch = plan.counters().high_water + 64_KiB, .threads = 1}};
