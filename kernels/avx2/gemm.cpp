@@ -18,11 +18,14 @@ constexpr std::size_t k_block_k = 384;
 // halves of a register, so only the 4 x 4 transposition within the halves is left to shuffles (16 of them).
 QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)[8]) {
   __m256 q[4][2];  // [row mod 4][column / 4]: half h holds row 4 h + (row mod 4)
+#pragma unroll
   for (int r = 0; r < 4; ++r)
+#pragma unroll
     for (int s = 0; s < 2; ++s) {
       const float* p = x + r * row + 4 * s;
       q[r][s] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * row), 1);
     }
+#pragma unroll
   for (int s = 0; s < 2; ++s) {
     const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(q[0][s], q[1][s]));
     const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(q[0][s], q[1][s]));

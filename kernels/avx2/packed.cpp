@@ -7,8 +7,9 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr bool k_wide_differs = true;  // pairs of products with bytes above 128 do not fit 16 bits
-constexpr bool k_adds_words = true;    // those with fewer bits do, several of them
+constexpr bool k_wide_differs = true;          // pairs of products with bytes above 128 do not fit 16 bits
+constexpr bool k_adds_words = true;            // those with fewer bits do, several of them
+constexpr std::size_t k_fetched_ahead = 3072;  // bytes of weights that one row fetches before they are due
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 
@@ -27,16 +28,20 @@ QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(y, x), _mm256_set1_epi16(1)))};
 }
 
-// Sums of two such products, 16 bits each; their sums; and the sum of those in sum.
+// Sums of two such products, 16 bits each; their sums; and sum + those of both, times a factor.
 QORUS_INLINE I32 word_products(I32 w, const std::uint8_t* p) {
   std::int32_t quad;
   __builtin_memcpy(&quad, p, 4);
   return {_mm256_maddubs_epi16(w.v, _mm256_set1_epi32(quad))};
 }
 QORUS_INLINE I32 add_words(I32 a, I32 b) { return {_mm256_add_epi16(a.v, b.v)}; }
-QORUS_INLINE I32 add_pairs(I32 sum, I32 words) {
-  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, _mm256_set1_epi16(1)))};
+QORUS_INLINE I32 add_pairs(I32 sum, I32 words, int factor) {
+  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, _mm256_set1_epi16(short(factor))))};
 }
+
+// There are sixteen registers. Left to itself the compiler sums in an order that takes more, and loads what is not due yet.
+QORUS_INLINE void in_order(I32& x) { __asm__("" : "+x"(x.v)); }
+QORUS_INLINE void quad_ends() { __asm__ volatile("" ::: "memory"); }
 
 // v[i], lane r: the i-th of four 4-byte pieces of row r, `at` bytes into it. Rows are `row` bytes apart; fours are rows 0, 4, …
 QORUS_INLINE void load_pieces(const std::uint8_t* const* fours, std::size_t at, std::size_t row, I32 (&v)[4]) {
@@ -69,7 +74,9 @@ QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) {
 // Some bits of each byte, from bit `from` on, as those from To on.
 template <int Mask, int To>
 QORUS_INLINE I32 bits_of_bytes(I32 x, std::size_t from) {
-  return shift_left<To>(shift_right_by(x, from) & set(Mask * 0x01010101));
+  const I32 right = shift_right_by(x, from > To ? from - To : 0);
+  return I32{_mm256_sllv_epi32(right.v, _mm256_set1_epi32(from < To ? To - int(from) : 0))} &
+         set((Mask << To) * 0x01010101);
 }
 // 16 bytes over and over; and, of every 16 bytes of a table, those that as many indices name.
 QORUS_INLINE I32 repeated(const std::uint8_t* p) {

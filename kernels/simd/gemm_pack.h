@@ -21,10 +21,13 @@ inline void pack_transposed(const float* x, std::ptrdiff_t row, std::size_t rows
   for (std::size_t t = 0; t < depth; t += k_lanes) {
     const std::size_t count = depth - t < k_lanes ? depth - t : k_lanes;
     F32 v[k_lanes];
-    if (rows == k_lanes && count == k_lanes)
+    if (rows == k_lanes && count == k_lanes && (depth - t - (k_lanes - 1)) * step >= k_lanes) {
       load_transposed(x + t, row, v);
-    else
-      load_transposed_part(x + t, row, rows, count, v);
+#pragma unroll
+      for (std::size_t u = 0; u < k_lanes; ++u) store(to + (t + u) * step, v[u]);
+      continue;
+    }
+    load_transposed_part(x + t, row, rows, count, v);
     for (std::size_t u = 0; u < count; ++u) store_within(to + (t + u) * step, v[u], (depth - t - u) * step);
   }
 }

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t k_depth = 4096;  // elements of k that are unpacked at a time, at most
 constexpr std::size_t k_run = 16;      // rows of x that are packed together, at most
+constexpr int k_least_unpacked = 4;    // rows that go over weights at a time; fewer rows are not worth unpacking for
 
 QORUS_INLINE std::int32_t word_at(Bytes p) {
   std::int32_t word;
@@ -29,185 +30,264 @@ QORUS_INLINE float float_at(Bytes p) {
   return value;
 }
 
-// --- tiles: rows of one run, R at a time, by one vector of columns ---
+// --- tiles: rows of one run by one panel of columns ---
 
 struct PackedTile {
-  Bytes weights;
-  std::size_t lane;            // of the panel, where this vector begins
+  Bytes weights;               // of the panel
   Bytes quants, scales, sums;  // of the first row
-  std::size_t rows;            // at most k_run, a multiple of R
+  std::size_t rows;            // at most k_run
   std::size_t step;            // bytes from block to block of the rows
   std::size_t blocks;          // of 32 elements
   float* c;
   std::ptrdiff_t c_row;
-  std::size_t cols;   // of this vector, at most k_lanes
-  const float* bias;  // of this vector, or null
+  std::size_t cols;   // of this panel, at most k_panel
+  const float* bias;  // of this panel, or null
   bool from_c;
 };
 
-template <class S, int R>
-void tile(const PackedTile& t) noexcept {
-  constexpr std::size_t vectors = S::k_groups + S::k_leasts;
-  constexpr bool wide = S::k_wide && k_wide_differs, corrected = S::k_size == 1 && S::k_leasts == 0 && !wide,
-                 adds_words = S::k_words > 1 && k_adds_words;
-  constexpr int quads = 8 * S::k_size, row_bytes = 32 * S::k_size;
-  // Where the scale is one, the whole block is one sum: in two chains if there is no other row to wait for.
-  constexpr int half = S::k_groups == 2 || S::k_size == 2 || R == 1;
-  const Some some = first_lanes(t.cols);
-  alignas(64) float kept[R == 1 ? k_lanes : k_run * k_lanes];  // of several rows, the chains stand in memory
-  F32 chain{};
+// Chains stand in memory, a panel's row after the other: where they start, and where they go.
+[[gnu::noinline]] void start_chains(const PackedTile& t, float* chains) noexcept {
   for (std::size_t i = 0; i < t.rows; ++i) {
-    const float* c = t.c + static_cast<std::ptrdiff_t>(i) * t.c_row;
-    chain = t.from_c ? load(c, some) : set(0.0f);
-    if (t.bias) chain = t.from_c ? chain + load(t.bias, some) : load(t.bias, some);
-    if (R > 1) store(kept + i * k_lanes, chain);
-  }
-  Bytes weights = t.weights, quants = t.quants, row_scales = t.scales, row_sums = t.sums;
-  for (std::size_t left = t.blocks; left > 0; left -= S::k_blocks, weights += S::k_bytes) {
-    alignas(64) float room[S::k_blocks * vectors * k_lanes];
-    const float* scales = S::scales(weights, t.lane, room);
-#pragma unroll(S::k_unroll)
-    for (std::size_t b = 0; b < S::k_blocks; ++b) {
-      I32 w[quads];
-      S::quants(weights, t.lane, b, w);
-      const F32 scale = load(scales), second = load(scales + (S::k_groups - 1) * k_lanes),
-                least = load(scales + (vectors - (S::k_leasts == 2 ? 2 : 1)) * k_lanes),
-                second_least = load(scales + (vectors - 1) * k_lanes);
-      for (std::size_t first = 0; first < (R == 1 ? 1 : t.rows); first += R) {
-        Bytes own = quants + row_bytes * first, sums = row_sums + 8 * first, factors = row_scales + 4 * first;
-        I32 sum[R][2];
-#pragma unroll
-        for (int r = 0; r < R; ++r) {
-          sum[r][0] = corrected ? set(word_at(sums + 8 * r)) : set(0);
-          sum[r][1] = corrected && S::k_groups == 2 ? set(word_at(sums + 8 * r + 4)) : set(0);
-        }
-        [[maybe_unused]] I32 words[R];
-#pragma unroll
-        for (int i = 0; i < quads; ++i)
-#pragma unroll
-          for (int r = 0; r < R; ++r) {  // by turns: none waits for its sum
-            I32& part = sum[r][i / (quads / 2) * half];
-            Bytes x = own + row_bytes * r + 4 * i;
-            if constexpr (S::k_size == 2) {
-              part = dot_pairs(part, w[i], x);
-            } else if constexpr (adds_words) {
-              words[r] = i % S::k_words == 0 ? word_products(w[i], x) : add_words(words[r], word_products(w[i], x));
-              if (i % S::k_words == S::k_words - 1) part = add_pairs(part, words[r]);
-            } else {
-              part = dot<wide>(part, w[i], x);
-            }
-          }
-#pragma unroll
-        for (int r = 0; r < R; ++r) {
-          if constexpr (half && S::k_groups == 1 && S::k_size == 1) sum[r][0] = sum[r][0] + sum[r][1];
-          F32 value = to_float(sum[r][0]);
-          if constexpr (S::k_size == 2) value = value + to_float(sum[r][1]);
-          value = value * scale;
-          if constexpr (S::k_groups == 2) value = fma(second, to_float(sum[r][1]), value);
-          if constexpr (S::k_leasts > 0) value = fma(least, set(float_at(sums + 8 * r)), value);
-          if constexpr (S::k_leasts > 1) value = fma(second_least, set(float_at(sums + 8 * r + 4)), value);
-          const F32 factor = set(float_at(factors + 4 * r));
-          float* to = kept + (first + std::size_t(r)) * k_lanes;
-          if constexpr (R == 1)
-            chain = fma(value, factor, chain);
-          else
-            store(to, fma(value, factor, load(to)));
-        }
-      }
-      scales += vectors * k_lanes;
-      quants += t.step;
-      row_scales += t.step;
-      row_sums += t.step;
+    const float* const c = t.c + static_cast<std::ptrdiff_t>(i) * t.c_row;
+    __builtin_prefetch(c, 1);
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+      const Some some = first_lanes(t.cols < lane ? 0 : t.cols - lane);
+      F32 chain = t.from_c ? load(c + lane, some) : set(0.0f);
+      if (t.bias) chain = t.from_c ? chain + load(t.bias + lane, some) : load(t.bias + lane, some);
+      store(chains + i * k_panel + lane, chain);
     }
   }
-  for (std::size_t i = 0; i < t.rows; ++i)
-    store(t.c + static_cast<std::ptrdiff_t>(i) * t.c_row, R == 1 ? chain : load(kept + i * k_lanes), some);
+}
+[[gnu::noinline]] void put_chains(const PackedTile& t, const float* chains) noexcept {
+  for (std::size_t i = 0; i < t.rows; ++i, chains += k_panel) {
+    float* const c = t.c + static_cast<std::ptrdiff_t>(i) * t.c_row;
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+      const F32 chain = load(chains + lane);
+      if (t.cols == k_panel)  // a store of some lanes takes longer
+        store(c + lane, chain);
+      else
+        store(c + lane, chain, first_lanes(t.cols < lane ? 0 : t.cols - lane));
+    }
+  }
+}
+
+// What a block adds to a chain: its sum of products, or one for each half, times the weights' scales, less what minima make of the row's own
+// sums, times the row's scale. `scales`: of one vector; a block's others are k_scale_step apart.
+template <class S>
+struct BlockValue {
+  static constexpr int k_halves = S::k_groups == 2 || S::k_size == 2 ? 2 : 1;
+  F32 value;
+
+  QORUS_INLINE void add(I32 sum, int half, const float* scales) {
+    const F32 part = to_float(sum);
+    if (half == 0)
+      value = S::k_size == 2 ? part : part * load(scales);
+    else if (S::k_size == 2)
+      value = (value + part) * load(scales);
+    else
+      value = fma(load(scales + S::k_scale_step), part, value);
+  }
+  QORUS_INLINE F32 added_to(F32 chain, const float* scales, Bytes sums, Bytes factor) {
+    if constexpr (S::k_leasts > 0)
+      value = fma(load(scales + S::k_groups * S::k_scale_step), set(float_at(sums)), value);
+    if constexpr (S::k_leasts > 1)
+      value = fma(load(scales + (S::k_groups + 1) * S::k_scale_step), set(float_at(sums + 4)), value);
+    return fma(value, set(float_at(factor)), chain);
+  }
+};
+
+// The sum of products of a block, or of a part of it, of one row and one vector of weights.
+template <class S, class Sum = I32>
+struct QuadSum {
+  Sum sum, words;
+
+  // The i-th of `count` quads of weights (or pairs) with those of x; start: what the sum begins with, or null. Where 16 bits hold several sums, they
+  // meet in `words` first.
+  QORUS_INLINE void add(Sum w, Bytes x, int i, int count, Bytes start) {
+    const auto begin = [&] { return start ? set(word_at(start)) : set(0); };
+    if constexpr (S::k_words > 1) {
+      const int run = S::k_words < count ? S::k_words : count;
+      words = i % run == 0 ? word_products(w, x) : add_words(words, word_products(w, x));
+      in_order(words);
+      if (i % run == run - 1) sum = add_pairs(i < run ? begin() : sum, words, S::k_split && i >= 8 ? 16 : 1);
+    } else {
+      if (i == 0) sum = begin();
+      if constexpr (S::k_size == 2)
+        sum = dot_pairs(sum, w, x);
+      else
+        sum = dot < S::k_wide && k_wide_differs > (sum, w, x);
+      in_order(sum);
+    }
+  }
+};
+
+// One row, with weights as they stand.
+template <class S>
+[[gnu::noinline]] void tile_of_row(const PackedTile& t) noexcept {
+  using Value = BlockValue<S>;
+  constexpr bool corrected = S::k_size == 1 && S::k_leasts == 0 && !(S::k_wide && k_wide_differs);
+  // Two chains even where a block is one sum, unless that is of words: there is no other row to wait for.
+  constexpr int quads = 8 * S::k_size, parts = Value::k_halves == 2 || S::k_words < quads ? 2 : 1,
+                count = quads / parts;
+  alignas(64) float chains[k_panel];
+  start_chains(t, chains);
+  Bytes weights = t.weights, quants = t.quants;
+  constexpr std::size_t fetched = S::k_bytes / (k_vectors * S::k_blocks);
+  Bytes ahead = weights + k_fetched_ahead;
+  for (std::size_t left = t.blocks; left > 0; left -= S::k_blocks) {
+#pragma unroll(S::k_blocks == 1 ? k_vectors : 1)
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+      alignas(64) float room[S::k_blocks * (S::k_groups + S::k_leasts) * k_lanes];
+      const float* scales = S::scales(weights, lane, room);
+      F32 chain = load(chains + lane);
+      Bytes row = quants;
+#pragma unroll(S::k_unroll)
+      for (std::size_t b = 0; b < S::k_blocks; ++b, row += t.step) {
+        Bytes factor = row + (t.scales - t.quants), sums = row + (t.sums - t.quants);
+        if (k_fetched_ahead > 0)
+          for (std::size_t i = 0; i < fetched; i += 64) __builtin_prefetch(ahead + i);
+        ahead += fetched;
+        I32 w[quads];
+        S::quants(weights, lane, b, w);
+        QuadSum<S> sum[2];
+#pragma unroll
+        for (int i = 0; i < quads; ++i) {
+          const int part = i / count;
+          sum[part].add(w[i], row + 4 * i, i % count, count,
+                        corrected && part < Value::k_halves ? sums + 4 * part : nullptr);
+        }
+        if (Value::k_halves < parts) sum[0].sum = sum[0].sum + sum[1].sum;
+        Value value;
+#pragma unroll
+        for (int half = 0; half < Value::k_halves; ++half) value.add(sum[half].sum, half, scales);
+        chain = value.added_to(chain, scales, sums, factor);
+        scales += (S::k_groups + S::k_leasts) * k_lanes;
+      }
+      store(chains + lane, chain);
+    }
+    weights += S::k_bytes;
+    quants += S::k_blocks * t.step;
+  }
+  put_chains(t, chains);
+}
+
+// Several rows, R at a time by turns, with unpacked weights: a quad of x that is loaded meets all vectors of the panel.
+template <class S>
+[[gnu::noinline]] void tile_of_rows(const PackedTile& t, Bytes weights) noexcept {
+  using Value = BlockValue<S>;
+  constexpr int R = k_least_unpacked;
+  constexpr int quads = S::k_quads / Value::k_halves, row_bytes = 32 * S::k_size;
+  constexpr bool corrected = S::k_size == 1 && S::k_leasts == 0;
+  alignas(64) float chains[k_run * k_panel];
+  start_chains(t, chains);
+  Bytes quants = t.quants, row_scales = t.scales, row_sums = t.sums;
+  for (std::size_t b = 0; b < t.blocks; ++b, weights += S::k_bytes) {
+    for (std::size_t first = 0; first < t.rows; first += R) {
+      Bytes own = quants + row_bytes * first, sums = row_sums + 8 * first, factors = row_scales + 4 * first;
+      Value value[R][k_vectors];
+#pragma unroll
+      for (int half = 0; half < Value::k_halves; ++half) {
+        QuadSum<S> sum[R][k_vectors];
+#pragma unroll
+        for (int i = half * quads; i < (half + 1) * quads; ++i) {
+          I32 w[k_vectors];
+#pragma unroll
+          for (std::size_t v = 0; v < k_vectors; ++v) w[v] = S::quad(weights, v * k_lanes, i);
+#pragma unroll
+          for (int r = 0; r < R; ++r)  // by turns: none waits for its sum
+#pragma unroll
+            for (std::size_t v = 0; v < k_vectors; ++v)
+              sum[r][v].add(w[v], own + row_bytes * r + 4 * i % row_bytes, i - half * quads, quads,
+                            corrected ? sums + 8 * r + 4 * half : nullptr);
+          quad_ends();
+        }
+#pragma unroll
+        for (int r = 0; r < R; ++r)
+#pragma unroll
+          for (std::size_t v = 0; v < k_vectors; ++v)
+            value[r][v].add(sum[r][v].sum, half, S::scales(weights, v * k_lanes));
+      }
+#pragma unroll
+      for (int r = 0; r < R; ++r)
+#pragma unroll
+        for (std::size_t v = 0; v < k_vectors; ++v) {
+          float* const chain = chains + (first + std::size_t(r)) * k_panel + v * k_lanes;
+          store(chain,
+                value[r][v].added_to(load(chain), S::scales(weights, v * k_lanes), sums + 8 * r, factors + 4 * r));
+        }
+    }
+    quants += t.step;
+    row_scales += t.step;
+    row_sums += t.step;
+  }
+  put_chains(t, chains);
 }
 
 constexpr std::size_t run_of(std::size_t left) {
   return left >= k_run ? k_run : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-// All rows over `blocks` blocks of k from block `begin` on, of one vector of columns.
-template <class S>
-void all_rows(const PackedProduct& p, PackedTile t, std::size_t begin) noexcept {
+// All rows over t.blocks blocks of k from block `begin` on, of one panel: fours and more of them over what was unpacked, the others one by one over
+// the weights as they stand.
+template <class F>
+void all_rows(const PackedProduct& p, PackedTile t, Bytes unpacked, std::size_t begin) noexcept {
+  using S = UnpackedOf<F>;
   constexpr std::size_t quants = 32 * S::k_size, block = quants + (S::k_size == 1 ? 12 : 4);
   float* const c = t.c;
   for (std::size_t i = 0; i < p.m;) {
     const std::size_t rows = run_of(p.m - i);
-    Bytes run = static_cast<Bytes>(p.rows) + i * (p.k / 32) * block + begin * rows * block;
+    Bytes run = static_cast<Bytes>(p.rows) + (i * (p.k / 32) + begin * rows) * block;
     t.step = rows * block;
-    const bool four = rows >= 4;
-    t.rows = four ? rows : 1;
+    t.rows = rows < k_least_unpacked ? 1 : rows;
     for (std::size_t r = 0; r < rows; r += t.rows, i += t.rows) {
       t.quants = run + quants * r;
       t.scales = run + quants * rows + 4 * r;
       t.sums = run + (quants + 4) * rows + 8 * r;
       t.c = c + static_cast<std::ptrdiff_t>(i) * p.c_row;
-      four ? tile<S, 4>(t) : tile<S, 1>(t);
+      t.rows == 1 ? tile_of_row<F>(t) : tile_of_rows<S>(t, unpacked);
     }
   }
 }
 
-// One vector of columns, from block `begin` of k on; its weights too.
-QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t v, std::size_t begin, Bytes weights) {
-  const std::size_t j = v * k_lanes;
+// One panel, from block `begin` of k on; its weights too.
+QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t panel, std::size_t begin, Bytes weights) {
+  const std::size_t j = panel * k_panel;
   PackedTile t;
-  t.lane = j % k_panel;
   t.weights = weights;
   t.c = p.c + j;
   t.c_row = p.c_row;
-  t.cols = p.n - j < k_lanes ? p.n - j : k_lanes;
+  t.cols = p.n - j < k_panel ? p.n - j : k_panel;
   t.from_c = p.accumulate || begin > 0;
   t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
   return t;
 }
 
-// One row.
-template <class F>
-void run_row(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
-  constexpr std::size_t quants = 32 * F::k_size;
-  const std::size_t panel_bytes = p.k / 32 / F::k_blocks * F::k_bytes;
-  for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
-    PackedTile t = tile_of(p, v, 0, static_cast<Bytes>(p.weights) + v / k_vectors * panel_bytes);
-    t.quants = static_cast<Bytes>(p.rows);
-    t.scales = t.quants + quants;
-    t.sums = t.scales + 4;
-    t.rows = 1;
-    t.step = quants + (F::k_size == 1 ? 12 : 4);
-    t.blocks = p.k / 32;
-    tile<F, 1>(t);
-  }
-}
-
-// Several rows: how a packing is unpacked, and what goes over that. Once, for all packings.
-[[gnu::noinline]] void run_rows(const PackedProduct& p, std::size_t first, std::size_t last,
-                                void (*unpack)(Bytes panel, std::size_t lane, std::size_t blocks,
-                                               std::uint8_t* out) noexcept,
-                                void (*all_rows)(const PackedProduct& p, PackedTile t,
-                                                 std::size_t begin) noexcept) noexcept {
+// How a packing is unpacked, and what goes over that. Once, for all packings.
+[[gnu::noinline]] void run_panels(const PackedProduct& p, std::size_t first, std::size_t last,
+                                  void (*unpack)(Bytes panel, std::size_t blocks, std::uint8_t* out) noexcept,
+                                  void (*all_rows)(const PackedProduct& p, PackedTile t, Bytes unpacked,
+                                                   std::size_t begin) noexcept) noexcept {
   constexpr std::size_t depth = k_depth / 32, most = 8;  // blocks in a superblock
-  const std::size_t blocks = p.k / 32, parts = (blocks + depth - 1) / depth;
-  const std::size_t step = parts <= 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
+  const bool unpacks = p.m >= k_least_unpacked;
+  const std::size_t blocks = p.k / 32, parts = unpacks ? (blocks + depth - 1) / depth : 1;
+  const std::size_t step = parts == 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
   const std::size_t panel_bytes = packed_panel_bytes(p.packing, p.k);
   for (std::size_t begin = 0; begin < blocks; begin += step) {
     Bytes weights = static_cast<Bytes>(p.weights) + packed_panel_bytes(p.packing, begin * 32);
-    for (std::size_t v = first * k_vectors; v < last * k_vectors && v * k_lanes < p.n; ++v) {
-      constexpr std::size_t largest = (8 * 2 + 1) * k_quad_bytes;  // of the unpacked blocks
+    for (std::size_t panel = first; panel < last; ++panel) {
+      constexpr std::size_t largest = (8 * 2 + 1) * 4 * k_panel;  // of the unpacked blocks
       alignas(64) std::uint8_t room[depth * largest];
-      PackedTile t = tile_of(p, v, begin, weights + v / k_vectors * panel_bytes);
+      PackedTile t = tile_of(p, panel, begin, weights + panel * panel_bytes);
       t.blocks = blocks - begin < step ? blocks - begin : step;
-      unpack(t.weights, t.lane, t.blocks, room);
-      t.weights = room;
-      all_rows(p, t, begin);
+      if (unpacks) unpack(t.weights, t.blocks, room);
+      all_rows(p, t, room, begin);
     }
   }
 }
 
 template <class F>
 void run_format(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
-  if (p.m == 1) return run_row<F>(p, first, last);
-  run_rows(p, first, last, unpack<F>, all_rows<UnpackedOf<F>>);
+  run_panels(p, first, last, unpack<F>, all_rows<F>);
 }
 
 void packed_product(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {

@@ -30,8 +30,9 @@ QORUS_INLINE F32 halves_at(Bytes p, std::size_t lane) {
 template <Packing P, int Groups, int Leasts, int Words, bool Wide = false, int Unroll = 1>
 struct Format {
   static constexpr std::size_t k_bytes = packing_block(P).bytes * k_panel, k_blocks = packing_block(P).elements / 32;
-  static constexpr int k_groups = Groups, k_leasts = Leasts, k_size = 1, k_words = Words;
-  static constexpr bool k_wide = Wide;
+  static constexpr std::size_t k_scale_step = k_lanes;
+  static constexpr int k_groups = Groups, k_leasts = Leasts, k_size = 1, k_words = k_adds_words ? Words : 1;
+  static constexpr bool k_wide = Wide, k_split = false;
   static constexpr int k_unroll = Unroll;
 };
 
@@ -64,7 +65,7 @@ QORUS_INLINE void values_of_iq4(I32 (&w)[8]) {
   for (I32& quads : w) quads = look_up(values, quads);
 }
 
-struct Q40 : Format<Packing::q4_0, 1, 0, 4> {
+struct Q40 : Format<Packing::q4_0, 1, 0, 8> {
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     store(out, halves_at(p, lane));
     return out;
@@ -74,7 +75,7 @@ struct Q40 : Format<Packing::q4_0, 1, 0, 4> {
   }
 };
 
-struct Q41 : Format<Packing::q4_1, 1, 1, 4> {
+struct Q41 : Format<Packing::q4_1, 1, 1, 8> {
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     store(out, halves_at(p, lane));
     store(out + k_lanes, -halves_at(p + 32, lane));
@@ -135,7 +136,7 @@ struct Q2K : Format<Packing::q2_k, 2, 2, 4, false, 4> {
   }
 };
 
-struct Q3K : Format<Packing::q3_k, 2, 0, 2, false, 4> {
+struct Q3K : Format<Packing::q3_k, 2, 0, 4, false, 4> {
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit = halves_at(p, lane);
     Bytes lower = p + 1568 + 4 * lane;
@@ -156,7 +157,7 @@ struct Q3K : Format<Packing::q3_k, 2, 0, 2, false, 4> {
   }
 };
 
-struct Q4K : Format<Packing::q4_k, 1, 1, 4, false, 2> {
+struct Q4K : Format<Packing::q4_k, 1, 1, 8, false, 2> {
   QORUS_INLINE static const float* scales(Bytes p, std::size_t lane, float* out) {
     const F32 unit[2] = {halves_at(p, lane), halves_at(p + 32, lane)};
     const I32 upper = load_quads(p + 64 + 128 + 4 * lane);
@@ -268,47 +269,50 @@ struct WholeNumbers : Format<Packing::f16, 1, 0, 1> {
 
 // --- unpacked ---
 
-// A block as `unpack` leaves it: 8 vectors of quants of one byte, or 16 of two, then those of scales and minima.
-template <int Size, int Groups, int Leasts, bool Wide, int Words>
+// A block as `unpack` leaves it, a panel's row after the other: 8 of quads of bytes (split: of the lower 4 bits, then 8 of the upper ones), or 16
+// of pairs, then one for each kind of scales and minima.
+template <int Size, int Groups, int Leasts, int Words, bool Split>
 struct Unpacked {
-  static constexpr std::size_t k_bytes = (8 * Size + Groups + Leasts) * k_quad_bytes, k_blocks = 1;
   static constexpr int k_groups = Groups, k_leasts = Leasts, k_size = Size, k_words = Words;
-  static constexpr bool k_wide = Wide;
-  static constexpr int k_unroll = 1;
-  QORUS_INLINE static const float* scales(Bytes p, std::size_t, float*) {
-    return reinterpret_cast<const float*>(p + 8 * Size * k_quad_bytes);
+  static constexpr bool k_wide = false, k_split = Split;
+  static constexpr int k_quads = Split ? 16 : 8 * Size;
+  static constexpr std::size_t k_bytes = (k_quads + Groups + Leasts) * 4 * k_panel, k_scale_step = k_panel;
+  QORUS_INLINE static const float* scales(Bytes p, std::size_t lane) {
+    return reinterpret_cast<const float*>(p + 4 * k_panel * k_quads) + lane;
   }
-  QORUS_INLINE static void quants(Bytes p, std::size_t, std::size_t, I32 (&w)[8 * Size]) {
-#pragma unroll
-    for (std::size_t i = 0; i < 8 * Size; ++i) w[i] = load_quads(p + k_quad_bytes * i);
+  QORUS_INLINE static I32 quad(Bytes p, std::size_t lane, int i) {
+    return load_quads(p + 4 * (k_panel * std::size_t(i) + lane));
   }
 };
-// Whether 8-bit quants need sums of their own is the instruction set's affair, and whether sums of few bits pay.
-template <class F>
-using UnpackedOf =
-    Unpacked<F::k_size, F::k_groups, F::k_leasts, F::k_wide && k_wide_differs, k_adds_words ? F::k_words : 1>;
+template <class F, bool Split = F::k_wide && k_adds_words>
+using UnpackedOf = Unpacked<F::k_size, F::k_groups, F::k_leasts, Split ? 8 : F::k_words, Split>;
 
 template <class F>
-void unpack(Bytes panel, std::size_t lane, std::size_t blocks, std::uint8_t* out) noexcept {
-  constexpr std::size_t vectors = F::k_groups + F::k_leasts;
-  for (; blocks > 0; blocks -= F::k_blocks, panel += F::k_bytes) {
-    alignas(64) float room[F::k_blocks * vectors * k_lanes];
-    const float* scales = F::scales(panel, lane, room);
-    for (std::size_t b = 0; b < F::k_blocks; ++b, scales += vectors * k_lanes) {
-      I32 w[8 * F::k_size];
-      F::quants(panel, lane, b, w);
+void unpack(Bytes panel, std::size_t blocks, std::uint8_t* out) noexcept {
+  using Block = UnpackedOf<F>;
+  for (; blocks > 0; blocks -= F::k_blocks, panel += F::k_bytes, out += F::k_blocks * Block::k_bytes)
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+      alignas(64) float room[F::k_blocks * (F::k_groups + F::k_leasts) * k_lanes];
+      const float* scales = F::scales(panel, lane, room);
+      std::uint8_t* to = out + 4 * lane;
+      for (std::size_t b = 0; b < F::k_blocks; ++b) {
+        I32 w[8 * F::k_size];
+        F::quants(panel, lane, b, w);
 #pragma unroll
-      for (const I32& quads : w) {
-        store(reinterpret_cast<std::int32_t*>(out), quads, All{});
-        out += k_quad_bytes;
-      }
+        for (int i = 0; i < Block::k_quads; ++i) {
+          I32 quads = w[i % (8 * F::k_size)];
+          if (Block::k_split) quads = bytes_and(i < 8 ? quads : shift_right<4>(quads), 15);
+          store(reinterpret_cast<std::int32_t*>(to), quads, All{});
+          to += 4 * k_panel;
+        }
 #pragma unroll
-      for (std::size_t v = 0; v < vectors; ++v) {
-        store(reinterpret_cast<float*>(out), load(scales + v * k_lanes));
-        out += k_quad_bytes;
+        for (int i = 0; i < F::k_groups + F::k_leasts; ++i) {
+          store(reinterpret_cast<float*>(to), load(scales));
+          scales += k_lanes;
+          to += 4 * k_panel;
+        }
       }
     }
-  }
 }
 
 }  // namespace
