@@ -1,9 +1,9 @@
 // Products with packed weights over the vector type; scalar/packed.cpp defines them. Included by one instruction set's packed.cpp after its
 // vec.h and what that file says of sums of byte products; everything has internal linkage.
 //
-//   one row        weights go from memory to the sums by way of registers alone, panel by panel
-//   more rows      a panel's next k_depth elements are unpacked to bytes or pairs of them and f32 scales, then all runs of rows go over them. Both are read
-//                  from the second-level cache, from end to end; c, whose rows may share a few sets of the caches, once in k_depth
+//   up to 3 rows   each by itself: weights go from memory to the sums by way of registers alone, panel by panel
+//   more rows      a panel's next k_depth elements are unpacked to bytes or pairs of them and f32 scales, then all runs of rows go over them, four rows at
+//                  a time. Both are read from the second-level cache, from end to end; c, whose rows may share a few sets of the caches, once in k_depth
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -112,10 +112,11 @@ struct QuadSum {
       if (i % run == run - 1) sum = add_pairs(i < run ? begin() : sum, words, S::k_split && i >= 8 ? 16 : 1);
     } else {
       if (i == 0) sum = begin();
+      constexpr bool wide = S::k_wide && k_wide_differs;
       if constexpr (S::k_size == 2)
         sum = dot_pairs(sum, w, x);
       else
-        sum = dot < S::k_wide && k_wide_differs > (sum, w, x);
+        sum = dot<wide>(sum, w, x);
       in_order(sum);
     }
   }
@@ -131,6 +132,9 @@ template <class S>
                 count = quads / parts;
   alignas(64) float chains[k_panel];
   start_chains(t, chains);
+  F32 chain[k_vectors];
+#pragma unroll
+  for (std::size_t v = 0; v < k_vectors; ++v) chain[v] = load(chains + v * k_lanes);
   Bytes weights = t.weights, quants = t.quants;
   constexpr std::size_t fetched = S::k_bytes / (k_vectors * S::k_blocks);
   Bytes ahead = weights + k_fetched_ahead;
@@ -139,7 +143,7 @@ template <class S>
     for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
       alignas(64) float room[S::k_blocks * (S::k_groups + S::k_leasts) * k_lanes];
       const float* scales = S::scales(weights, lane, room);
-      F32 chain = load(chains + lane);
+      F32 own = chain[lane / k_lanes];
       Bytes row = quants;
 #pragma unroll(S::k_unroll)
       for (std::size_t b = 0; b < S::k_blocks; ++b, row += t.step) {
@@ -160,14 +164,16 @@ template <class S>
         Value value;
 #pragma unroll
         for (int half = 0; half < Value::k_halves; ++half) value.add(sum[half].sum, half, scales);
-        chain = value.added_to(chain, scales, sums, factor);
+        own = value.added_to(own, scales, sums, factor);
         scales += (S::k_groups + S::k_leasts) * k_lanes;
       }
-      store(chains + lane, chain);
+      chain[lane / k_lanes] = own;
     }
     weights += S::k_bytes;
     quants += S::k_blocks * t.step;
   }
+#pragma unroll
+  for (std::size_t v = 0; v < k_vectors; ++v) store(chains + v * k_lanes, chain[v]);
   put_chains(t, chains);
 }
 
