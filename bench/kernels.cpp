@@ -6,7 +6,8 @@
 //
 // Items, sizes and the counting of bytes are those of the peers' torch bench: arrays of [4096, 1024] f32, each counted
 // once as often as the operation must touch it; "_train" is forward and backward. copy_into is memcpy, copy_large the
-// same beyond the caches.
+// same beyond the caches. packed_product/TYPE/ROWS: rows times [2048, 2048] weights of a file's type as they stand in memory, and one row times 256
+// MiB of them; GB/s are of the weights.
 #include <benchmark/benchmark.h>
 
 #include <cstddef>
@@ -190,6 +191,45 @@ void sgd(benchmark::State& state) {
   count(state, 5, k_parameters);
 }
 
+// x [rows, k] times weights [n, k] as they are packed, all with the same numbers. So many bytes of them at a time that a worker's task has.
+void packed_product(benchmark::State& state, Packing packing, std::size_t rows, std::size_t n) {
+  constexpr std::size_t k = 2048, k_task = 32768;
+  const std::size_t panel_bytes = packed_panel_bytes(packing, k), panels = panels_of(n), bytes = panels * panel_bytes;
+  Array x(rows * k), c(rows * n), packed(rows * packed_row_bytes(packing, k) / sizeof(float)),
+      weights(bytes / sizeof(float));
+  std::memset(weights.data, 0x21, bytes);
+  kernels->pack_rows(packing, x.data, k, packed.data, rows, k, 0, rows);
+  PackedProduct p{
+      .packing = packing, .m = rows, .n = n, .k = k, .rows = packed.data, .weights = weights.data, .c = c.data};
+  p.c_row = std::ptrdiff_t(n);
+  const std::size_t part = panel_bytes < k_task ? k_task / panel_bytes : 1;
+  for (auto _ : state) {
+    for (std::size_t first = 0; first < panels; first += part)
+      kernels->packed_product(p, first, first + part < panels ? first + part : panels);
+    benchmark::ClobberMemory();
+  }
+  const auto rate = [&](double each) {
+    return benchmark::Counter(1e-9 * each * double(state.iterations()), benchmark::Counter::kIsRate);
+  };
+  state.counters["Gop/s"] = rate(2.0 * double(rows) * double(n) * double(k));
+  state.counters["GB/s"] = rate(double(bytes));
+}
+
+void register_packed() {
+  constexpr const char* k_names[] = {"q4_0", "q4_1", "q5_0", "q5_1",   "q8_0",   "q2_k", "q3_k",
+                                     "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "f16",  "bf16"};
+  static_assert(sizeof k_names / sizeof *k_names == std::size_t(Packing::count_));
+  for (int i = 0; i < int(Packing::count_); ++i) {
+    const auto packing = Packing(i);
+    const auto entry = [&](const std::string& rows, std::size_t m, std::size_t n) {
+      benchmark::RegisterBenchmark(("packed_product/" + std::string(k_names[i]) + "/" + rows).c_str(),
+                                   [=](benchmark::State& s) { packed_product(s, packing, m, n); });
+    };
+    for (const std::size_t rows : {1, 2, 4, 64, 512}) entry(std::to_string(rows), rows, 2048);
+    entry("1_from_memory", 1, (std::size_t(256) << 20) / packed_panel_bytes(packing, 2048) * k_panel);
+  }
+}
+
 void register_all() {
   const auto entry = [](const char* name, auto f) { benchmark::RegisterBenchmark(name, f); };
   entry("copy_into", copy);
@@ -226,6 +266,7 @@ void register_all() {
   entry("transpose", transpose);
   entry("to_f16", to_f16);
   entry("to_bf16", to_bf16);
+  register_packed();
 }
 
 }  // namespace
