@@ -13,7 +13,6 @@ namespace {
 using Bytes = const std::uint8_t*;
 
 constexpr std::size_t k_vectors = k_panel / k_lanes;  // of f32 in a panel's row
-constexpr std::size_t k_quad_bytes = 4 * k_lanes;     // of 4-byte pieces for as many rows
 
 QORUS_INLINE I32 bytes_and(I32 x, int mask) { return x & set(mask * 0x01010101); }
 QORUS_INLINE F32 halves_at(Bytes p, std::size_t lane) {
