@@ -27,6 +27,9 @@ function(qorus_module name)
   if(NOT name STREQUAL text)
     target_compile_options(qorus_${name} PRIVATE $<$<CONFIG:Release>:-Os>)
   endif()
+  if(NOT name STREQUAL std) # said for each, since CMake offers a package's modules to those that link them directly alone
+    list(APPEND arg_DEPS qorus_std)
+  endif()
   target_link_libraries(qorus_${name} PUBLIC qorus_abi ${arg_DEPS} PRIVATE $<BUILD_INTERFACE:qorus_build> ${arg_PRIVATE})
   set_property(GLOBAL APPEND PROPERTY QORUS_MODULES ${name})
   if(QORUS_INSTALL) # here, in the directory that creates the target: elsewhere CMake exports the source tree's paths

@@ -34,7 +34,8 @@ TEST(Digits, HaveAllClassesAboutEquallyOften) {
   const auto set = data::digits(1, {.train = 5000, .test = 1});
   ASSERT_OK(set);
   int counts[10] = {};
-  for (const int label : set->train.targets().values<std::int32_t>().value()) ++counts[label];
+  const auto labels = set->train.targets().values<std::int32_t>().value();
+  for (const int label : labels) ++counts[label];
   for (const int count : counts) EXPECT_NEAR(count, 500, 5 * std::sqrt(450.0));
 }
 
@@ -126,7 +127,8 @@ TEST(Standardizer, FitsTheTrainingPartAndKeepsBytesForImages) {
   double sum = 0, square = 0;
   auto batches = digits->train | data::batch(200);
   for (auto const& [x, y] : batches) {
-    for (const float v : x.values<float>().value()) {
+    const auto values = x.values<float>().value();
+    for (const float v : values) {
       sum += v;
       square += v * v;
     }

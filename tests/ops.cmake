@@ -6,7 +6,7 @@ target_include_directories(qorus_test_ops PRIVATE ${PROJECT_SOURCE_DIR})
 target_link_libraries(qorus_test_ops PUBLIC qorus_ops qorus_allocation_counter PRIVATE qorus_build)
 function(qorus_ops_test name)
   qorus_test(${name} SOURCES ${ARGN} LINK qorus_test_ops)
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # references are long sums
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release,RelWithDebInfo>:-O1>)  # references are long sums
 endfunction()
 qorus_ops_test(ops_test ops_elementwise_test.cpp ops_reduce_test.cpp ops_product_test.cpp ops_attention_test.cpp ops_recurrent_test.cpp ops_experts_test.cpp ops_shape_test.cpp
   ops_cast_test.cpp ops_errors_test.cpp ops_refusals_test.cpp ops_seldom_test.cpp)

@@ -1,11 +1,6 @@
 // Bodies of qorus.data:augment.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
 module qorus.data;
+import qorus.std;
 import :random;
 
 namespace qorus::data {

@@ -1,8 +1,6 @@
 // Augmentation: small random changes of images, others in each epoch, made as batches are.
-module;
-#include <cstddef>
-#include <cstdint>
 export module qorus.data:augment;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus::data {

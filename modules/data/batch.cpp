@@ -1,12 +1,6 @@
 // Bodies of qorus.data:batch.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import :ring;
 
 namespace qorus::data {

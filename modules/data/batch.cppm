@@ -1,13 +1,7 @@
 // Batches: examples gathered into tensors that a model takes. One pair of buffers, allocated once, refilled for every
 // batch.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <iterator>
-#include <memory>
-#include <span>
-#include <utility>
 export module qorus.data:batch;
+import qorus.std;
 import qorus.tensor;
 import :dataset;
 

@@ -1,13 +1,6 @@
 // Bodies of qorus.data:characters.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::data {

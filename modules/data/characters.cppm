@@ -1,12 +1,7 @@
 // Texts as sequences of characters: an alphabet, and data sets of windows or lines to predict the next character of. Time series the
 // same way.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.data:characters;
+import qorus.std;
 import qorus.tensor;
 import :dataset;
 

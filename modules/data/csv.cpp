@@ -1,16 +1,6 @@
 // Bodies of qorus.data:csv.
-module;
-#include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
-#include <string_view>
-#include <system_error>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::data {

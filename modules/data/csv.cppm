@@ -1,12 +1,7 @@
 // Tables: CSV files (RFC 4180) and JSON lines with the columns' types inferred, and what makes numbers of them for a model: missing values, categories,
 // dates, standardising, all learned from the training rows alone.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
-#include <string_view>
 export module qorus.data:csv;
+import qorus.std;
 import qorus.tensor;
 import :dataset;
 

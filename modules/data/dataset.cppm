@@ -1,11 +1,7 @@
 // Dataset: inputs and targets in memory. Examples: a view of some of them, in some order. Neither makes batches
 // (:batch).
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 export module qorus.data:dataset;
+import qorus.std;
 import qorus.tensor;
 import :augment;
 

@@ -1,16 +1,8 @@
 // Bodies of qorus.data:digits. A glyph is a few strokes in a unit box (x right, y down); an example is one of its
 // class's glyphs, bent by a random cubic field, slanted, turned, scaled and placed, then drawn with a round pen. No
 // function of the C library is involved, so that the same seed draws the same bytes on every machine.
-module;
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <iterator>
-#include <span>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import :random;
 
 namespace qorus::data {

@@ -1,8 +1,6 @@
 // A data set that draws itself: handwritten-looking digits, for demonstrations and tests that download nothing.
-module;
-#include <cstddef>
-#include <cstdint>
 export module qorus.data:digits;
+import qorus.std;
 import qorus.tensor;
 import :dataset;
 

@@ -1,16 +1,6 @@
 // Bodies of qorus.data:idx.
-module;
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import :source;
 
 namespace qorus::data {

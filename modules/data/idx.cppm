@@ -1,8 +1,6 @@
 // Data sets in the IDX format (LeCun, http://yann.lecun.com/exdb/mnist), raw or gzipped, told apart by their content.
-module;
-#include <cstdint>
-#include <string_view>
 export module qorus.data:idx;
+import qorus.std;
 import qorus.tensor;
 import :dataset;
 

@@ -1,14 +1,7 @@
 // Bodies of qorus.data:csv: JSON lines. They are read twice: for their keys, and to write them down as CSV, all fields quoted, which
 // then decides on the types.
-module;
-#include <algorithm>
-#include <charconv>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <system_error>
 module qorus.data;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::data {

@@ -1,12 +1,6 @@
 // Bodies of qorus.data:picture.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.data;
+import qorus.std;
 
 namespace qorus::data {
 namespace {

@@ -1,10 +1,6 @@
 // Images as text, for terminals and test logs.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string>
 export module qorus.data:picture;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus::data {

@@ -1,10 +1,6 @@
 // Bodies of qorus.data:random.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import :random;
 
 namespace qorus::data {

@@ -1,10 +1,7 @@
 // Random numbers by counter: the i-th number of a stream is a pure function of (seed, stream, i), so that any example
 // can be drawn again without those before it.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
 export module qorus.data:random;
+import qorus.std;
 
 namespace qorus::data {
 

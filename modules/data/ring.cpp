@@ -2,13 +2,8 @@
 module;
 #include <pthread.h>
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import :ring;
 
 namespace qorus::data {

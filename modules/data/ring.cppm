@@ -2,11 +2,8 @@
 module;
 #include <pthread.h>
 
-#include <cstddef>
-#include <cstdint>
-#include <memory>
-#include <span>
 module qorus.data:ring;
+import qorus.std;
 import qorus.tensor;
 import :augment;
 import :batch;

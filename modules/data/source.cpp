@@ -2,15 +2,8 @@
 module;
 #include <zlib.h>
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import qorus.trust;
 import :source;
 

@@ -1,10 +1,6 @@
 // A file's bytes in order, gzipped or not.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.data:source;
+import qorus.std;
 import qorus.tensor;
 
 namespace qorus::data {

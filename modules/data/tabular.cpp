@@ -1,15 +1,6 @@
 // Bodies of qorus.data:csv about rows: cutting them in parts, and making a model's inputs of them.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <numbers>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.data;
+import qorus.std;
 import :random;
 
 namespace qorus::data {

@@ -1,12 +1,6 @@
 // Bodies of qorus.data:transform.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 module qorus.data;
+import qorus.std;
 
 namespace qorus::data {
 namespace {

@@ -1,9 +1,6 @@
 // Changes of a whole data set: standardised inputs, one-hot targets.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
 export module qorus.data:transform;
+import qorus.std;
 import qorus.tensor;
 import :dataset;
 

@@ -1,14 +1,6 @@
 // Bodies of qorus.formats:importance.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.formats;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::formats {

@@ -1,9 +1,6 @@
 // Importance matrices of llama.cpp: for each column of a weight, how large the numbers are that it meets.
-module;
-#include <cstddef>
-#include <span>
-#include <string_view>
 export module qorus.formats:importance;
+import qorus.std;
 import qorus.memory;
 import qorus.io;
 

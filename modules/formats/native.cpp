@@ -1,18 +1,11 @@
 // Bodies of qorus.formats:native. FORMAT.md has the layout.
 module;
+#include <string.h>
 #include <zlib.h>
 
-#include <algorithm>
-#include <array>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <optional>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.formats;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::formats {

@@ -1,12 +1,6 @@
 // `.qorus`, the native format: a model in one file that is mapped and used as it lies. FORMAT.md beside this file specifies it.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.formats:native;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 

@@ -2,15 +2,9 @@
 module;
 #include <zlib.h>
 
-#include <algorithm>
-#include <array>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.formats;
+import qorus.std;
 
 namespace qorus::formats {
 namespace {

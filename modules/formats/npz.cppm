@@ -1,11 +1,6 @@
 // Writing of npz, NumPy's archives of arrays: zip files (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT) of npy files, stored.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.formats:npz;
+import qorus.std;
 import qorus.tensor;
 import qorus.io;
 

@@ -1,9 +1,6 @@
 // A GGUF file's tensors in another format, written as a new file.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.formats:quantize;
+import qorus.std;
 import qorus.nn;
 import :importance;
 import :scheme;

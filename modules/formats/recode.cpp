@@ -1,14 +1,8 @@
 // Bodies of qorus.formats:recode.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
-
 #include "encode_table.h"
 module qorus.formats;
+import qorus.std;
 
 namespace qorus::formats {
 namespace {

@@ -1,8 +1,6 @@
 // Tensors in another element type, piece by piece, on their way to a file.
-module;
-#include <cstddef>
-#include <span>
 export module qorus.formats:recode;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 

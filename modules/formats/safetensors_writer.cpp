@@ -1,11 +1,6 @@
 // Bodies of qorus.formats:safetensors_writer.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.formats;
+import qorus.std;
 
 namespace qorus::formats {
 namespace {

@@ -1,11 +1,6 @@
 // Writing of safetensors tensor by tensor, for files of any size.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.formats:safetensors_writer;
+import qorus.std;
 import qorus.tensor;
 import qorus.io;
 

@@ -1,10 +1,6 @@
 // Bodies of qorus.formats:scheme. The rules are llama.cpp's (llama-quant.cpp), as its users know the results by name.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.formats;
+import qorus.std;
 
 namespace qorus::formats {
 namespace {

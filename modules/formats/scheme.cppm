@@ -1,8 +1,6 @@
 // Which type each tensor of a model gets: one for all, or the mixtures that llama.cpp makes.
-module;
-#include <cstdint>
-#include <string_view>
 export module qorus.formats:scheme;
+import qorus.std;
 import qorus.tensor;
 import qorus.io;
 

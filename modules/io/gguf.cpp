@@ -2,18 +2,9 @@
 // table: name, u32 dimensions, a u64 each (innermost first), u32 format, u64 offset; the data, from the next multiple of the
 // alignment on. A text is a u64 length and its bytes, an array a u32 type, a u64 count and its values.
 module;
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <numeric>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.io;
+import qorus.std;
 import qorus.trust;
 import :json;
 import :gguf_format;

@@ -1,11 +1,7 @@
 // GGUF (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), versions 2 and 3, little-endian: metadata under keys, and named
 // tensors, plain or in block formats. Read by mapping: nothing is copied, and per tensor nothing is done but its line of the table.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.io:gguf;
+import qorus.std;
 import qorus.tensor;
 import qorus.trust;
 import :safetensors;

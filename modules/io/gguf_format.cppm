@@ -1,9 +1,6 @@
 // What reading and writing GGUF share: the tensor formats by their numbers, and the widths of its numbers.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.io:gguf_format;
+import qorus.std;
 import qorus.tensor;
 
 namespace qorus::io {

@@ -1,16 +1,6 @@
 // The values of qorus.io:gguf's metadata: typed, and as a person reads them.
-module;
-#include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <limits>
-#include <string_view>
-#include <utility>
 module qorus.io;
+import qorus.std;
 import :json;
 
 namespace qorus::io {

@@ -1,14 +1,6 @@
 // Bodies of qorus.io:gguf_writer. The layout is told where it is read (gguf.cpp).
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.io;
+import qorus.std;
 import :json;
 import :gguf_format;
 

@@ -1,12 +1,7 @@
 // Writing of GGUF, version 3: metadata, then the table, then the tensors one after the other, so that a file of any size is written with
 // the memory of its largest piece.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.io:gguf_writer;
+import qorus.std;
 import qorus.tensor;
 import :gguf;
 

@@ -1,14 +1,6 @@
 // Bodies of qorus.io:json.
-module;
-#include <algorithm>
-#include <charconv>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <system_error>
 module qorus.io;
+import qorus.std;
 import :json;
 
 namespace qorus::io {

@@ -1,10 +1,7 @@
 // A strict reader of JSON (RFC 8259) that builds nothing: the caller asks for what it expects next, so that a hostile text
 // costs neither memory nor depth. Errors are Errc::corrupt without a subject; the caller knows the file.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.io:json;
+import qorus.std;
 import qorus.tensor;
 
 namespace qorus::io {

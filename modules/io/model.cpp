@@ -1,13 +1,8 @@
 // Bodies of qorus.io:model.
 module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.io;
+import qorus.std;
 
 namespace qorus::io {
 namespace {

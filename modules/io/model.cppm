@@ -1,8 +1,6 @@
 // A model's parameters to and from files.
-module;
-#include <span>
-#include <string_view>
 export module qorus.io:model;
+import qorus.std;
 import qorus.nn;
 import :safetensors;
 

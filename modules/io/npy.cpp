@@ -1,18 +1,9 @@
 // Bodies of qorus.io:npy. Layout: "\x93NUMPY", major, minor, header length (u16, from version 2 on u32), header, elements. The
 // header is a Python literal: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }.
 module;
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <charconv>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.io;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::io {

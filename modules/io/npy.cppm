@@ -1,10 +1,6 @@
 // npy, the array files of NumPy (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html), and npz, zip archives of them.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.io:npy;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus::io {

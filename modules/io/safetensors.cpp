@@ -1,17 +1,9 @@
 // Reading of qorus.io:safetensors. Layout: u64 header length n, little-endian; n bytes of JSON
 // {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …, "__metadata__": {"key": "text"}}; the data.
 module;
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.io;
+import qorus.std;
 import qorus.trust;
 import :json;
 

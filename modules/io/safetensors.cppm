@@ -1,11 +1,7 @@
 // safetensors (https://huggingface.co/docs/safetensors): a table of named tensors and their bytes. Read by mapping, written so
 // that the old file or the new one is there at any moment.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.io:safetensors;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus::io {

@@ -2,15 +2,8 @@
 module;
 #include <zlib.h>
 
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.io;
+import qorus.std;
 
 namespace qorus::io {
 namespace {

@@ -4,12 +4,8 @@
 // The metadata has, for each tensor, "crc32.NAME": its CRC-32 (zlib's) in eight hexadecimal digits. The last tensor, "sealed.trailer", is
 // U8 [16]: "QSEALED1", u32 CRC-32 of all metadata (each key, a zero, each value, a zero, keys in rising order), u32 number of tensors before
 // it; little-endian. It is written last, so a file without it was not finished.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.io:sealed;
+import qorus.std;
 import qorus.tensor;
 import :safetensors;
 

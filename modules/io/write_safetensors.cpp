@@ -1,11 +1,6 @@
 // Writing of qorus.io:safetensors.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 module qorus.io;
+import qorus.std;
 import :json;
 
 namespace qorus::io {

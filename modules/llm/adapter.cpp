@@ -1,13 +1,6 @@
 // Bodies of qorus.llm:adapter.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

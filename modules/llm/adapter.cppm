@@ -1,10 +1,7 @@
 // Adapters of low rank (LoRA, Hu et al. 2021): what fine-tuning adds to a model's matrices, in files of its own. As llama.cpp has them (GGUF)
 // and as PEFT has them (a folder with adapter_config.json and adapter_model.safetensors).
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.llm:adapter;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 import :config;

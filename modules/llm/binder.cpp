@@ -1,11 +1,6 @@
 // Bodies of Binder.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :binder;
 
 namespace qorus::llm {

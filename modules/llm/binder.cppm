@@ -1,9 +1,6 @@
 // How a model is put together: its layers bound to tensors, and what lies beside the weights.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.llm:binder;
+import qorus.std;
 import qorus.nn;
 import qorus.text;
 import :config;

@@ -1,11 +1,6 @@
 // Bodies of qorus.llm:cache.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 

@@ -1,9 +1,6 @@
 // What a model remembers of the tokens so far: keys and values of every layer and position.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.llm:cache;
+import qorus.std;
 import qorus.ops;
 import :config;
 

@@ -1,11 +1,6 @@
 // Bodies of qorus.llm:chat.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 

@@ -1,12 +1,6 @@
 // A conversation: messages, spelled by the model's chat template, and its answers.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 export module qorus.llm:chat;
+import qorus.std;
 import qorus.memory;
 import qorus.text;
 import :sampler;

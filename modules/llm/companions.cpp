@@ -1,12 +1,8 @@
 // Bodies of Companions: the files beside the weights, or the metadata of a GGUF file.
 module;
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :binder;
 
 namespace qorus::llm {

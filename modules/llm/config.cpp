@@ -1,11 +1,6 @@
 // Bodies of qorus.llm:config: the table of architectures, and what holds for numbers from any file.
-module;
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <iterator>
-#include <string_view>
 module qorus.llm;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::llm {

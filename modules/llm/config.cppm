@@ -1,10 +1,6 @@
 // The numbers and switches of a language model, read from the metadata of its file, and the table of architectures.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.llm:config;
+import qorus.std;
 import qorus.ops;
 import qorus.io;
 import qorus.text;

@@ -1,12 +1,6 @@
 // Bodies of qorus.llm:config: the metadata of GGUF files. What a file leaves unsaid is as llama.cpp takes it.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

@@ -1,13 +1,6 @@
 // Bodies of qorus.llm:config: config.json of Hugging Face's transformers, as its versions 4 and 5 write it.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <iterator>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::llm {

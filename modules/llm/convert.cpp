@@ -2,16 +2,9 @@
 module;
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :convert_plan;
 import :convert_steps;
 

@@ -1,9 +1,6 @@
 // A model's file as a file of another format.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.llm:convert;
+import qorus.std;
 import qorus.nn;
 import qorus.formats;
 import qorus.io;

@@ -1,10 +1,6 @@
 // The plan of a conversion between GGUF's names and Hugging Face's.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :convert_plan;
 import :convert_steps;
 

@@ -1,9 +1,6 @@
 // How a conversion goes: where tensors come from, what becomes of each, and what is told about the model besides.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.llm:convert_plan;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 import qorus.formats;

@@ -1,12 +1,6 @@
 // The parts of a conversion: the plan, and the file that is written.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm:convert_steps;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 import qorus.formats;

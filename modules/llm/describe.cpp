@@ -1,13 +1,6 @@
 // What is told about a model in GGUF: metadata from its numbers and its vocabulary.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :binder;
 import :convert_plan;
 

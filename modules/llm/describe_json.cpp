@@ -1,14 +1,8 @@
 // What is told about a model in a folder of safetensors: config.json and a SentencePiece model, from GGUF's metadata.
 module;
-#include <algorithm>
-#include <array>
-#include <charconv>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.llm;
+import qorus.std;
 import :convert_plan;
 
 namespace qorus::llm {

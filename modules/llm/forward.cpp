@@ -1,12 +1,6 @@
 // Bodies of qorus.llm:session: a batch of tokens on its way through the layers.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :product;
 
 namespace qorus::llm {

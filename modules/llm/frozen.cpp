@@ -1,16 +1,8 @@
 // Bodies of qorus.llm:frozen.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <span>
-#include <type_traits>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

@@ -1,10 +1,7 @@
 // Products with a weight that stays as it is stored: f32, f16, bf16 or any block format, read tile by tile, so that it may lie in a
 // mapped file and still have a gradient pass through it.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
 export module qorus.llm:frozen;
+import qorus.std;
 import qorus.ops;
 
 export namespace qorus::llm {

@@ -1,12 +1,6 @@
 // Bodies of qorus.llm:session: generation, and the texts that stop it.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

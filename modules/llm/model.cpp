@@ -1,12 +1,6 @@
 // Bodies of qorus.llm:model: from names to weights.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :binder;
 
 namespace qorus::llm {

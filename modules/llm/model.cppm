@@ -1,12 +1,6 @@
 // A language model: layers bound to the weights of a file, with its tokenizer.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <memory>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.llm:model;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 import qorus.text;

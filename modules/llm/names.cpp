@@ -1,10 +1,6 @@
 // Bodies of qorus.llm:weights: what Hugging Face's files call the tensors.
-module;
-#include <cstddef>
-#include <iterator>
-#include <span>
-#include <string_view>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

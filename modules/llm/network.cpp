@@ -1,13 +1,6 @@
 // Bodies of qorus.llm:network.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :product;
 
 namespace qorus::llm {

@@ -1,9 +1,6 @@
 // The layers of a language model: one block for every architecture, whose parts are there or not, as its file has them.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.llm:network;
+import qorus.std;
 import qorus.nn;
 import :packing;
 

@@ -1,12 +1,6 @@
 // Bodies of Origin: the file that a conversion reads.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :convert_plan;
 
 namespace qorus::llm {

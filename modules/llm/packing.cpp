@@ -2,13 +2,8 @@
 module;
 #include <pthread.h>
 
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 struct PackedWeights::Work {

@@ -1,9 +1,6 @@
 // The copy of a model's weights that products read: in the types of its files, laid out once, behind the back of whoever opened it.
-module;
-#include <atomic>
-#include <cstddef>
-#include <utility>
 export module qorus.llm:packing;
+import qorus.std;
 import qorus.nn;
 
 export namespace qorus::llm {

@@ -1,14 +1,9 @@
 // Bodies of qorus.llm:product.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 #include "modules/ops/packed.h"
 module qorus.llm;
+import qorus.std;
 import :product;
 
 namespace qorus::llm {

@@ -1,8 +1,6 @@
 // Products of one x with several weights at once, each laid out already or still as its file has it.
-module;
-#include <cstddef>
-#include <span>
 module qorus.llm:product;
+import qorus.std;
 import qorus.nn;
 import :network;
 

@@ -1,12 +1,6 @@
 // Bodies of qorus.llm:config: how far rotary pairs turn, under every kind of scaling.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <numbers>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

@@ -1,15 +1,8 @@
 // Bodies of qorus.llm:sampler.
 module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

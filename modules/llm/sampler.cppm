@@ -1,10 +1,6 @@
 // Choosing the next token from the logits.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.llm:sampler;
+import qorus.std;
 import qorus.memory;
 
 export namespace qorus::llm {

@@ -1,14 +1,7 @@
 // Bodies of qorus.llm:session: a sequence in a file. The format: 8 bytes "QORUSKV1"; the model's fingerprint, the kind of cache, bytes
 // of a position, the number of positions and a sum over all that follows, each 8 bytes, little-endian; the tokens as i32; the stretches of KvCache.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.llm;
+import qorus.std;
 
 namespace qorus::llm {
 namespace {

@@ -1,11 +1,6 @@
 // Bodies of qorus.llm:session: what a session consists of, and how inputs become batches. forward.cpp has the way through the layers.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::llm {

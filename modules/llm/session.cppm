@@ -1,12 +1,6 @@
 // A conversation with a model: its KV cache and workspace, sized once; and generation on top of it.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 export module qorus.llm:session;
+import qorus.std;
 import qorus.nn;
 import qorus.text;
 import :model;

@@ -1,14 +1,6 @@
 // Bodies of Target, and what checkpoints of llama2.c want.
-module;
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import :convert_plan;
 import :convert_steps;
 

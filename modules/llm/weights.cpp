@@ -2,19 +2,10 @@
 module;
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <cerrno>
-#include <charconv>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.llm;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::llm {

@@ -1,10 +1,6 @@
 // Where a model's weights lie: tensors of a mapped file, or of several, all asked for by the names that GGUF gives them.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.llm:weights;
+import qorus.std;
 import qorus.tensor;
 import qorus.io;
 import qorus.formats;

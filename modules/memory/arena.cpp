@@ -2,11 +2,7 @@
 module;
 #include <sys/mman.h>
 
-#include <algorithm>
-#include <atomic>
-#include <cstddef>
 #include <cstdint>
-#include <utility>
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #include <sanitizer/asan_interface.h>
@@ -14,6 +10,7 @@ module;
 #endif
 #endif
 module qorus.memory;
+import qorus.std;
 
 namespace qorus {
 namespace {

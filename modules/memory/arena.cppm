@@ -1,9 +1,7 @@
 // Scratch memory: one slab of address space, bumped and rewound, never freed piecewise. The system commits a page when it is
 // first touched, so a generous arena costs address space, not memory.
-module;
-#include <cstddef>
-#include <cstdint>
 export module qorus.memory:arena;
+import qorus.std;
 import :error;
 import :size;
 import :block;

@@ -1,16 +1,12 @@
 // The pool of immortal blocks, and slabs on top of it.
 module;
 #include <sched.h>
+#include <stdlib.h>
 
 #include <sys/mman.h>
 
-#include <atomic>
-#include <cstddef>
-#include <cstdlib>
-#include <cstring>
-#include <new>
-#include <utility>
 module qorus.memory;
+import qorus.std;
 import :guard;
 
 namespace qorus {
@@ -19,7 +15,7 @@ namespace {
 constexpr std::size_t k_blocks_per_chunk = 64;
 
 // Constant-initialised and trivially destroyed, so that statics of the host may use it at any time.
-constinit std::atomic_flag g_locked = ATOMIC_FLAG_INIT;
+constinit std::atomic_flag g_locked;
 constinit Block* g_free = nullptr;
 
 // Held for a few instructions only, so waiting is yielding (the atomic's own wait() may throw).

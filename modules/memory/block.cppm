@@ -1,10 +1,7 @@
 // Lifetimes that can be checked: every piece of memory that tensors may point into has a Block, and a Block is never freed,
 // only given a new generation. So a tensor that outlived its memory finds out by one load, and reads nothing that is gone.
-module;
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
 export module qorus.memory:block;
+import qorus.std;
 import :error;
 
 export namespace qorus {

@@ -1,13 +1,8 @@
 // Bodies of qorus.memory:error: how an error reads when somebody prints it.
 module;
-#include <algorithm>
-#include <charconv>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <source_location>
-#include <string_view>
+#include <string.h>
 module qorus.memory;
+import qorus.std;
 
 namespace qorus {
 namespace {

@@ -1,11 +1,6 @@
 // Failure as a value: Errc, Error, Result and the few functions that make them. Nothing here allocates.
-module;
-#include <array>
-#include <cstdint>
-#include <source_location>
-#include <string_view>
-#include <tl/expected.hpp>
 export module qorus.memory:error;
+import qorus.std;
 
 export namespace tl {
 using tl::expected;

@@ -5,17 +5,10 @@ module;
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
-#include <atomic>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
 #include <cstdio>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.memory;
+import qorus.std;
 import :guard;
 
 namespace qorus {

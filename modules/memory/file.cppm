@@ -1,11 +1,6 @@
 // Files: read by mapping, written so that a reader finds either the old content or the new, never a part.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.memory:file;
+import qorus.std;
 import :error;
 import :block;
 

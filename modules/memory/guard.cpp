@@ -8,14 +8,9 @@ module;
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <new>
-#include <string_view>
 module qorus.memory;
+import qorus.std;
 import :guard;
 
 namespace qorus {
@@ -35,7 +30,7 @@ struct Table {
 };
 
 constinit Table g_table;
-constinit std::atomic_flag g_locked = ATOMIC_FLAG_INIT;
+constinit std::atomic_flag g_locked;
 constinit bool g_installed = false;
 constinit std::uintptr_t g_page = 4096;
 constinit struct sigaction g_before{};

@@ -1,9 +1,7 @@
 // Mapped files that shrink: reading what is gone raises SIGBUS, which would end the host. Here the fault becomes a mark on the file's block.
 // What is gone of a page that is still there in part raises nothing and reads as zeros: who wants to know asks for the file's size again.
-module;
-#include <cstddef>
-#include <cstdint>
 module qorus.memory:guard;
+import qorus.std;
 import :error;
 import :block;
 

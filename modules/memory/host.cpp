@@ -2,14 +2,11 @@
 module;
 #include <sched.h>
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
 #include <cstdio>
-#include <string_view>
 
 #include "kernels/kernels.h"
 module qorus.memory;
+import qorus.std;
 
 namespace qorus {
 namespace {

@@ -1,9 +1,6 @@
 // The machine and the host program: what the CPU offers, how many processors are ours, clocks, and the log sink.
-module;
-#include <chrono>
-#include <cstdint>
-#include <string_view>
 export module qorus.memory:host;
+import qorus.std;
 
 export namespace qorus {
 

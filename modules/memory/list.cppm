@@ -1,13 +1,6 @@
 // A growable array whose growth can fail: std::vector for a library that neither throws nor ends the host's process.
-module;
-#include <cstddef>
-#include <cstdlib>
-#include <memory>
-#include <new>
-#include <span>
-#include <type_traits>
-#include <utility>
 export module qorus.memory:list;
+import qorus.std;
 import :error;
 import :size;
 

@@ -1,9 +1,6 @@
 // Sizes that cannot wrap: arithmetic that says so instead, and byte literals.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
 export module qorus.memory:size;
+import qorus.std;
 import :error;
 
 export namespace qorus {

@@ -1,9 +1,6 @@
 // Bodies of qorus.nn:any.
-module;
-#include <cstddef>
-#include <string_view>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 

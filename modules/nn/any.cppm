@@ -1,13 +1,6 @@
 // Any: a layer of a type that is forgotten, for models decided at run time.
-module;
-#include <concepts>
-#include <cstddef>
-#include <new>
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 export module qorus.nn:any;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

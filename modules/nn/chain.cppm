@@ -1,15 +1,7 @@
 // Pipes: `layer | layer` is a layer, `tensor | layer` applies it, and an error goes through. Chains are flat, and neighbours with a
 // fused kernel are joined at compile time.
-module;
-#include <array>
-#include <concepts>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <tuple>
-#include <type_traits>
-#include <utility>
 export module qorus.nn:chain;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

@@ -1,13 +1,8 @@
 // Bodies of qorus.nn:checkpoint.
 module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 namespace {

@@ -1,8 +1,6 @@
 // checkpoint: a layer that trades time for memory.
-module;
-#include <string_view>
-#include <utility>
 export module qorus.nn:checkpoint;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

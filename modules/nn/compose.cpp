@@ -1,12 +1,6 @@
 // Bodies of qorus.nn:compose.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 namespace {

@@ -1,12 +1,6 @@
 // Composition beyond the line: branches that are joined, graphs of layers, and layers that change nothing but the gradient.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.nn:compose;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

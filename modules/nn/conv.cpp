@@ -1,10 +1,6 @@
 // Bodies of qorus.nn:conv.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 namespace {

@@ -1,10 +1,7 @@
 // Layers of pictures, lines and volumes: convolutions, pools, norms of channels, resizing. x: [batch, channels, places…]. Parameters are
 // named as PyTorch names them.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.nn:conv;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

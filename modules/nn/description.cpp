@@ -1,14 +1,6 @@
 // Bodies of qorus.nn:description: writing and reading of JSON.
-module;
-#include <charconv>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <system_error>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::nn {

@@ -1,14 +1,8 @@
 // A model's structure as JSON: what a layer is (kind, settings, the layers in it), not its parameters' values. Any layer can take
 // part: `settings(self, f)` names its numbers, `fields()` its parts; neither is needed. Reading is strict and bounded: at most
 // 1 MiB of text, 32 levels, 65,536 values, 65,536 layers once repeats are made.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <string_view>
-#include <tuple>
-#include <type_traits>
 export module qorus.nn:description;
+import qorus.std;
 import qorus.ops;
 import :param;
 

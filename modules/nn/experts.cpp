@@ -1,8 +1,6 @@
 // Bodies of qorus.nn:experts.
-module;
-#include <cstdint>
-#include <span>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 

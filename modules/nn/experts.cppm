@@ -1,8 +1,6 @@
 // A sparse mixture of experts in place of a feed-forward layer.
-module;
-#include <cstdint>
-#include <string_view>
 export module qorus.nn:experts;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

@@ -1,14 +1,8 @@
 // Bodies of qorus.nn:init.
 module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <numbers>
-#include <span>
-
 #include "kernels/kernels.h"
 module qorus.nn;
+import qorus.std;
 
 namespace qorus {
 namespace {

@@ -1,10 +1,7 @@
 // Initialisers: how a model's weights begin. All draws come from a counter-based generator: the same seed gives the same weights
 // on every machine, and a parameter's draw does not depend on the others' sizes.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
 export module qorus.nn:init;
+import qorus.std;
 import qorus.ops;
 import :param;
 

@@ -1,9 +1,6 @@
 // Language models ready to build: ids [batch, seq] i32 to logits [batch, seq, vocab].
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.nn:language;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

@@ -1,12 +1,6 @@
 // Bodies of qorus.nn:layers.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 

@@ -1,12 +1,6 @@
 // Layers: value types with public members, a list of them, and a call operator. Shapes are inferred when a model is built.
-module;
-#include <array>
-#include <concepts>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <string_view>
 export module qorus.nn:layers;
+import qorus.std;
 import qorus.ops;
 import :param;
 

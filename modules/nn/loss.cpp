@@ -1,5 +1,6 @@
 // Bodies of qorus.nn:loss.
 module qorus.nn;
+import qorus.std;
 
 namespace qorus {
 

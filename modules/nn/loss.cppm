@@ -1,8 +1,6 @@
 // Losses: small values that name the formula and its options; bound to a target they end a pipe.
-module;
-#include <cstdint>
-#include <utility>
 export module qorus.nn:loss;
+import qorus.std;
 import qorus.ops;
 
 export namespace qorus {

@@ -1,14 +1,6 @@
 // Bodies of qorus.nn:model.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <initializer_list>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 

@@ -1,12 +1,6 @@
 // Model: layers together with the one slab that holds their parameters; and build, which makes it.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.nn:model;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

@@ -1,7 +1,6 @@
 // Bodies of qorus.nn:models.
-module;
-#include <cstdint>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 

@@ -1,9 +1,6 @@
 // Classic networks, ready to build.
-module;
-#include <cstdint>
-#include <string_view>
-#include <utility>
 export module qorus.nn:models;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

@@ -1,5 +1,6 @@
 // Bodies of qorus.nn:param.
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 

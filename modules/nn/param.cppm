@@ -1,13 +1,7 @@
 // Parameters, and the one list that a layer gives of its members: names and places, from which everything else follows
 // (checkpoints, optimizers, initialisation, printing).
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <tuple>
-#include <type_traits>
-#include <utility>
 export module qorus.nn:param;
+import qorus.std;
 import qorus.ops;
 
 export namespace qorus::nn {

@@ -1,13 +1,6 @@
 // Bodies of qorus.nn:recurrent.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 namespace {

@@ -1,10 +1,6 @@
 // Recurrent layers: RNN, LSTM and GRU, stacked and in both directions, with PyTorch's parameter names and formulas.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <utility>
 export module qorus.nn:recurrent;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

@@ -1,12 +1,6 @@
 // Bodies of qorus.nn:structure: the kinds that the library knows, and the containers.
-module;
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 import qorus.trust;
 
 namespace qorus::nn {

@@ -1,10 +1,6 @@
 // A model made from the JSON of its structure.
-module;
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 export module qorus.nn:structure;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :description;

@@ -1,10 +1,8 @@
 // How a summary reads.
 module;
-#include <algorithm>
-#include <cstddef>
 #include <cstdio>
-#include <span>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 namespace {

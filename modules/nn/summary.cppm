@@ -1,11 +1,6 @@
 // A table of a model's layers: name, kind, output shape, parameters, bytes.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <type_traits>
 export module qorus.nn:summary;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

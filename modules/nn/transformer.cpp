@@ -1,9 +1,6 @@
 // Bodies of qorus.nn:transformer.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <utility>
 module qorus.nn;
+import qorus.std;
 
 namespace qorus::nn {
 namespace {

@@ -1,10 +1,6 @@
 // What transformers are built of: attention layers, feed-forward layers, positions, blocks of encoders and decoders.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <utility>
 export module qorus.nn:transformer;
+import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;

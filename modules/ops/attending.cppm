@@ -1,9 +1,6 @@
 // What the forward and the backward of attention share: the sizes and places of one, what a query sees, and its probabilities.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
 module qorus.ops:attending;
+import qorus.std;
 import qorus.tensor;
 
 namespace qorus {

@@ -1,15 +1,8 @@
 // ops::attention; its rule is in attention_slopes.cpp.
 module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :attending;
 import :loops;
 import :product;

@@ -2,9 +2,8 @@
 // scores exist for one tile of queries at a time, and the backward makes them again.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument,
 // out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:attention;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

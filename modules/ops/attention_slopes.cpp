@@ -1,12 +1,8 @@
 // The rule of ops::attention.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :attending;
 import :loops;
 import :product;

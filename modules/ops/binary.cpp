@@ -1,13 +1,8 @@
 // Operations of two and three broadcast operands: bodies of the second half of qorus.ops:elementwise.
 module;
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 import :joint;

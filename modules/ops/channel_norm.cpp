@@ -1,14 +1,9 @@
 // Bodies of qorus.ops:channel_norm. Both norms are a mean and a scale for each population (a channel of all examples, or a group of
 // channels of one), then an affine map of each plane; so are their gradients.
 module;
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

@@ -1,8 +1,7 @@
 // Normalisation of channels. x: [batch, channels, places…] (at least two axes); weight, bias: [channels]. Each is one node with a fused
 // backward, and takes a relu along. Errors of all: as layer_norm's.
-module;
-#include <cstdint>
 export module qorus.ops:channel_norm;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :matmul;

@@ -1,16 +1,9 @@
 // Bodies of qorus.ops:conv. A convolution's geometry serves all of its products: forward, the input's gradient (which is also a
 // transposed convolution's forward), the weights' gradient.
 module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 import :window;

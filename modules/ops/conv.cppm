@@ -1,13 +1,8 @@
 // Convolutions and transposed ones over one, two or three axes. x: [batch, channels, places…] as PyTorch and ONNX have it.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument
 // (a stride, dilation, padding or group count that makes no sense), out_of_memory.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
 export module qorus.ops:conv;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :matmul;

@@ -1,9 +1,8 @@
 // Element-wise operations. Two operands broadcast: extents are aligned at the last one, and an extent of 1 (or a missing one)
 // repeats. f32 unless said otherwise; gradients of a repeated operand are summed.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:elementwise;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

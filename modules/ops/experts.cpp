@@ -1,15 +1,8 @@
 // Bodies of qorus.ops:experts.
 module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :loops;
 import :product;
 import :rules;

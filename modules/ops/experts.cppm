@@ -2,9 +2,8 @@
 // expert. Sizes depend on shapes alone: a token's choices are rows of their own, sorted by expert, whatever the routing is.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument,
 // out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:experts;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

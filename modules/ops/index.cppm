@@ -1,9 +1,8 @@
 // Elements chosen by index tensors (i32). An index counts from the front, or from the end when it is negative: it lies in [-n, n) of
 // its axis; that is checked before anything is read. Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype,
 // invalid_size (both shapes named), invalid_argument (no such axis; an index out of range), out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:index;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

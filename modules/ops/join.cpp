@@ -1,14 +1,6 @@
 // Bodies of qorus.ops:join: concat, stack, split. (pad, tile and repeat: pad.cpp.)
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <initializer_list>
-#include <new>
-#include <span>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

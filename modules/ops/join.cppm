@@ -1,13 +1,8 @@
 // Tensors put together, cut apart and filled up. Elements of any type, all operands of the same; differentiable where they are f32.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument (an
 // axis that is not there), out_of_memory.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
 export module qorus.ops:join;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :view;

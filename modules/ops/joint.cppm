@@ -1,10 +1,7 @@
 // Joint: several broadcast operands walked together over a dense output, rows of the longest run in which each operand either
 // advances by one or stands still.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
 module qorus.ops:joint;
+import qorus.std;
 import qorus.tensor;
 
 namespace qorus {

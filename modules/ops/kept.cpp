@@ -3,16 +3,9 @@
 // block on the tape has the block's own nodes before it; they are there again once the block is unfolded, at the same addresses, so that
 // no pointer in them has to change.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :kept;
 import :rules;
 

@@ -1,8 +1,6 @@
 // Blocks whose insides a tape keeps in bf16: what tape.cpp knows of them. Bodies in kept.cpp.
-module;
-#include <cstddef>
-#include <span>
 module qorus.ops:kept;
+import qorus.std;
 import qorus.tensor;
 import :tape;
 

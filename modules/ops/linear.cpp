@@ -1,14 +1,9 @@
 // ops::linear and its rule.
 module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 #include "modules/ops/packed.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 import :product;

@@ -1,15 +1,8 @@
 // Bodies of qorus.ops:loops.
 module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :loops;
 
 namespace qorus {

@@ -1,8 +1,7 @@
 // Loops that operations share: how work over big arrays is cut, strided copies, reductions over any axes. All cuts depend on
 // shapes alone, so results do not depend on the number of workers.
-module;
-#include <cstddef>
 module qorus.ops:loops;
+import qorus.std;
 import qorus.tensor;
 import :tape;
 

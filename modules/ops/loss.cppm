@@ -2,9 +2,8 @@
 // 0), sum adds them, none keeps them. Cross-entropy stands in :softmax.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument,
 // out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:loss;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :softmax;

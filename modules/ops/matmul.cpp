@@ -1,13 +1,8 @@
 // ops::matmul and its rule.
 module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :product;
 

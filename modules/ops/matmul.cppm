@@ -1,9 +1,6 @@
 // Matrix products: batched and broadcast, and the linear layer's product with its bias and activation in one pass.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
 export module qorus.ops:matmul;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

@@ -1,12 +1,8 @@
 // Bodies of qorus.ops:norm.
 module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :loops;
 import :rules;
 

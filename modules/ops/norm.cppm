@@ -1,9 +1,8 @@
 // Normalisation of the last axis, each one node with a fused backward. x: […, cols]; weight, bias: [cols].
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument
 // (eps not above 0), out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:norm;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

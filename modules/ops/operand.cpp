@@ -1,7 +1,6 @@
 // Bodies of qorus.ops:operand.
-module;
-#include <initializer_list>
 module qorus.ops;
+import qorus.std;
 
 namespace qorus {
 

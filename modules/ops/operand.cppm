@@ -1,8 +1,7 @@
 // Operand: what every operation takes: a tensor, or the result of one. An error in an operand is the operation's error, so that
 // expressions and pipes carry the first failure through.
-module;
-#include <initializer_list>
 export module qorus.ops:operand;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus {

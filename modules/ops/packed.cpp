@@ -1,14 +1,9 @@
 // Linear layers whose weights are not f32: f16, bf16 and the block formats, packed ahead or unpacked on the way.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
-#include "kernels/kernels.h"
 #include "modules/ops/packed.h"
+#include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :loops;
 import :product;
 

@@ -1,13 +1,6 @@
 // The other bodies of qorus.ops:join: pad, tile, repeat. All but padding with a value is built of views and of take.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

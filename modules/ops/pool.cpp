@@ -6,10 +6,8 @@ module;
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
 module qorus.ops;
+import qorus.std;
 import :pool;
 
 namespace qorus {

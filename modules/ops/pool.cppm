@@ -3,9 +3,8 @@
 module;
 #include <pthread.h>
 
-#include <atomic>
-#include <cstdint>
 module qorus.ops:pool;
+import qorus.std;
 import qorus.tensor;
 
 namespace qorus {

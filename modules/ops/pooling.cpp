@@ -1,13 +1,8 @@
 // Bodies of qorus.ops:pooling.
 module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 import :window;

@@ -1,7 +1,6 @@
 // Pools over one, two or three axes. x: [batch, channels, places…]. Errors: as convolutions.
-module;
-#include <cstdint>
 export module qorus.ops:pooling;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :conv;

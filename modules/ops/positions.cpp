@@ -1,13 +1,8 @@
 // Bodies of qorus.ops:positions.
 module;
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <numbers>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 
 namespace qorus::ops {
 namespace {

@@ -1,8 +1,7 @@
 // Tables that depend on positions alone: angles for rotary positions and sinusoids, slopes for ALiBi. Made in the workspace, without
 // a gradient. Errors of all: invalid_size, invalid_argument, out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:positions;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus::ops {

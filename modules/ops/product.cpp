@@ -1,13 +1,8 @@
 // Bodies of qorus.ops:product.
 module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :product;
 
 namespace qorus {

@@ -1,11 +1,8 @@
 // Products as the kernels run them: one matrix product spread over the workers, and batches of them.
 module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-
 #include "kernels/kernels.h"
 module qorus.ops:product;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :matmul;

@@ -1,8 +1,7 @@
 // Random tensors, from the workspace's counter-based generator: element i of a draw is a function of the seed and of its number alone,
 // so results do not depend on workers, and Workspace::set_draws repeats them. Each call moves the generator on.
-module;
-#include <cstdint>
 export module qorus.ops:random;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

@@ -1,14 +1,8 @@
 // ops::recurrent: the forward.
 module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :loops;
 import :product;
 import :rules;

@@ -3,9 +3,8 @@
 // independent, so workers take blocks of them through all steps. One node on the tape.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument (a
 // length that is not in [0, seq]), out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:recurrent;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

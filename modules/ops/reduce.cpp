@@ -1,15 +1,8 @@
 // Bodies of qorus.ops:reduce.
 module;
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 import :joint;

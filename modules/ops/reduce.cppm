@@ -1,11 +1,8 @@
 // Reductions over any axes. The reduced extents vanish, or stay as 1 with keep. f32; sums add in a fixed order that depends on the
 // shape alone. Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_argument (an axis that is not there
 // or is named twice), out_of_memory.
-module;
-#include <cstdint>
-#include <initializer_list>
-#include <span>
 export module qorus.ops:reduce;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

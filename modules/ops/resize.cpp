@@ -1,12 +1,7 @@
 // Bodies of qorus.ops:resize. Nearest places are taken by index; a linear resize is, along each axis, a product with a matrix of two
 // numbers in each row, so that its gradient is that product's.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :loops;
 
 namespace qorus {

@@ -1,7 +1,6 @@
 // Pictures (or lines, or volumes) of another size. x: [batch, channels, places…], one to three axes. Errors: as convolutions.
-module;
-#include <cstdint>
 export module qorus.ops:resize;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 import :conv;

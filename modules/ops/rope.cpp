@@ -1,9 +1,6 @@
 // ops::rope and its rule.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :loops;
 import :rules;
 

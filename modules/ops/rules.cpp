@@ -1,7 +1,6 @@
 // The table of rules, in the order of RuleId.
-module;
-#include <cstddef>
 module qorus.ops;
+import qorus.std;
 import :rules;
 
 namespace qorus {

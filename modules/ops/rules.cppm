@@ -1,8 +1,7 @@
 // The library's own backward rules, by number. An operation names its rule by number only, so that a program which never
 // calls backward does not link the rules; the table that joins numbers and functions is rules.cpp.
-module;
-#include <cstdint>
 module qorus.ops:rules;
+import qorus.std;
 import qorus.tensor;
 import :tape;
 

@@ -1,10 +1,6 @@
 // Bodies of qorus.ops:scan.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

@@ -1,13 +1,8 @@
 // Bodies of qorus.ops:softmax.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

@@ -1,8 +1,7 @@
 // Softmax and what is built on it. Rows are the last axis unless another is named.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size, invalid_argument, out_of_memory.
-module;
-#include <cstdint>
 export module qorus.ops:softmax;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

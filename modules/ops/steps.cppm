@@ -1,9 +1,6 @@
 // What the forward and the backward of recurrent layers share: the sizes and places of one, and where its steps lie.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
 module qorus.ops:steps;
+import qorus.std;
 import qorus.tensor;
 import :recurrent;
 

@@ -1,10 +1,6 @@
 // Reverse-mode differentiation: Tape records, backward walks it, Gradients holds what came out.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
 export module qorus.ops:tape;
+import qorus.std;
 import qorus.tensor;
 import :workspace;
 

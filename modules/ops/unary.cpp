@@ -1,11 +1,8 @@
 // Operations of one operand: bodies of the first half of qorus.ops:elementwise.
 module;
-#include <cstddef>
-#include <cstdint>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

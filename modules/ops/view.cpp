@@ -1,12 +1,6 @@
 // Bodies of qorus.ops:view.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :rules;
 import :loops;
 

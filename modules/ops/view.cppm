@@ -1,10 +1,7 @@
 // The same elements seen another way. Views copy nothing; only reshape (where the order of the elements does not allow it) and
 // contiguous do. All are differentiable; elements of any type. Namespace qorus::ops, as all operations.
-module;
-#include <cstdint>
-#include <initializer_list>
-#include <span>
 export module qorus.ops:view;
+import qorus.std;
 import qorus.tensor;
 import :operand;
 

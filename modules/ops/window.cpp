@@ -1,11 +1,6 @@
 // Bodies of qorus.ops:window.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
 module qorus.ops;
+import qorus.std;
 import :window;
 
 namespace qorus {

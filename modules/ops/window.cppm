@@ -1,9 +1,6 @@
 // The arithmetic of sliding windows, shared by convolutions and pools.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
 module qorus.ops:window;
+import qorus.std;
 import qorus.tensor;
 import :conv;
 

@@ -1,13 +1,6 @@
 // Bodies of qorus.ops:workspace.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <new>
-#include <optional>
-#include <utility>
 module qorus.ops;
+import qorus.std;
 import :pool;
 
 namespace qorus {

@@ -1,10 +1,6 @@
 // Workspace: the arena, the workers and the random state of a computation; its frames; and the plan of how much it needs.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <memory>
-#include <optional>
 export module qorus.ops:workspace;
+import qorus.std;
 import qorus.tensor;
 
 export namespace qorus {

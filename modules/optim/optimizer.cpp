@@ -1,17 +1,8 @@
 // Bodies of qorus.optim:optimizer.
 module;
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
-#include <string_view>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.optim;
+import qorus.std;
 
 namespace qorus {
 namespace {

@@ -1,12 +1,6 @@
 // Optimizers. One type for all of them, so that options, checkpoints and loops need no templates.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
-#include <string_view>
 export module qorus.optim:optimizer;
+import qorus.std;
 import qorus.nn;
 
 export namespace qorus {

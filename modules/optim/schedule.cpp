@@ -1,11 +1,6 @@
 // Bodies of qorus.optim:schedule.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <numbers>
-#include <span>
 module qorus.optim;
+import qorus.std;
 
 namespace qorus {
 namespace {

@@ -1,10 +1,6 @@
 // Learning-rate schedules: a factor of the optimizer's rate for each moment of a run, composed of stages in a pipe.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
 export module qorus.optim:schedule;
+import qorus.std;
 
 export namespace qorus {
 

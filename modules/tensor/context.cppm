@@ -1,11 +1,7 @@
 // What a tensor carries along: the place where results go, the workers that fill it, and, while a tape records, the way to
 // append a node. Plain data; the workspace owns it. The tape's own types are here because a tensor names its slot.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <type_traits>
-
 export module qorus.tensor:context;
+import qorus.std;
 import qorus.memory;
 
 export namespace qorus {

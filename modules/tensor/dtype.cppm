@@ -1,9 +1,6 @@
 // Element types.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.tensor:dtype;
+import qorus.std;
 
 export namespace qorus {
 

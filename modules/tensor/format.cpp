@@ -1,15 +1,8 @@
 // How a tensor reads when printed: nested rows, the middle of a long axis left out.
 module;
-#include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <iterator>
-#include <span>
-#include <string_view>
 module qorus.tensor;
+import qorus.std;
 
 namespace qorus {
 namespace {

@@ -1,10 +1,6 @@
 // Owned: a tensor together with its memory, for what outlives a frame: data sets, results that are kept.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <initializer_list>
-#include <span>
 export module qorus.tensor:owned;
+import qorus.std;
 import qorus.memory;
 import :dtype;
 import :shape;

@@ -1,11 +1,6 @@
 // Bodies of qorus.tensor:shape.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
 module qorus.tensor;
+import qorus.std;
 
 namespace qorus {
 

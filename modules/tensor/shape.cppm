@@ -1,11 +1,6 @@
 // Shapes of up to six extents, and layouts: how a shape's elements lie in memory. Pure arithmetic, no data.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
 export module qorus.tensor:shape;
+import qorus.std;
 import qorus.memory;
 
 export namespace qorus {

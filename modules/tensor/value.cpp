@@ -1,14 +1,6 @@
 // Bodies of qorus.tensor:value and :owned.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <initializer_list>
-#include <span>
-#include <utility>
 module qorus.tensor;
+import qorus.std;
 
 namespace qorus {
 

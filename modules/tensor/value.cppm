@@ -1,15 +1,6 @@
 // Tensor: an immutable value that names elements somewhere, and how an operation makes a new one (Fresh).
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
-#include <string>
-#include <type_traits>
-#include <utility>
-#include <vector>
 export module qorus.tensor:value;
+import qorus.std;
 import qorus.memory;
 import :dtype;
 import :shape;

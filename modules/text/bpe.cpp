@@ -1,14 +1,9 @@
 // Byte-pair encoding: of all neighbours that merge, those of the lowest rank merge first, the leftmost among equals. Words of up to
 // k_short symbols by looking at all pairs each time; longer ones with a heap, in O(n log n).
 module;
-#include <algorithm>
-#include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <functional>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :model;
 import :pieces;
 import :split;

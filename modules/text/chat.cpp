@@ -1,12 +1,6 @@
 // Bodies of qorus.text:chat.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import qorus.trust;
 import :jinja;
 

@@ -2,13 +2,8 @@
 // that language is done (https://jinja.palletsprojects.com/templates), as transformers sets it up: trim_blocks and lstrip_blocks on, nothing
 // escaped, values immutable, raise_exception and strftime_now there. A template is a program from outside: its steps, its memory and its
 // text are bounded, and all else that the language has is an error value that names it.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.text:chat;
+import qorus.std;
 import qorus.memory;
 
 namespace qorus::text {

@@ -1,16 +1,6 @@
 // Tokenizer::create: a vocabulary is checked and indexed. Nothing of the spec is trusted; after this all of it is.
-module;
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import qorus.trust;
 import :model;
 import :pieces;

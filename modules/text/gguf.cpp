@@ -1,13 +1,8 @@
 // Bodies of qorus.text:gguf.
 module;
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import qorus.io;
 import :gguf;
 import :tokenizer;

@@ -1,13 +1,6 @@
 // Jinja templates inside: tokens, the tree of a program, values, and what runs it.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <span>
-#include <string_view>
-#include <type_traits>
 module qorus.text:jinja;
+import qorus.std;
 import qorus.memory;
 import qorus.trust;
 import :chat;

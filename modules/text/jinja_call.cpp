@@ -1,14 +1,10 @@
 // What templates call: functions, methods of texts and dictionaries, tests.
 module;
-#include <algorithm>
-#include <cstddef>
+#include <string.h>
 #include <cstdint>
-#include <cstring>
 #include <ctime>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import qorus.trust;
 import :jinja;
 import :pieces;

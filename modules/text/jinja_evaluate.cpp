@@ -1,13 +1,6 @@
 // Runs a template: expressions.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :pieces;
 import :unicode;

@@ -1,13 +1,6 @@
 // The tree of a template, from its tokens: expressions.
-module;
-#include <charconv>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <system_error>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :jinja_parser;
 

@@ -1,15 +1,8 @@
 // The filters of templates.
 module;
-#include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstddef>
 #include <cstdint>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :pieces;
 import :unicode;

@@ -1,11 +1,6 @@
 // The tree of a template, from its tokens: statements.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :jinja_parser;
 

@@ -1,12 +1,6 @@
 // What turns a template's tokens into the tree of a program.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text:jinja_parser;
+import qorus.std;
 import qorus.memory;
 import qorus.trust;
 import :jinja;

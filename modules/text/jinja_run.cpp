@@ -1,14 +1,6 @@
 // Runs a template: statements, names, macros.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :pieces;
 import :unicode;

@@ -1,12 +1,6 @@
 // Templates cut into tokens: text, and what stands in {{ }} and {% %}. Blanks around the tags go as trim_blocks and lstrip_blocks say.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :pieces;
 import :unicode;

@@ -1,14 +1,9 @@
 // Values of templates: truth, equality, order, and how they are written, as Python has them.
 module;
-#include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :jinja;
 import :pieces;
 import :unicode;

@@ -1,12 +1,8 @@
 // Bodies of qorus.text:json.
 module;
-#include <charconv>
-#include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <string_view>
-#include <system_error>
 module qorus.text;
+import qorus.std;
 import :json;
 import :pieces;
 import :unicode;

@@ -1,9 +1,6 @@
 // JSON (RFC 8259, strictly) as a flat list of values, for files of half a million strings: one pass, no recursion, 40 bytes a value.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.text:json;
+import qorus.std;
 import qorus.memory;
 import qorus.trust;
 

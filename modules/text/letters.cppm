@@ -1,10 +1,7 @@
 // The letters with case of the scripts that DeepSeek's pre-tokenizer counts as words: Latin, Greek, Cyrillic and their like. The
 // list is the one in its tokenizer.json, which is no property that Unicode has.
-module;
-#include <algorithm>
-#include <cstdint>
-#include <iterator>
 module qorus.text:letters;
+import qorus.std;
 
 namespace qorus::text {
 

@@ -1,13 +1,6 @@
 // Bodies of qorus.text:load: the formats that are no JSON.
-module;
-#include <algorithm>
-#include <bit>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import qorus.formats;
 import qorus.io;
 import :gguf;

@@ -1,9 +1,6 @@
 // Tokenizers from the files they come in.
-module;
-#include <cstddef>
-#include <span>
-#include <string_view>
 export module qorus.text:load;
+import qorus.std;
 import qorus.memory;
 import :tokenizer;
 

@@ -2,12 +2,8 @@
 // is an error that names it, never a wrong id.
 module;
 #include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :json;
 import :load;
 import :model;

@@ -1,11 +1,6 @@
 // What a Tokenizer holds: the vocabulary, checked and indexed, and the ways to cut a text.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 module qorus.text:model;
+import qorus.std;
 import qorus.memory;
 import :pieces;
 import :split;

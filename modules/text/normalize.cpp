@@ -1,11 +1,6 @@
 // Text as a vocabulary wants it before it is cut: SentencePiece's character map, Unicode's form NFC, spaces.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :model;
 import :unicode;
 

@@ -1,12 +1,8 @@
 // Bodies of qorus.text:pieces.
 module;
-#include <algorithm>
-#include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import qorus.trust;
 import :pieces;
 

@@ -1,12 +1,7 @@
 // Where a vocabulary lies and how it is looked up: byte strings one after the other, and hash tables of open addressing. A table
 // gives up on a vocabulary that was made to collide, so that neither loading nor looking up has a bad case.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.text:pieces;
+import qorus.std;
 import qorus.memory;
 
 namespace qorus::text {
@@ -90,7 +85,8 @@ class PieceTable {
 };
 
 struct Merge {
-  std::uint32_t rank = UINT32_MAX;  // the lowest comes first; UINT32_MAX: these two do not merge
+  std::uint32_t rank =
+      std::numeric_limits<std::uint32_t>::max();  // the lowest comes first; the largest: these two do not merge
   std::int32_t id = -1;
 };
 

@@ -1,13 +1,6 @@
 // Bodies of qorus.text:load: ranks of tiktoken as the merges that give the same pieces, for formats that know merges alone.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :load;
 import :tokenizer;
 import :vocabulary;

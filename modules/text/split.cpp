@@ -1,11 +1,6 @@
 // Bodies of qorus.text:split: the scanners. Each is a function from the begin of a word to its end.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <iterator>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :split;
 import :letters;
 import :unicode;

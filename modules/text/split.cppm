@@ -1,12 +1,8 @@
 // Pre-tokenizers: a text is cut into words before its bytes are merged, by the patterns that each family of models was trained
 // with. Each pattern is a scanner written by hand, equal to the regular expression beside it and linear in the text. A pre-tokenizer
 // is up to eight of them, each cutting further what the one before left; nothing is ever dropped.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.text:split;
+import qorus.std;
 import qorus.memory;
 
 namespace qorus::text {

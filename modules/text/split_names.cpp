@@ -1,12 +1,6 @@
 // Bodies of qorus.text:split: which patterns go by which name.
-module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :load;
 import :split;
 

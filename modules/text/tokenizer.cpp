@@ -1,12 +1,8 @@
 // Bodies of qorus.text:tokenizer: special pieces are found first, the stretches between them go to the algorithm of the vocabulary.
 module;
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :model;
 import :pieces;
 import :unicode;

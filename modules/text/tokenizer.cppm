@@ -1,12 +1,7 @@
 // Tokenizers: text to the ids of a model's vocabulary and back. The vocabulary comes from outside and may be anything: it is checked
 // once, when the tokenizer is made; after that every text has ids, and every list of ids that the vocabulary has is a text.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 export module qorus.text:tokenizer;
+import qorus.std;
 import qorus.memory;
 
 namespace qorus::text {

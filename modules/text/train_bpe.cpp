@@ -2,14 +2,9 @@
 // occurs; a merge looks at those words alone. The next pair comes from a heap whose entries may be out of date: what is popped is
 // pushed again with its present number if that is another one.
 module;
-#include <algorithm>
-#include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :pieces;
 import :split;
 import :vocabulary;

@@ -2,12 +2,8 @@
 module;
 #include <utf8proc.h>
 
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :unicode;
 
 namespace qorus::text {

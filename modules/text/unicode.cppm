@@ -1,10 +1,6 @@
 // Characters and what they are, from text that need not be UTF-8. The tables are utf8proc's.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.text:unicode;
+import qorus.std;
 import qorus.memory;
 
 namespace qorus::text {

@@ -1,12 +1,7 @@
 // Unigram: of all ways to cut a text into pieces, the one whose scores (logarithms of probabilities) sum up highest, found by
 // dynamic programming from left to right (Kudo, Subword Regularization, 2018).
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :model;
 import :pieces;
 import :unicode;

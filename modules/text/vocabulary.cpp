@@ -1,15 +1,8 @@
 // Bodies of qorus.text:vocabulary but for the training.
 module;
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
 #include <cstdio>
-#include <iterator>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.text;
+import qorus.std;
 import :unicode;
 import :vocabulary;
 import :vocabulary_maker;

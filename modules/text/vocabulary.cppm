@@ -1,10 +1,6 @@
 // Vocabularies that are made here, where models come with theirs: bytes, characters, and byte-pair encoding trained on texts.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.text:vocabulary;
+import qorus.std;
 import qorus.memory;
 import :tokenizer;
 

@@ -1,10 +1,6 @@
 // What makes a Vocabulary: pieces and merges are collected as bytes, and become views of them in the end.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 module qorus.text:vocabulary_maker;
+import qorus.std;
 import qorus.memory;
 import :tokenizer;
 import :vocabulary;

@@ -1,11 +1,7 @@
 // WordPiece as BERT has it: words without accents and case, punctuation and Chinese characters alone; of each word the longest piece
 // it begins with, again and again. The vocabulary spells the begin of a word as U+2581 and its rest plainly, as GGUF does.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 module qorus.text;
+import qorus.std;
 import :model;
 import :pieces;
 import :unicode;

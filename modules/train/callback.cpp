@@ -2,12 +2,8 @@
 module;
 #include <unistd.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.train;
+import qorus.std;
 import qorus.io;
 
 namespace qorus::train {

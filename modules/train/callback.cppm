@@ -1,15 +1,6 @@
 // Callbacks: plain values that are told what happens in a run, and may steer it.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <new>
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 export module qorus.train:callback;
+import qorus.std;
 import qorus.nn;
 import :metric;
 

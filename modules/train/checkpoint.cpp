@@ -9,19 +9,10 @@ module;
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <cerrno>
-#include <charconv>
-#include <cstddef>
-#include <cstdint>
 #include <cstdio>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.train;
+import qorus.std;
 import :run;
 import qorus.io;
 

@@ -1,11 +1,6 @@
 // Bodies of qorus.train:fit: evaluate and predict.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 module qorus.train;
+import qorus.std;
 import :plan;
 
 namespace qorus::train {

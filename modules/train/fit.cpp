@@ -1,10 +1,6 @@
 // Bodies of qorus.train:fit: run_fit.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <utility>
 module qorus.train;
+import qorus.std;
 import :plan;
 import :run;
 

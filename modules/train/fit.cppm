@@ -1,13 +1,6 @@
 // fit, evaluate, predict: any model over any examples.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 export module qorus.train:fit;
+import qorus.std;
 import qorus.data;
 import qorus.nn;
 import qorus.optim;

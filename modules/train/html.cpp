@@ -3,17 +3,10 @@ module;
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
 #include <cstdio>
 #include <ctime>
-#include <span>
-#include <string_view>
-#include <type_traits>
 module qorus.train;
+import qorus.std;
 import :output;
 
 namespace qorus::train {

@@ -1,10 +1,6 @@
 // Bodies of qorus.train:logger: the table and the JSON lines.
-module;
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 module qorus.train;
+import qorus.std;
 import :output;
 
 namespace qorus::train {

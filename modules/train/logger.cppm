@@ -1,12 +1,8 @@
 // Loggers: callbacks that leave the course of a run behind as a table, as JSON lines, for TensorBoard, or as a page to look at. They
 // write from buffers on the stack, and allocate nothing per step or epoch. Paths must outlive the run. What cannot be written ends
 // the run with its error.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <type_traits>
 export module qorus.train:logger;
+import qorus.std;
 import qorus.nn;
 import :callback;
 

@@ -1,13 +1,6 @@
 // Bodies of qorus.train:metric.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
-#include <string_view>
 module qorus.train;
+import qorus.std;
 
 namespace qorus::train {
 namespace {

@@ -1,12 +1,6 @@
 // Metrics: what to measure besides the loss, as plain values, and the meter that gathers them batch by batch.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <initializer_list>
-#include <string_view>
-#include <utility>
 export module qorus.train:metric;
+import qorus.std;
 import qorus.nn;
 
 export namespace qorus::train {

@@ -3,15 +3,9 @@ module;
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
-#include <charconv>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <string_view>
 module qorus.train:output;
+import qorus.std;
 import qorus.memory;
 
 namespace qorus::train {

@@ -1,9 +1,6 @@
 // Bodies of qorus.train:plan.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
 module qorus.train;
+import qorus.std;
 import :plan;
 
 namespace qorus::train {

@@ -1,7 +1,6 @@
 // One pass over a batch, and how much scratch it takes, found by running it over shapes only.
-module;
-#include <cstddef>
 module qorus.train:plan;
+import qorus.std;
 import qorus.data;
 import qorus.nn;
 import :fit;

@@ -2,12 +2,9 @@
 module;
 #include <unistd.h>
 
-#include <algorithm>
-#include <cstddef>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 module qorus.train;
+import qorus.std;
 
 namespace qorus::train {
 namespace {

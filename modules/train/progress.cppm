@@ -1,7 +1,6 @@
 // The progress bar: a callback that writes to the standard error stream.
-module;
-#include <cstdint>
 export module qorus.train:progress;
+import qorus.std;
 import :callback;
 
 export namespace qorus::train {

@@ -2,6 +2,7 @@
 module;
 #include <cstdio>
 module qorus.train;
+import qorus.std;
 
 namespace qorus {
 

@@ -1,14 +1,8 @@
 // Bodies of qorus.train:run but for the checkpoints.
 module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.train;
+import qorus.std;
 import :plan;
 import :run;
 import qorus.io;

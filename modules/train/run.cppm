@@ -1,11 +1,6 @@
 // One run of fit: its state, which a checkpoint holds, and its steps.
-module;
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
 module qorus.train:run;
+import qorus.std;
 import qorus.data;
 import qorus.nn;
 import qorus.optim;

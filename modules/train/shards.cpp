@@ -1,13 +1,6 @@
 // Bodies of qorus.train:run: steps whose batch is cut into shards.
-module;
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
 module qorus.train;
+import qorus.std;
 import :plan;
 import :run;
 

@@ -5,15 +5,9 @@ module;
 #include <sys/time.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
 module qorus.train;
+import qorus.std;
 import :output;
 
 namespace qorus::train {

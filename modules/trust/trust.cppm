@@ -1,9 +1,6 @@
 // What all readers of files share: how much of everything a file may have, and how what lies in a file is sorted.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
 export module qorus.trust;
+import qorus.std;
 import qorus.memory;
 
 // The most that a file may have; more is an error, Errc::unsupported where nothing else is said. Far more than known files have, and little
@@ -32,7 +29,7 @@ constexpr std::size_t text_bytes = std::size_t{1_GiB};
 constexpr std::uint64_t gzip_unexamined = 64_MiB;  // what a gzipped file may announce; more is counted first
 // tokenizers
 constexpr std::size_t piece_bytes = 65536;
-constexpr std::size_t vocabulary = INT32_MAX / 2;  // pieces, and merges: Errc::overflow
+constexpr std::size_t vocabulary = std::numeric_limits<std::int32_t>::max() / 2;  // pieces, and merges: Errc::overflow
 // language models: Errc::invalid_argument
 constexpr std::int64_t model_size = 1 << 24;  // of any width, count of heads, or context
 constexpr std::int64_t model_layers = 4096, model_experts = 4096, model_experts_used = 64;

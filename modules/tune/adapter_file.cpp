@@ -2,14 +2,9 @@
 module;
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :adapter_file;
 
 namespace qorus::tune {

@@ -1,7 +1,6 @@
 // Adapters in files: as llama.cpp reads them, and as PEFT does.
-module;
-#include <string_view>
 export module qorus.tune:adapter_file;
+import qorus.std;
 import qorus.llm;
 import :tuner;
 

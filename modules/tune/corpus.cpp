@@ -4,17 +4,9 @@ module;
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :corpus;
 
 namespace qorus::tune {

@@ -1,10 +1,6 @@
 // What language models learn from: files of text, mapped, and their ids, mapped as well, so that neither need fit into memory.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.tune:corpus;
+import qorus.std;
 import qorus.tensor;
 import qorus.text;
 

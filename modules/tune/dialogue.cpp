@@ -3,16 +3,9 @@ module;
 #include <dirent.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :dialogue;
 
 namespace qorus::tune {

@@ -1,11 +1,7 @@
 // What a language model is taught from: conversations in JSON lines, or plain text; as tokens, of which those of the answers count; packed into
 // rows of one length.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.tune:dialogue;
+import qorus.std;
 import qorus.data;
 import qorus.llm;
 

@@ -1,14 +1,8 @@
 // Bodies of qorus.tune:head.
 module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <utility>
-
 #include "kernels/kernels.h"
 module qorus.tune;
+import qorus.std;
 import :head;
 
 namespace qorus::tune {

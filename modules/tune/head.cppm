@@ -1,8 +1,6 @@
 // A language model's head and its loss in one.
-module;
-#include <cstddef>
-#include <cstdint>
 module qorus.tune:head;
+import qorus.std;
 import qorus.llm;
 
 namespace qorus::tune {

@@ -1,15 +1,6 @@
 // Bodies of qorus.tune:tuner: rows on their way through the layers, all positions at once and without a cache.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <new>
-#include <span>
-#include <string_view>
-#include <type_traits>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import qorus.nn;
 import :tuner;
 import :head;

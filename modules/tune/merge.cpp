@@ -1,12 +1,6 @@
 // Bodies of qorus.tune:merge.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :merge;
 
 namespace qorus::tune {

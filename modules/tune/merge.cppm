@@ -1,9 +1,6 @@
 // Models as fine-tuning left them, in one file: the base with an adapter added, or with all its weights replaced.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
 export module qorus.tune:merge;
+import qorus.std;
 import qorus.llm;
 import :tuner;
 

@@ -1,11 +1,6 @@
 // Bodies of qorus.tune:dialogue: samples packed into rows.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :dialogue;
 
 namespace qorus::tune {

@@ -1,12 +1,6 @@
 // Bodies of qorus.tune:pretrain.
-module;
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <limits>
-#include <span>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :corpus;
 import :pretrain;
 

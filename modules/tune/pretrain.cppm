@@ -1,10 +1,6 @@
 // Training of a language model on text, from scratch or further on: windows of ids, the loss of each next one, validation.
-module;
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
 export module qorus.tune:pretrain;
+import qorus.std;
 import qorus.nn;
 import qorus.optim;
 import qorus.train;

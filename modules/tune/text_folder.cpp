@@ -3,14 +3,9 @@ module;
 #include <dirent.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :text_folder;
 
 namespace qorus::tune {

@@ -1,8 +1,6 @@
 // Texts that are sorted into folders, one for each class, as a data set.
-module;
-#include <cstdint>
-#include <string_view>
 export module qorus.tune:text_folder;
+import qorus.std;
 import qorus.data;
 
 export namespace qorus::tune {

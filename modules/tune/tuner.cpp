@@ -1,13 +1,6 @@
 // Bodies of qorus.tune:tuner: which parameters are trained, and the run.
-module;
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string_view>
-#include <utility>
 module qorus.tune;
+import qorus.std;
 import :tuner;
 
 namespace qorus::tune {

@@ -1,11 +1,6 @@
 // Fine-tuning: a language model of which adapters, or all weights, are trained on rows of tokens.
-module;
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-#include <utility>
 export module qorus.tune:tuner;
+import qorus.std;
 import qorus.llm;
 import qorus.nn;
 import qorus.train;

@@ -1,8 +1,6 @@
 // A model that was trained as a GGUF file, which llm::open and llama.cpp read.
-module;
-#include <cstdint>
-#include <string_view>
 export module qorus.tune:write;
+import qorus.std;
 import qorus.nn;
 import qorus.io;
 import qorus.text;
