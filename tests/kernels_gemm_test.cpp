@@ -217,28 +217,14 @@ TEST_P(GemmTest, SmallSizesInEveryForm) {
       }
 }
 
-// Sizes around every edge of the blocking: rows of a tile (6, 14), columns (16, 32), depth (384, 1024), tasks, stack
+// Sizes around every edge of the blocking: rows of a tile (6, 14), columns (16, 32), depth (384, 512, 1024), tasks, stack
 // scratch.
 TEST_P(GemmTest, SizesAroundTheBlockingEdges) {
-  for (const auto& [m, n, k] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{{1, 67, 385},
-                                                                                              {1, 1031, 771},
-                                                                                              {4, 97, 1029},
-                                                                                              {5, 131, 2051},
-                                                                                              {8, 259, 1027},
-                                                                                              {9, 67, 1025},
-                                                                                              {13, 33, 383},
-                                                                                              {14, 64, 384},
-                                                                                              {15, 515, 385},
-                                                                                              {29, 35, 769},
-                                                                                              {31, 519, 131},
-                                                                                              {57, 131, 127},
-                                                                                              {65, 67, 129},
-                                                                                              {131, 259, 389},
-                                                                                              {197, 37, 391},
-                                                                                              {389, 35, 67},
-                                                                                              {211, 643, 17},
-                                                                                              {97, 1, 513},
-                                                                                              {3, 2, 5000}}) {
+  for (const auto& [m, n, k] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{
+           {1, 67, 385},   {1, 1031, 771},  {4, 97, 1029},  {5, 131, 2051}, {8, 259, 1027}, {9, 67, 1025},
+           {13, 33, 383},  {14, 64, 384},   {15, 515, 385}, {29, 35, 769},  {31, 519, 131}, {57, 131, 127},
+           {65, 67, 129},  {131, 259, 389}, {197, 37, 391}, {389, 35, 67},  {211, 643, 17}, {97, 1, 513},
+           {16, 385, 192}, {24, 95, 1025},  {128, 39, 513}, {3, 2, 5000}}) {
     check_forms(GetParam(), {.m = m, .n = n, .k = k});
     ASSERT_FALSE(HasFatalFailure());
   }

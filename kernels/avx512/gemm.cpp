@@ -9,9 +9,10 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr int k_tile_rows = 14;        // 14 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 31 of 32 registers
-constexpr int k_stream_rows = 14;      // 14 x 1 accumulators beside a 16 x 16 block that is transposed in registers
-constexpr int k_stream_pair_rows = 0;  // rows up to which two such blocks go side by side
+constexpr int k_tile_rows = 14;         // 14 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 31 of 32 registers
+constexpr int k_stream_rows = 14;       // 14 x 1 accumulators beside a 16 x 16 block that is transposed in registers
+constexpr int k_stream_pair_rows = 0;   // rows up to which two such blocks go side by side
+constexpr std::size_t k_turn_most = 0;  // none: not measured
 constexpr std::size_t k_block_k = 384;
 
 // out[t] = x[0..15][t]: a 16 x 16 block of rows `row` apart, transposed. Whole lines are loaded, one row at a time:
@@ -33,6 +34,8 @@ QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)
 #include "kernels/simd/gemm_blocks.h"
 
 #include "kernels/simd/gemm_dot.h"
+
+#include "kernels/simd/gemm_turned.h"
 
 namespace qorus::kernels {
 

@@ -125,11 +125,15 @@ inline std::size_t shared_b_at(const Gemm& g, Left left) noexcept {  // after A
 bool is_dots(const Gemm& g) noexcept;  // gemm_dot.h
 GemmPlan plan_dots(const Gemm& g) noexcept;
 void dot_task(const Gemm& g, std::size_t each, std::size_t index) noexcept;
+bool is_turned(const Gemm& g) noexcept;  // gemm_turned.h
+GemmPlan plan_turned(const Gemm& g) noexcept;
+void turned_task(const Gemm& g, std::size_t each, std::uint32_t phase, std::size_t index, float* panels) noexcept;
 
 GemmPlan plan(const Gemm& g) noexcept {
   GemmPlan p;
   if (g.m == 0 || g.n == 0) return p;
   if (is_dots(g)) return plan_dots(g);
+  if (is_turned(g)) return plan_turned(g);
   Cut cut{};
   cut.left = left_of(g);
   cut.right = right_of(g);
@@ -389,6 +393,7 @@ inline void copy_b(const Gemm& g, std::size_t index, float* to) noexcept {
 void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t index, void* shared,
           void* worker) noexcept {
   if (is_dots(g)) return dot_task(g, p.detail[0], index);
+  if (is_turned(g)) return turned_task(g, p.detail[0], phase, index, static_cast<float*>(shared));
   Cut cut = read(p);
   const Runs runs(g.m);
   auto* const copies = static_cast<float*>(shared);

@@ -30,8 +30,8 @@ struct Tile {
 };
 
 // out[t] = x[0 .. rows-1][t] for t < cols, 0 in the lanes from `rows` on; rows, cols <= k_lanes. Reads nothing else.
-inline void load_transposed_part(const float* x, std::ptrdiff_t row, std::size_t rows, std::size_t cols,
-                                 F32 (&out)[k_lanes]) noexcept {
+[[gnu::noinline]] inline void load_transposed_part(const float* x, std::ptrdiff_t row, std::size_t rows,
+                                                   std::size_t cols, F32 (&out)[k_lanes]) noexcept {
   const Some part = first_lanes(cols);
 #pragma unroll
   for (std::size_t r = 0; r < k_lanes; ++r)
