@@ -136,6 +136,7 @@ std::vector<Case> functions() {
 std::vector<Case> pairs() {
   std::vector<Case> c;
   add_binary(c, "add", ops::add, [](double a, double b) { return a + b; });
+  add_binary(c, "add_relu", ops::add_relu, [](double a, double b) { return std::max(a + b, 0.0); });
   add_binary(c, "sub", ops::sub, [](double a, double b) { return a - b; });
   add_binary(c, "mul", ops::mul, [](double a, double b) { return a * b; });
   add_binary(c, "div", ops::div, [](double a, double b) { return a / b; }, 0.5, 3);

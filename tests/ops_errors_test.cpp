@@ -36,6 +36,7 @@ const std::vector<Entry>& operations() {
   static const Tensor mask = Tensor::borrow(std::span<const std::uint8_t>(truths), {3});
   static const std::vector<Entry> all = {
       {"add", [](const Tensor& x) { return ops::add(x, x); }},
+      {"add_relu", [](const Tensor& x) { return ops::add_relu(x, x); }},
       {"pow", [](const Tensor& x) { return ops::pow(x, x); }},
       {"maximum", [](const Tensor& x) { return ops::maximum(x, 1.0f); }},
       {"less", [](const Tensor& x) { return ops::less(x, x); }},

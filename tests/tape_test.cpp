@@ -164,6 +164,25 @@ TEST(Tape, LargeTensorsUsedTwice) {
   }
 }
 
+// What the backward of x, doubled in length again and again up to 2^18, takes of the arena.
+std::size_t bytes_of_doubling(int times) {
+  const std::vector<float> x(std::size_t{1} << (18 - times), 1.0f);
+  Workspace ws{{.scratch = 64_MiB, .threads = 1}};
+  auto tape = ws.record();
+  auto y = tape.watch(Tensor::borrow(std::span<const float>(x), Shape{static_cast<std::int64_t>(x.size())}));
+  for (int i = 0; i < times; ++i) y = ops::concat({y, ops::mul(y, 2)}, 0);
+  const auto loss = ops::sum(y);
+  EXPECT_OK(loss);
+  const std::size_t before = ws.counters().in_use;
+  EXPECT_OK(backward(*loss));
+  return ws.counters().in_use - before;
+}
+TEST(Tape, MemoryOfDeadGradientsServesSmallerAndLargerOnes) {
+  const std::size_t one = bytes_of_doubling(1);
+  EXPECT_GE(one, sizeof(float) << 18);
+  EXPECT_LT(bytes_of_doubling(4), one + 4096) << "the gradients before the last fit where that one was";
+}
+
 TEST(Tape, BackwardRefusesWhatIsNoLoss) {
   const Owned a = random_owned({3});
   {

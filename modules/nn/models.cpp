@@ -13,7 +13,7 @@ Result<Tensor> ResNetBlock::operator()(const Tensor& x) const noexcept {
     for (int axis = 2; axis < 4; ++axis) around = ops::slice(around, axis, 0, x.dim(axis), stride);
   }
   if (const std::int64_t more = y->dim(1) - x.dim(1); more > 0) around = ops::pad(around, {{1, 0, more}});
-  return ops::relu(ops::add(y, around));
+  return ops::add_relu(y, around);
 }
 
 }  // namespace qorus::nn

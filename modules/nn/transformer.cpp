@@ -132,11 +132,13 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
                                      const AttentionInputs& over) const noexcept {
   const auto part = [&](const Result<Tensor>& in, const Norm& norm, const auto& body) -> Result<Tensor> {
     if (!in) return in;
-    auto inner = pre_norm ? norm(*in) : in;
-    if (inner) inner = body(*inner);
-    if (dropout > 0) inner = ops::dropout(inner, dropout);
-    auto sum = ops::add(in, inner);
-    return pre_norm || !sum ? sum : norm(*sum);
+    return in_own_frame(*in, [&](const Tensor& x) -> Result<Tensor> {
+      auto inner = pre_norm ? norm(x) : x;
+      if (inner) inner = body(*inner);
+      if (dropout > 0) inner = ops::dropout(inner, dropout);
+      auto sum = ops::add(x, inner);
+      return pre_norm || !sum ? sum : norm(*sum);
+    });
   };
   const auto attend = [](const Attention& layer, const AttentionInputs& inputs) {
     return [&](const Tensor& in) -> Result<Tensor> {

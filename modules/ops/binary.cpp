@@ -76,9 +76,13 @@ struct BinarySaved {
   const float* output;
   Shape shape;
   Binary op;
+  bool rectified;  // max(a op b, 0)
 };
 
-Result<Tensor> binary(Binary op, const char* name, const Operand& a, const Operand& b) noexcept {
+constexpr std::size_t k_piece = 2048;  // elements that stay in the first-level cache from one step to the next
+
+Result<Tensor> binary(Binary op, const char* name, const Operand& a, const Operand& b,
+                      bool rectified = false) noexcept {
   auto context = float_context(name, {&a, &b});
   if (!context) return fail(context.error());
   auto aligned = align<2>(name, {&a, &b}, *context);
@@ -88,10 +92,16 @@ Result<Tensor> binary(Binary op, const char* name, const Operand& a, const Opera
   const Tensor& first = aligned->operand[0];
   const Tensor& second = aligned->operand[1];
   for_rows(*aligned, [&](const auto& offset, std::size_t at, std::size_t count) {
-    kernels::active().binary(op, first.f32() + offset[0], aligned->joint.step(0), second.f32() + offset[1],
-                             aligned->joint.step(1), y->f32() + at, count);
+    const std::size_t steps[] = {aligned->joint.step(0), aligned->joint.step(1)};
+    for (std::size_t done = 0, piece; done < count; done += piece) {
+      piece = rectified ? std::min(k_piece, count - done) : count;
+      float* const to = y->f32() + at + done;
+      kernels::active().binary(op, first.f32() + offset[0] + done * steps[0], steps[0],
+                               second.f32() + offset[1] + done * steps[1], steps[1], to, piece);
+      if (rectified) kernels::active().unary(kernels::Unary::relu, to, to, piece, 0);
+    }
   });
-  const BinarySaved saved{first, second, y->f32(), aligned->shape, op};
+  const BinarySaved saved{first, second, y->f32(), aligned->shape, op, rectified};
   return std::move(*y).freeze(rule(RuleId::binary), {&first, &second}, saved);
 }
 
@@ -201,6 +211,7 @@ struct SelectSaved {
 
 void rules::binary(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const BinarySaved*>(saved);
+  if (s.rectified && !pass_relu(grads, s.output, s.shape.numel())) return;
   const float* dy = grads.out();
   switch (s.op) {
     case Binary::add:
@@ -240,6 +251,9 @@ void rules::select(const void* saved, Grads& grads) noexcept {
 namespace ops {
 
 Result<Tensor> add(const Operand& a, const Operand& b) noexcept { return binary(Binary::add, "add", a, b); }
+Result<Tensor> add_relu(const Operand& a, const Operand& b) noexcept {
+  return binary(Binary::add, "add_relu", a, b, true);
+}
 Result<Tensor> sub(const Operand& a, const Operand& b) noexcept { return binary(Binary::sub, "sub", a, b); }
 Result<Tensor> mul(const Operand& a, const Operand& b) noexcept { return binary(Binary::mul, "mul", a, b); }
 Result<Tensor> div(const Operand& a, const Operand& b) noexcept { return binary(Binary::div, "div", a, b); }

@@ -390,14 +390,7 @@ void rules::conv(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const ConvSaved*>(saved);
   const Geometry& g = s.geometry;
   const std::size_t channels = g.groups * g.outs, n = g.images * channels * static_cast<std::size_t>(g.out_places());
-  if (s.relu) {
-    float* place = grads.out_in_place();
-    if (!place) return;
-    parallel_elements(grads.context(), n, [&](std::size_t begin, std::size_t end) {
-      kernels::training().unary_bwd(kernels::Unary::relu, s.output + begin, s.output + begin, place + begin,
-                                    place + begin, end - begin, 0, false);
-    });
-  }
+  if (s.relu && !pass_relu(grads, s.output, n)) return;
   add_bias_gradient(s, grads, channels, g.out_places());
   if (const Into dw = grads.into(s.weight)) grads.settle(run_weights(grads.context(), g, s.input, grads.out(), dw));
   if (const Into dx = grads.into(s.x))

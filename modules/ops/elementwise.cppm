@@ -9,6 +9,8 @@ import :operand;
 export namespace qorus::ops {
 
 [[nodiscard]] Result<Tensor> add(const Operand& a, const Operand& b) noexcept;  // a + b
+[[nodiscard]] Result<Tensor> add_relu(const Operand& a,
+                                      const Operand& b) noexcept;  // max(a + b, 0), in one pass and the memory of one
 [[nodiscard]] Result<Tensor> sub(const Operand& a, const Operand& b) noexcept;  // a - b
 [[nodiscard]] Result<Tensor> mul(const Operand& a, const Operand& b) noexcept;  // a b
 [[nodiscard]] Result<Tensor> div(const Operand& a, const Operand& b) noexcept;  // a / b

@@ -1,6 +1,9 @@
-// The table of rules, in the order of RuleId.
+// The table of rules, in the order of RuleId, and what they share.
+module;
+#include "kernels/kernels.h"
 module qorus.ops;
 import qorus.std;
+import :loops;
 import :rules;
 
 namespace qorus {
@@ -50,6 +53,16 @@ static_assert(sizeof k_rules / sizeof k_rules[0] == static_cast<std::size_t>(Rul
 
 const Rule& rule_of(const RuleRef& ref) noexcept {
   return ref.custom ? *static_cast<const Rule*>(ref.custom) : k_rules[ref.builtin];
+}
+
+bool pass_relu(Grads& grads, const float* y, std::size_t n) noexcept {
+  float* const place = grads.out_in_place();
+  if (!place) return false;
+  parallel_elements(grads.context(), n, [&](std::size_t begin, std::size_t end) {
+    kernels::training().unary_bwd(kernels::Unary::relu, y + begin, y + begin, place + begin, place + begin, end - begin,
+                                  0, false);
+  });
+  return true;
 }
 
 }  // namespace qorus

@@ -52,6 +52,10 @@ enum class RuleId : std::uint16_t {
 // The rule that a node names.
 [[nodiscard]] const Rule& rule_of(const RuleRef& ref) noexcept;
 
+// What a relu at the end of an operation lets through: the gradient of the result y of n elements becomes, in its place, that of the sum
+// before. False if there was no memory for it.
+[[nodiscard]] bool pass_relu(Grads& grads, const float* y, std::size_t n) noexcept;
+
 // Each stands beside its forward.
 namespace rules {
 void view(const void* saved, Grads& grads) noexcept;

@@ -18,10 +18,10 @@ struct GradSlab {
   GradSlab* next = nullptr;
 };
 
-// A dead gradient's memory, kept for the next of its size.
+// Memory of dead gradients, kept for the next ones: in the order of addresses, none next to another.
 struct FreeGrad {
   FreeGrad* next;
-  std::size_t numel;
+  std::size_t bytes;
 };
 
 struct GradSlot {
@@ -96,21 +96,39 @@ GradSlab* slab_for(Context& context, GradState& state, const Block& block) noexc
   return slab;
 }
 
+// What a gradient takes: as much as the arena gives, so that neighbours in it are neighbours here.
+std::size_t gradient_bytes(std::size_t numel) noexcept { return align_up(numel * sizeof(float), k_alignment); }
+
+// From the smallest piece of free memory that is large enough, or from the arena.
 float* take_gradient(Context& context, GradState& state, std::size_t numel) noexcept {
+  const std::size_t bytes = gradient_bytes(numel);
+  FreeGrad** best = nullptr;
   for (FreeGrad** link = &state.free; *link; link = &(*link)->next) {
-    if ((*link)->numel == numel) {
-      FreeGrad* found = *link;
-      *link = found->next;
-      return reinterpret_cast<float*>(found);
-    }
+    if ((*link)->bytes >= bytes && (!best || (*link)->bytes < (*best)->bytes)) best = link;
   }
-  auto slice = context.scratch->take(numel * sizeof(float));
-  return slice ? reinterpret_cast<float*>(slice->data) : nullptr;
+  if (!best) {
+    auto slice = context.scratch->take(bytes);
+    return slice ? reinterpret_cast<float*>(slice->data) : nullptr;
+  }
+  FreeGrad* const found = *best;
+  const FreeGrad all = *found;
+  *best = all.next;
+  if (all.bytes > bytes) {
+    *best = new (reinterpret_cast<std::byte*>(found) + bytes) FreeGrad{all.next, all.bytes - bytes};
+  }
+  return reinterpret_cast<float*>(found);
 }
 
 void give_back(GradState& state, float* data, std::size_t numel) noexcept {
-  if (numel * sizeof(float) < sizeof(FreeGrad)) return;
-  state.free = new (data) FreeGrad{state.free, numel};
+  if (numel == 0) return;
+  const auto end = [](FreeGrad* piece) { return reinterpret_cast<std::byte*>(piece) + piece->bytes; };
+  FreeGrad *before = nullptr, *after = state.free;
+  while (after && reinterpret_cast<float*>(after) < data) before = std::exchange(after, after->next);
+  auto* piece = new (data) FreeGrad{after, gradient_bytes(numel)};
+  (before ? before->next : state.free) = piece;
+  if (after && end(piece) == reinterpret_cast<std::byte*>(after)) *piece = {after->next, piece->bytes + after->bytes};
+  if (before && end(before) == reinterpret_cast<std::byte*>(piece))
+    *before = {piece->next, before->bytes + piece->bytes};
 }
 
 // Parameters that the loss does not depend on have gradient zero, and so has the padding between parameters.
