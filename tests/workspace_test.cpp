@@ -183,6 +183,45 @@ TEST(Workspaces, MoveWithTheirTensorsStale) {
   EXPECT_FAILS(a.status(), Errc::out_of_memory);  // NOLINT(bugprone-use-after-move): a moved-from workspace says no
 }
 
+// Steps that follow each other take the memory of one result; what was there before them stays as it is, wherever it lies.
+TEST(OwnFrame, StepsUseOneAnothersMemory) {
+  std::vector<float> numbers(256);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i) / 256;
+  const Tensor x = Tensor::borrow(std::span<const float>(numbers), {16, 16});
+  using Step = Result<Tensor> (*)(const Tensor&);
+  const Step steps[] = {[](const Tensor& t) { return Result<Tensor>(t); },
+                        [](const Tensor& t) { return ops::slice(t, 0, 8, 16); },
+                        [](const Tensor& t) { return ops::exp(t); },
+                        [](const Tensor& t) { return ops::add(ops::mul(t, t), t); },
+                        [](const Tensor& t) { return ops::slice(t, 0, 2, 8); },
+                        [](const Tensor& t) { return ops::transpose(ops::mul(t, 0.5f), 0, 1); },
+                        [](const Tensor& t) { return Result<Tensor>(t); },
+                        [](const Tensor& t) { return ops::concat({t, t, t}, 1); }};
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  auto frame = ws.frame();
+  const auto first = ops::square(frame.input(x));  // the last that the arena gave away
+  const auto kept = first->to_vector().value();
+  Result<Tensor> plain = first;
+  for (const Step step : steps) plain = plain.and_then(step);
+  const auto wanted = plain->to_vector().value();
+  const auto last = ops::square(frame.input(x));
+  const std::byte* const spent = free_memory(*last);
+  const std::size_t before = ws.counters().in_use;
+  Result<Tensor> y = last;
+  for (const Step step : steps) {
+    if (y) y = in_own_frame(*y, step, spent);
+  }
+  ASSERT_OK(y);
+  EXPECT_EQ(y->to_vector().value(), wanted);
+  EXPECT_EQ(last->to_vector().value(), kept);
+  y = last;
+  for (int i = 0; i < 10; ++i)
+    y = in_own_frame(*y, [](const Tensor& t) { return ops::exp(ops::mul(t, -1.0f)); }, spent);
+  ASSERT_OK(y);
+  EXPECT_LE(ws.counters().in_use - before, plain->numel() * sizeof(float) + kept.size() * sizeof(float) + 256);
+  EXPECT_EQ(free_memory(x), nullptr);
+}
+
 // The result of a frame of its own outlives it, whatever memory it names; what came between is given back; a tape keeps all.
 TEST(OwnFrame, KeepsTheResultAlone) {
   std::vector<float> numbers(1024);

@@ -156,8 +156,9 @@ class Repeat {
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
     if (layers_.size() != count_) return fail(Errc::not_built, "repeat", "nn::build the model first", x.shape().dims());
     Result<Tensor> y = x;
+    const std::byte* const steps = free_memory(x);
     for (const L& layer : layers_) {
-      if (y) y = in_own_frame(*y, layer);
+      if (y) y = in_own_frame(*y, layer, steps);
     }
     return y;
   }

@@ -130,15 +130,17 @@ TransformerBlock transformer_block(std::int64_t d_model, std::int64_t heads,
 
 Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& self,
                                      const AttentionInputs& over) const noexcept {
+  const std::byte* const parts = free_memory(x);
   const auto part = [&](const Result<Tensor>& in, const Norm& norm, const auto& body) -> Result<Tensor> {
     if (!in) return in;
-    return in_own_frame(*in, [&](const Tensor& x) -> Result<Tensor> {
-      auto inner = pre_norm ? norm(x) : x;
+    const auto run = [&](const Tensor& t) -> Result<Tensor> {
+      auto inner = pre_norm ? norm(t) : t;
       if (inner) inner = body(*inner);
       if (dropout > 0) inner = ops::dropout(inner, dropout);
-      auto sum = ops::add(x, inner);
+      auto sum = ops::add(t, inner);
       return pre_norm || !sum ? sum : norm(*sum);
-    });
+    };
+    return in_own_frame(*in, run, parts);
   };
   const auto attend = [](const Attention& layer, const AttentionInputs& inputs) {
     return [&](const Tensor& in) -> Result<Tensor> {
@@ -171,8 +173,9 @@ Result<Tensor> Transformer::run(const Tensor& x, const AttentionInputs& self,
   if (blocks.layers().size() != blocks.count())
     return fail(Errc::not_built, "transformer", "nn::build the model first", x.shape().dims());
   Result<Tensor> y = x;
+  const std::byte* const steps = free_memory(x);
   for (const TransformerBlock& block : blocks.layers()) {
-    if (y) y = in_own_frame(*y, [&](const Tensor& in) { return block.run(in, self, over); });
+    if (y) y = in_own_frame(*y, [&](const Tensor& in) { return block.run(in, self, over); }, steps);
   }
   return normed && y ? norm(*y) : y;
 }

@@ -111,11 +111,20 @@ Scope::~Scope() {
   if (auto mark = context_->scratch->take(0)) context_->made->drop_from(mark->data);
 }
 
-Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) noexcept {
+const std::byte* free_memory(const Tensor& x) noexcept {
+  Context* context = x.alive() ? x.context() : nullptr;
+  if (!context) return nullptr;
+  auto start = context->scratch->take(0);
+  return start ? start->data : nullptr;
+}
+
+Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call, const std::byte* spent) noexcept {
   Context* context = x.check("frame") ? x.context() : nullptr;
   if (context && context->record && context->run_kept && !context->made)
     return context->run_kept(*context, x, layer, call);
   if (!context || context->record) return call(layer, x);
+  Arena& scratch = *context->scratch;
+  const std::size_t before = scratch.mark(), x_bytes = align_up(row_bytes(x.dtype(), x.numel()));
   Result<Tensor> y = x;
   bool own = false;
   {
@@ -127,13 +136,17 @@ Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) 
     own = y->lifetime().block == scope.block && y->lifetime().generation == scope.generation;
   }
   if (!own) return y->in(*context);
-  if (!context->planning) {
-    // The result lies where the frame was, and nobody has written over it since. All of it is taken once more, so that it may be touched.
-    Arena& scratch = *context->scratch;
-    const std::size_t bytes = row_bytes(y->dtype(), y->numel()), mark = scratch.mark();
-    auto start = scratch.take(0);
+  // The result lies where the frame was, and nobody has written over it since. It goes to where the frame began, or, if that is spent, x.
+  auto start = scratch.take(0);
+  if (!start) return fail(start.error());
+  if (spent && x.data() >= spent && x.data() + x_bytes == start->data) {
+    scratch.shrink_to(before - x_bytes);
+    start = scratch.take(0);
     if (!start) return fail(start.error());
-    auto all = scratch.take(static_cast<std::size_t>(y->data() + bytes - start->data));
+  }
+  if (!context->planning) {
+    const std::size_t bytes = row_bytes(y->dtype(), y->numel()), mark = scratch.mark();
+    auto all = scratch.take(static_cast<std::size_t>(y->data() + bytes - start->data));  // so that it may be touched
     if (!all) return fail(all.error());
     std::memmove(start->data, y->data(), bytes);
     scratch.shrink_to(mark);

@@ -41,15 +41,19 @@ class Scope {
 
 // layer(x) in a frame of its own, of which the result alone is kept: the memory of what came between is used again by what follows. Under
 // a tape, which needs all of it, just layer(x), or, in a workspace with bf16, the same with its insides rounded until the backward comes.
+// What x itself takes is used again, too, if it lies at `spent` or above: where steps follow each other, free_memory() before the first.
 // Errors: those of the layer.
 using LayerCall = Result<Tensor> (*)(const void* layer, const Tensor& x) noexcept;
-[[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call) noexcept;
+[[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const void* layer, LayerCall call,
+                                          const std::byte* spent = nullptr) noexcept;
 template <class F>
-[[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const F& layer) noexcept {
-  return in_own_frame(x, &layer, [](const void* f, const Tensor& y) noexcept {
-    return Result<Tensor>((*static_cast<const F*>(f))(y));
-  });
+[[nodiscard]] Result<Tensor> in_own_frame(const Tensor& x, const F& layer, const std::byte* spent = nullptr) noexcept {
+  return in_own_frame(
+      x, &layer, [](const void* f, const Tensor& y) noexcept { return Result<Tensor>((*static_cast<const F*>(f))(y)); },
+      spent);
 }
+// Where the memory of x's workspace begins that nobody has yet; null if there is none.
+[[nodiscard]] const std::byte* free_memory(const Tensor& x) noexcept;
 
 class Tape;
 
