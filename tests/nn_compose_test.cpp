@@ -543,6 +543,19 @@ TEST(Bf16Blocks, OfEveryKindOfLayer) {
   EXPECT_FALSE(close(nn::llama({.vocab = 5, .context = 4, .d_model = 16, .heads = 2, .layers = 3}), tokens));
 }
 
+// One block by itself, recorded or computed again in the backward, is not rounded.
+TEST(Bf16Blocks, AreTheRepeatedOnesAlone) {
+  const auto values = waves(8 * 16 * 32);
+  const Tensor x = view(values, {8, 16, 32});
+  const auto block = nn::transformer_block(32, 4);
+  const auto single = nn::linear(32) | block | nn::linear(2);
+  const auto again = nn::linear(32) | nn::checkpoint(block) | nn::linear(2);
+  const std::vector<float> exact = pass(single, x, 1).gradients;
+  EXPECT_EQ(pass(single, x, 1, true).gradients, exact);
+  EXPECT_EQ(pass(again, x, 1, true).gradients, exact);
+  EXPECT_NE(pass(nn::linear(32) | nn::repeat(1, block) | nn::linear(2), x, 1, true).gradients, exact);
+}
+
 TEST(Bf16Blocks, KeepRunningStatisticsAndEndWhatIsInside) {
   const auto pictures = waves(4 * 2 * 6 * 6);
   const Tensor image = view(pictures, {4, 2, 6, 6});

@@ -19,6 +19,9 @@ Activation activation_of(FeedForwardKind kind) noexcept {
   return Activation::silu;
 }
 
+// Whether what is computed of x is recorded.
+bool recorded(const Tensor& x) noexcept { return x.alive() && x.context() && x.context()->record; }
+
 // [batch, seq, heads head_dim] to [batch, heads, seq, head_dim].
 Result<Tensor> split(const Result<Tensor>& x, std::int64_t heads, std::int64_t head_dim) noexcept {
   if (!x) return x;
@@ -130,6 +133,8 @@ TransformerBlock transformer_block(std::int64_t d_model, std::int64_t heads,
 
 Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& self,
                                      const AttentionInputs& over) const noexcept {
+  // The halves take turns in memory where nothing is recorded; a tape keeps whole blocks, or none.
+  const bool whole = recorded(x);
   const std::byte* const parts = free_memory(x);
   const auto part = [&](const Result<Tensor>& in, const Norm& norm, const auto& body) -> Result<Tensor> {
     if (!in) return in;
@@ -140,7 +145,7 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
       auto sum = ops::add(t, inner);
       return pre_norm || !sum ? sum : norm(*sum);
     };
-    return in_own_frame(*in, run, parts);
+    return whole ? run(*in) : in_own_frame(*in, run, parts);
   };
   const auto attend = [](const Attention& layer, const AttentionInputs& inputs) {
     return [&](const Tensor& in) -> Result<Tensor> {
@@ -160,7 +165,7 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
 }
 
 Result<Tensor> Transformer::operator()(const Tensor& x) const noexcept {
-  if (!recompute || blocks.layers().size() != blocks.count()) return run(x);
+  if (!recompute || !recorded(x) || blocks.layers().size() != blocks.count()) return run(x);
   Result<Tensor> y = x;
   for (const TransformerBlock& block : blocks.layers()) {
     if (y) y = recompute(*y, body_of(block));
