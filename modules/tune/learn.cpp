@@ -134,11 +134,11 @@ struct Tuner::LayerCall {
 };
 
 // In a frame of its own where nothing is recorded; in training as the options say.
-Result<Tensor> Tuner::run_block(const llm::Block& layer, const Tensor& x, const Tensor& mask,
-                                std::int64_t batch) const noexcept {
+Result<Tensor> Tuner::run_block(const llm::Block& layer, const Tensor& x, const Tensor& mask, std::int64_t batch,
+                                const std::byte* spent) const noexcept {
   Context& context = *x.context();
   const LayerCall call{this, &layer, mask, batch};
-  if (!recompute_ || !context.record) return in_own_frame(x, call);
+  if (!recompute_ || !context.record) return in_own_frame(x, call, spent);
   static_assert(std::is_trivially_destructible_v<LayerCall>);
   auto place = context.scratch->take(sizeof(LayerCall));  // as long as the tape
   if (!place) return fail(place.error());
@@ -171,9 +171,10 @@ Result<Tensor> Tuner::loss(const Tensor& x, const Tensor& y) const noexcept {
   auto mask = sample_mask(*numbers);
   if (!mask) return mask;
   auto h = embed(*ids, *numbers);
+  const std::byte* const steps = h ? free_memory(*h) : nullptr;
   for (const llm::Block& layer : std::as_const(*model_).layers().blocks.span()) {
     if (!h) return h;
-    h = run_block(layer, *h, *mask, batch);
+    h = run_block(layer, *h, *mask, batch, steps);
   }
   return (h | std::as_const(*model_).layers().norm).and_then([&](const Tensor& t) { return head(t, *targets); });
 }

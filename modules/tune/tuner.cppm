@@ -80,7 +80,7 @@ class Tuner {
         recompute_(options.recompute) {}
   struct LayerCall;  // one block, as the tape remembers it
   [[nodiscard]] Result<Tensor> run_block(const llm::Block& block, const Tensor& x, const Tensor& mask,
-                                         std::int64_t batch) const noexcept;
+                                         std::int64_t batch, const std::byte* spent) const noexcept;
   [[nodiscard]] Status make_tables() noexcept;
   [[nodiscard]] Result<Tensor> embed(const Tensor& ids, const Tensor& numbers) const noexcept;
   [[nodiscard]] Result<Tensor> block(const llm::Block& block, const Tensor& x, const Tensor& mask,
