@@ -2,7 +2,17 @@
 export module qorus.memory:list;
 import qorus.std;
 import :error;
-import :size;
+
+namespace qorus {
+
+// What lists of all types share: memory for so many elements, and, where they are bytes to it, the move of `used` of them there.
+// Errors: overflow, out_of_memory; nothing is changed then.
+[[nodiscard]] Result<void*> room_for(std::size_t count, std::size_t size, std::size_t alignment) noexcept;
+[[nodiscard]] Status move_to_room_for(std::size_t count, std::size_t size, std::size_t alignment, void*& data,
+                                      std::size_t used) noexcept;
+void free_room(void* data, std::size_t alignment) noexcept;
+
+}  // namespace qorus
 
 export namespace qorus {
 
@@ -27,21 +37,26 @@ class List {
   List& operator=(const List&) = delete;
   ~List() {
     clear();
-    ::operator delete(data_, std::align_val_t{alignof(T)}, std::nothrow);
+    free_room(data_, alignof(T));
   }
 
   [[nodiscard]] Status reserve(std::size_t wanted) noexcept {
     if (wanted <= capacity_) return {};
-    const auto bytes = (Checked(wanted) * sizeof(T)).get("List");
-    if (!bytes) return fail(bytes.error());
-    auto* fresh = static_cast<T*>(::operator new(*bytes, std::align_val_t{alignof(T)}, std::nothrow));
-    if (!fresh) return fail(Errc::out_of_memory, "List", "the system has no more memory");
-    for (std::size_t i = 0; i < size_; ++i) {
-      new (fresh + i) T(std::move(data_[i]));
-      data_[i].~T();
+    if constexpr (std::is_trivially_copyable_v<T>) {
+      void* data = data_;
+      if (auto moved = move_to_room_for(wanted, sizeof(T), alignof(T), data, size_); !moved) return moved;
+      data_ = static_cast<T*>(data);
+    } else {
+      auto room = room_for(wanted, sizeof(T), alignof(T));
+      if (!room) return fail(room.error());
+      T* const fresh = static_cast<T*>(*room);
+      for (std::size_t i = 0; i < size_; ++i) {
+        new (fresh + i) T(std::move(data_[i]));
+        data_[i].~T();
+      }
+      free_room(data_, alignof(T));
+      data_ = fresh;
     }
-    ::operator delete(data_, std::align_val_t{alignof(T)}, std::nothrow);
-    data_ = fresh;
     capacity_ = wanted;
     return {};
   }

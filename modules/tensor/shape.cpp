@@ -4,6 +4,50 @@ import qorus.std;
 
 namespace qorus {
 
+Shape::Shape(std::span<const std::int64_t> extents) noexcept {
+  constexpr std::uint64_t k_max_elements = std::uint64_t{1} << 47;
+  if (extents.size() > k_max_rank) return;
+  std::uint64_t count = 1, reach = 1;  // reach counts an extent of 0 as 1: strides must not overflow either
+  std::array<std::int64_t, k_max_rank> list{};
+  for (std::size_t i = 0; i < extents.size(); ++i) {
+    const auto extent = static_cast<std::uint64_t>(extents[i]);  // a negative one becomes too large
+    if (__builtin_mul_overflow(reach, extent ? extent : 1, &reach) || reach > k_max_elements) return;
+    count *= extent;
+    list[i] = extents[i];
+  }
+  numel_ = static_cast<std::size_t>(count);
+  dims_ = {.extent = list, .rank = static_cast<std::int8_t>(extents.size())};
+}
+
+Shape Shape::with(int i, std::int64_t extent) const noexcept {
+  if (!valid()) return *this;
+  auto list = dims_.extent;
+  list[i < 0 ? i + dims_.rank : i] = extent;
+  return Shape(std::span(list.data(), extents().size()));
+}
+
+Shape Shape::without(int i) const noexcept {
+  if (!valid()) return *this;
+  std::array<std::int64_t, k_max_rank> list{};
+  const int at = i < 0 ? i + dims_.rank : i;
+  int count = 0;
+  for (int d = 0; d < dims_.rank; ++d) {
+    if (d != at) list[count++] = dims_.extent[d];
+  }
+  return Shape(std::span(list.data(), static_cast<std::size_t>(count)));
+}
+
+Shape Shape::inserted(int before, std::int64_t extent) const noexcept {
+  if (!valid()) return *this;
+  std::array<std::int64_t, k_max_rank + 1> list{};
+  int count = 0;
+  for (int d = 0; d <= dims_.rank; ++d) {
+    if (d == before) list[count++] = extent;
+    if (d < dims_.rank) list[count++] = dims_.extent[d];
+  }
+  return Shape(std::span(list.data(), static_cast<std::size_t>(count)));
+}
+
 Shape broadcast(const Shape& a, const Shape& b) noexcept {
   constexpr std::int64_t k_bad[] = {-1};
   if (!a.valid() || !b.valid()) return Shape(k_bad);

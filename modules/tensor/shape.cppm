@@ -10,21 +10,8 @@ export namespace qorus {
 class Shape {
  public:
   constexpr Shape() noexcept : numel_(1) { dims_.rank = 0; }
-  constexpr Shape(std::initializer_list<std::int64_t> extents) noexcept
-      : Shape(std::span(extents.begin(), extents.size())) {}
-  constexpr explicit Shape(std::span<const std::int64_t> extents) noexcept {
-    if (extents.size() > k_max_rank) return;
-    std::uint64_t count = 1, reach = 1;  // reach counts an extent of 0 as 1: strides must not overflow either
-    std::array<std::int64_t, k_max_rank> list{};
-    for (std::size_t i = 0; i < extents.size(); ++i) {
-      const auto extent = static_cast<std::uint64_t>(extents[i]);  // a negative one becomes too large
-      if (__builtin_mul_overflow(reach, extent ? extent : 1, &reach) || reach > k_max_elements) return;
-      count *= extent;
-      list[i] = extents[i];
-    }
-    numel_ = static_cast<std::size_t>(count);
-    dims_ = {.extent = list, .rank = static_cast<std::int8_t>(extents.size())};
-  }
+  Shape(std::initializer_list<std::int64_t> extents) noexcept : Shape(std::span(extents.begin(), extents.size())) {}
+  explicit Shape(std::span<const std::int64_t> extents) noexcept;
 
   [[nodiscard]] constexpr bool valid() const noexcept { return dims_.rank >= 0; }
   [[nodiscard]] constexpr int rank() const noexcept { return dims_.rank; }
@@ -38,37 +25,13 @@ class Shape {
     return {dims_.extent.data(), dims_.rank < 0 ? 0u : static_cast<std::size_t>(dims_.rank)};
   }
   // This shape with extent i replaced, or without it, or with one put in before it; not valid if it would not be.
-  [[nodiscard]] constexpr Shape with(int i, std::int64_t extent) const noexcept {
-    if (!valid()) return *this;
-    auto list = dims_.extent;
-    list[i < 0 ? i + dims_.rank : i] = extent;
-    return Shape(std::span(list.data(), extents().size()));
-  }
-  [[nodiscard]] constexpr Shape without(int i) const noexcept {
-    if (!valid()) return *this;
-    std::array<std::int64_t, k_max_rank> list{};
-    const int at = i < 0 ? i + dims_.rank : i;
-    int count = 0;
-    for (int d = 0; d < dims_.rank; ++d) {
-      if (d != at) list[count++] = dims_.extent[d];
-    }
-    return Shape(std::span(list.data(), static_cast<std::size_t>(count)));
-  }
-  [[nodiscard]] constexpr Shape inserted(int before, std::int64_t extent) const noexcept {
-    if (!valid()) return *this;
-    std::array<std::int64_t, k_max_rank + 1> list{};
-    int count = 0;
-    for (int d = 0; d <= dims_.rank; ++d) {
-      if (d == before) list[count++] = extent;
-      if (d < dims_.rank) list[count++] = dims_.extent[d];
-    }
-    return Shape(std::span(list.data(), static_cast<std::size_t>(count)));
-  }
+  [[nodiscard]] Shape with(int i, std::int64_t extent) const noexcept;
+  [[nodiscard]] Shape without(int i) const noexcept;
+  [[nodiscard]] Shape inserted(int before, std::int64_t extent) const noexcept;
 
   friend constexpr bool operator==(const Shape& a, const Shape& b) noexcept { return a.dims_ == b.dims_; }
 
  private:
-  static constexpr std::uint64_t k_max_elements = std::uint64_t{1} << 47;
   Dims dims_;
   std::size_t numel_ = 0;
 };

@@ -74,6 +74,8 @@ void Tensor::copy_elements(std::byte* out) const noexcept {
   }
 }
 
+Tensor::Tensor() noexcept = default;
+
 GradRef Tensor::grad_ref() const noexcept {
   GradRef ref{.slot = slot_, .numel = numel()};
   if (ref.leaf()) {

@@ -32,7 +32,7 @@ struct GradRef {
 // own: it is valid until its frame ends or its owner is gone, and every operation checks that (stale_tensor).
 class Tensor {
  public:
-  Tensor() noexcept = default;
+  Tensor() noexcept;
 
   // Borrows the caller's memory: row-major, unchanged and alive as long as the tensor is used (unchecked: the caller's word).
   // An element count that does not match gives a tensor of an invalid shape, which every operation refuses.
