@@ -73,7 +73,7 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
     if (train) {
       auto tape = ws.record();
       auto done =
-          (tape.input(xs) | *model | loss::cross_entropy(ys)).and_then(backward).and_then([&](const Gradients& g) {
+          (tape.input(xs) | (*model | loss::cross_entropy(ys))).and_then(backward).and_then([&](const Gradients& g) {
             return optimizer->step(*model, g);
           });
       if (!done) give_up(done.error());

@@ -1,5 +1,6 @@
 // qorus.nn: building, naming, pipes and their fusion, initialisers, plans, summaries, and what goes wrong.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -229,6 +230,80 @@ TEST(Loss, EndsAPipe) {
   expect_same(in | loss::huber(target, 0.3f), ops::huber(in, target, 0.3f));
   expect_same(in | loss::bce_with_logits(target, 2), ops::bce_with_logits(in, target, 2));
   EXPECT_FAILS(in | loss::mse(fail(Errc::not_found, "a file", "is not there")), Errc::not_found);
+}
+
+// The loss and gradients of `x | (model | loss)` are those of `x | model | loss`; gives the workspace's bytes of both.
+template <class M>
+std::array<std::size_t, 2> expect_loss_of_whole(const M& model, const Tensor& x, const BoundLoss& loss) {
+  std::array<std::size_t, 2> bytes{};
+  std::vector<float> values[2];
+  for (const bool whole : {false, true}) {
+    Workspace ws{{.scratch = 256_MiB, .threads = 2}};
+    auto tape = ws.record();
+    auto in = tape.input(x);
+    auto value = whole ? in | model | loss : in | (model | loss);
+    EXPECT_OK(value);
+    values[whole] = *value->to_vector();
+    auto gradients = value.and_then(backward);
+    EXPECT_OK(gradients);
+    for (const auto& parameter : model.parameters()) {
+      const auto g = *gradients->of(parameter.tensor)->to_vector();
+      values[whole].insert(values[whole].end(), g.begin(), g.end());
+    }
+    bytes[whole] = ws.counters().high_water;
+  }
+  EXPECT_EQ(values[0].size(), values[1].size());
+  for (std::size_t i = 0; i < values[0].size(); ++i)
+    EXPECT_NEAR(values[0][i], values[1][i], 1e-6 + 1e-5 * std::fabs(values[1][i])) << i;
+  return bytes;
+}
+
+TEST(Loss, UnderAModelIsThatOfItsResult) {
+  const auto x = ramp(5 * 6);
+  const std::vector<std::int32_t> classes = {0, 3, 2, 1, 1};
+  const Tensor in = view(x, {5, 6}), labels = Tensor::borrow(std::span<const std::int32_t>(classes), {5});
+  const auto check = [&](auto layers) {
+    auto model = nn::build(layers, {6});
+    ASSERT_OK(model);
+    expect_loss_of_whole(*model, in, loss::cross_entropy(labels, {.label_smoothing = 0.1f}));
+    expect_loss_of_whole(*model, in, loss::cross_entropy(labels, {.ignore_index = 1}));
+  };
+  check(nn::linear(4, {.bias = false}));
+  check(nn::linear(4));
+  check(nn::linear(7) | nn::relu() | nn::linear(4, {.bias = false}));
+  check(nn::linear(7) | nn::relu() | nn::linear(4));
+  check(nn::linear(7) | nn::layer_norm() | nn::linear(4) | nn::tanh());
+  check(nn::residual(nn::linear(6)) | nn::linear(4, {.bias = false}) | nn::softmax());
+  auto model = nn::build(nn::linear(7) | nn::linear(4, {.bias = false}), {6});
+  ASSERT_OK(model);
+  const auto wanted = ramp(20);
+  expect_loss_of_whole(*model, in, loss::mse(view(wanted, {5, 4})));
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  auto frame = ws.frame();
+  EXPECT_FAILS(frame.input(in) | (*model | loss::cross_entropy(view(wanted, {5, 4}))), Errc::invalid_dtype);
+  EXPECT_FAILS(frame.input(in) | (*model | loss::cross_entropy(fail(Errc::not_found, "a file", "is not there"))),
+               Errc::not_found);
+}
+
+TEST(Loss, OfALanguageModelNeedsNotAllLogits) {
+  constexpr std::int64_t vocab = 20000, batch = 4, context = 128;
+  std::vector<std::int32_t> ids(batch * context), next(ids.size());
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<std::int32_t>(i * i % vocab);
+    next[i] = i % 7 ? static_cast<std::int32_t>(i * 31 % vocab) : -100;
+  }
+  const Tensor in = Tensor::borrow(std::span<const std::int32_t>(ids), {batch, context}),
+               y = Tensor::borrow(std::span<const std::int32_t>(next), {batch, context});
+  for (const bool tied : {false, true}) {
+    const nn::LanguageOptions options{.vocab = vocab, .context = context, .d_model = 8, .heads = 2};
+    auto model =
+        nn::build(tied ? nn::gpt(options) : nn::llama(options), {context}, init::normal(1), {.input = DType::i32});
+    ASSERT_OK(model);
+    const auto [parts, whole] = expect_loss_of_whole(*model, in, loss::cross_entropy(y));
+    const std::size_t logits = vocab * batch * context * sizeof(float);
+    EXPECT_GT(whole, 2 * logits);
+    EXPECT_LT(parts, logits / 2);
+  }
 }
 
 TEST(Init, IsDeterministicAndOfTheStatedSpread) {

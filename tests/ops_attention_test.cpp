@@ -185,6 +185,7 @@ TEST(Attention, EveryForm) {
       {{1, 2, 6, 3}, {1, 2, 6, 3}, {.causal = true, .window = 2}},
       {{1, 2, 4, 3}, {1, 2, 9, 3}, {.scale = 0.3f}},  // cross
       {{1, 1, 1, 1}, {1, 1, 1, 1}, {.causal = true}},
+      {{1, 2, 65, 3}, {1, 1, 1, 3}, {}},  // whole tiles, one key
   };
   for (const Form& f : forms) {
     EXPECT_EQ("", check({"attention",
@@ -230,6 +231,37 @@ TEST(Attention, AgreesWithItsComposition) {
   const auto one = run(true), two = run(false);
   ASSERT_EQ(one.size(), two.size());
   for (std::size_t i = 0; i < one.size(); ++i) ASSERT_NEAR(one[i], two[i], 2e-5 * (1 + std::abs(two[i]))) << i;
+}
+
+// Heads side by side, as projections leave them, read and written where they stand: the bits of what is copied into [batch, heads, seq, dim]
+// first, and so the gradients. Few queries, whole tiles, and a part of one at the end.
+TEST(Attention, ReadsHeadsSideBySideAndJoinsThem) {
+  constexpr std::int64_t heads = 4, kv_heads = 2, dim = 8;
+  for (const std::int64_t seq : {1, 5, 64, 130}) {
+    Workspace ws{{.scratch = 64_MiB, .threads = 2, .seed = 4}};
+    const Owned xq = random_owned({2, seq, heads * dim}, 1), xk = random_owned({2, seq, kv_heads * dim}, 2),
+                xv = random_owned({2, seq, kv_heads * dim}, 3), slope = random_owned({2, seq, heads * dim}, 4);
+    const auto run = [&](bool copied) {
+      auto tape = ws.record();
+      const Result<Tensor> in[] = {tape.watch(xq), tape.watch(xk), tape.watch(xv)};
+      const auto split = [&](int i) {
+        auto x = ops::transpose(ops::reshape(in[i], {2, seq, i ? kv_heads : heads, dim}), 1, 2);
+        return copied ? ops::contiguous(x) : x;
+      };
+      auto y = ops::attention(split(0), split(1), split(2), {.causal = true, .joined = !copied});
+      if (copied) y = ops::reshape(ops::transpose(y, 1, 2), {2, seq, heads * dim});
+      EXPECT_OK(y);
+      auto values = *y->to_vector();
+      auto grads = ops::sum(y * tape.input(slope)).and_then(backward);
+      EXPECT_OK(grads);
+      for (const auto& x : in) {
+        const auto g = *grads->of(*x)->to_vector();
+        values.insert(values.end(), g.begin(), g.end());
+      }
+      return values;
+    };
+    EXPECT_EQ(run(false), run(true)) << seq;
+  }
 }
 
 // What a cache relies on: the last queries alone give the very bits that they give among all.
@@ -387,6 +419,16 @@ TEST(Rope, BothLayouts) {
                            [&](const Arrays& a) { return turned(a, pairs); }}));
     }
   }
+}
+
+TEST(Rope, OfHeadsSideBySide) {
+  const Owned x = random_owned({2, 5, 3 * 8}, 1), c = random_owned({5, 4}, 2), s = random_owned({5, 4}, 3);
+  auto frame = workspace(2).frame();
+  const auto heads = ops::transpose(ops::reshape(frame.input(x), {2, 5, 3, 8}), 1, 2);
+  auto y = ops::rope(heads, frame.input(c), frame.input(s));
+  ASSERT_OK(y);
+  EXPECT_TRUE(y->contiguous());
+  EXPECT_EQ(*y->to_vector(), *ops::rope(ops::contiguous(heads), frame.input(c), frame.input(s))->to_vector());
 }
 
 // Turning is orthogonal: the gradient of <turn x, g> is g turned back, so turning it forward again gives g.

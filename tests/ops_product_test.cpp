@@ -1,4 +1,4 @@
-// Matrix products in all their forms, and the linear layer's product with bias and activation.
+// Matrix products in all their forms, and the linear layer's product with what goes beside it.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -62,11 +62,65 @@ double activate(Activation activation, double x) {
   return x;
 }
 
+constexpr Activation k_activations[] = {Activation::none, Activation::relu,    Activation::gelu, Activation::gelu_tanh,
+                                        Activation::silu, Activation::sigmoid, Activation::tanh};
+
 Array linear(const Array& x, const Array& weight, const Array* bias, Activation activation) {
   const Array turned = build({weight.dim(1), weight.dim(0)}, [&](const Extents& i) { return weight.at({i[1], i[0]}); });
   Array y = product(x, turned);
   if (bias) y = zip(y, *bias, [](double a, double b) { return a + b; });
   return map(y, [&](double v) { return activate(activation, v); });
+}
+
+Array plus(const Array& a, const Array& b) { return zip(a, b, std::plus<>{}); }
+
+Array gated(const Array& gate, const Array& up, const Array& weight, Activation f) {
+  const Array h = zip(gate, up, [=](double a, double b) { return activate(f, a) * b; });
+  return linear(h, weight, nullptr, Activation::none);
+}
+
+// linear and gated_linear with all that may go beside them.
+void add_parts(std::vector<Case>& c) {
+  for (const auto f : k_activations) {
+    const std::string tail = "_" + std::to_string(static_cast<int>(f));
+    c.push_back({"linear_with_residual" + tail,
+                 {{{5, 7}}, {{3, 7}}, {{3}}, {{5, 3}}},
+                 [=](Tensors x) {
+                   const Operand bias = x[2], residual = x[3];
+                   return ops::linear(x[0], x[1], {.bias = &bias, .residual = &residual, .activation = f});
+                 },
+                 [=](const Arrays& x) { return plus(linear(x[0], x[1], &x[2], f), x[3]); }});
+    c.push_back(
+        {"gated" + tail,
+         {{{2, 3, 5}}, {{2, 3, 5}}},
+         [=](Tensors x) { return ops::gated(x[0], x[1], f); },
+         [=](const Arrays& x) { return zip(x[0], x[1], [=](double a, double b) { return activate(f, a) * b; }); }});
+    c.push_back({"gated_linear" + tail,
+                 {{{2, 3, 5}}, {{2, 3, 5}}, {{4, 5}}},
+                 [=](Tensors x) { return ops::gated_linear(x[0], x[1], x[2], {.activation = f}); },
+                 [=](const Arrays& x) { return gated(x[0], x[1], x[2], f); }});
+  }
+  c.push_back({"linear_around_itself",
+               {{{5, 7}}, {{7, 7}}},
+               [](Tensors x) {
+                 const Operand residual = x[0];
+                 return ops::linear(x[0], x[1], {.residual = &residual});
+               },
+               [](const Arrays& x) { return plus(linear(x[0], x[1], nullptr, Activation::none), x[0]); }});
+  c.push_back({"gated_linear_of_one_tensor_around_itself",
+               {{{5, 7}}, {{7, 7}}, {{7}}},
+               [](Tensors x) {
+                 const Operand bias = x[2], residual = x[0];
+                 return ops::gated_linear(x[0], x[0], x[1],
+                                          {.bias = &bias, .residual = &residual, .activation = Activation::silu});
+               },
+               [](const Arrays& x) { return plus(plus(gated(x[0], x[0], x[1], Activation::silu), x[2]), x[0]); }});
+  for (const Extents& x : {Extents{7}, Extents{0, 7}}) {
+    c.push_back({"gated_linear_of_" + std::to_string(x.size()) + "d",
+                 {{x}, {x}, {{3, 7}}},
+                 [](Tensors t) { return ops::gated_linear(t[0], t[1], t[2], {.activation = Activation::gelu}); },
+                 [](const Arrays& a) { return gated(a[0], a[1], a[2], Activation::gelu); }});
+  }
 }
 
 const std::vector<Case>& all() {
@@ -89,8 +143,7 @@ const std::vector<Case>& all() {
                  {{{5, 7}}},
                  [](Tensors x) { return ops::matmul(x[0], ops::transpose(x[0])); },
                  [](const Arrays& x) { return linear(x[0], x[0], nullptr, Activation::none); }});
-    for (const auto activation : {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
-                                  Activation::silu, Activation::sigmoid, Activation::tanh}) {
+    for (const auto activation : k_activations) {
       const std::string tail = "_" + std::to_string(static_cast<int>(activation));
       c.push_back({"linear" + tail,
                    {{{5, 7}}, {{3, 7}}, {{3}}},
@@ -107,6 +160,7 @@ const std::vector<Case>& all() {
                    [](Tensors t) { return ops::linear(t[0], t[1], t[2], Activation::silu); },
                    [](const Arrays& a) { return linear(a[0], a[1], &a[2], Activation::silu); }});
     }
+    add_parts(c);
     return c;
   }();
   return cases;
@@ -130,6 +184,13 @@ TEST(ProductBits, DoNotDependOnWorkers) {
       {"linear",
        {{{129, 300}}, {{257, 300}}, {{257}}},
        [](Tensors x) { return ops::linear(x[0], x[1], x[2], Activation::gelu); },
+       {}},
+      {"gated",
+       {{{129, 300}}, {{129, 300}}, {{257, 300}}, {{129, 257}}},
+       [](Tensors x) {
+         const Operand residual = x[3];
+         return ops::gated_linear(x[0], x[1], x[2], {.residual = &residual, .activation = Activation::silu});
+       },
        {}},
   };
   for (const Case& c : cases) EXPECT_EQ(check_bits(c), "") << c.name;
@@ -170,8 +231,7 @@ TEST(Products, WeightsOfBlockFormats) {
     ASSERT_OK(ops::pack_weight(second, one));
     EXPECT_TRUE(std::equal(one.begin(), one.end(), bytes.begin() + static_cast<std::ptrdiff_t>(one.size()))) << i;
     const Tensor packed(bytes.data(), DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes.size())}), {});
-    auto y = ops::linear_packed(x, w, packed, nullptr, Activation::none),
-         wanted = ops::linear(x, ops::cast(w, DType::f32));
+    auto y = ops::linear(x, w, {.packed = &packed}), wanted = ops::linear(x, ops::cast(w, DType::f32));
     ASSERT_OK(y);
     ASSERT_OK(wanted);
     float largest = 0, worst = 0;
@@ -190,6 +250,40 @@ TEST(Products, LinearAgreesWithItsComposition) {
   auto fused = ops::linear(frame.input(x), w, b, Activation::gelu).value().to_vector().value();
   auto plain = ops::gelu(ops::add(ops::matmul(frame.input(x), ops::transpose(w)), b)).value().to_vector().value();
   for (std::size_t i = 0; i < fused.size(); ++i) EXPECT_NEAR(fused[i], plain[i], 1e-5f * (1 + std::fabs(plain[i])));
+}
+
+// What is fused has the bits of what it stands for, with f32 weights and with others.
+TEST(Products, AResidualAndAGateAreTheirCompositionToTheBit) {
+  const Owned gate = random_owned({9, 64}, 1), up = random_owned({9, 64}, 2), weight = random_owned({17, 64}, 3),
+              around = random_owned({9, 17}, 4);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    auto frame = workspace(2).frame();
+    const auto g = frame.input(gate), u = frame.input(up), r = frame.input(around),
+               w = ops::cast(frame.input(weight), dtype);
+    const Operand residual = r;
+    EXPECT_EQ(ops::linear(g, w, {.residual = &residual})->to_vector().value(),
+              ops::add(r, ops::linear(g, w))->to_vector().value());
+    EXPECT_EQ(ops::gated_linear(g, u, w, {.residual = &residual, .activation = Activation::silu})->to_vector().value(),
+              ops::add(r, ops::linear(ops::mul(ops::silu(g), u), w))->to_vector().value());
+    if (dtype == DType::f32) continue;
+    std::vector<std::byte> bytes(ops::packed_bytes(dtype, w->shape()));
+    ASSERT_OK(ops::pack_weight(*w, bytes));
+    const Tensor packed(bytes.data(), DType::u8, Layout::dense(Shape{static_cast<std::int64_t>(bytes.size())}), {});
+    EXPECT_EQ(ops::linear(g, w, {.residual = &residual, .packed = &packed})->to_vector().value(),
+              ops::add(r, ops::linear(g, w, {.packed = &packed}))->to_vector().value());
+  }
+}
+
+TEST(Products, PartsThatDoNotFit) {
+  const Owned a = random_owned({2, 3}), b = random_owned({4, 3}), c = random_owned({2, 5});
+  auto frame = workspace(1).frame();
+  const auto x = frame.input(a), w = frame.input(b), other = frame.input(c);
+  const Operand wrong = other;
+  EXPECT_FAILS_SAYING(ops::linear(x, w, {.bias = &wrong}), "[2,5] and [4,3]");
+  EXPECT_FAILS_SAYING(ops::linear(x, w, {.residual = &wrong}), "[2,5] and [2,4]");
+  EXPECT_FAILS_SAYING(ops::gated(x, other, Activation::silu), "[2,3] and [2,5]");
+  EXPECT_FAILS_SAYING(ops::gated_linear(x, other, w, {}), "[2,3] and [2,5]");
+  EXPECT_FAILS_SAYING(ops::gated_linear(other, other, w, {}), "[2,5] and [4,3]");
 }
 
 }  // namespace

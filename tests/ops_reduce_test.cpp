@@ -269,7 +269,45 @@ Array log_softmax(const Array& x) {
   });
 }
 
+// x weight^T, for x: […, 3].
+Array scores_of(const Array& x, const Array& weight) {
+  Extents dims = x.dims;
+  dims.back() = weight.dim(0);
+  return build(dims, [&](const Extents& at) {
+    Extents from = at;
+    double sum = 0;
+    for (std::int64_t k = 0; k < weight.dim(1); ++k) {
+      from.back() = k;
+      sum += x.at(from) * weight.at({at.back(), k});
+    }
+    return sum;
+  });
+}
+
+void add_head_losses(std::vector<Case>& cases) {
+  int i = 0;
+  for (const Extents& rows : {Extents{}, Extents{5}, Extents{2, 3}, Extents{0}}) {
+    Extents dims = rows;
+    dims.push_back(3);
+    for (const auto how : {ops::Reduce::mean, ops::Reduce::sum, ops::Reduce::none}) {
+      for (const float smoothing : {0.0f, 0.25f}) {
+        cases.push_back({"linear_cross_entropy_" + std::to_string(i++),
+                         {{dims}, {{4, 3}}, whole(rows, 0, 4)},
+                         [=](Tensors x) {
+                           return ops::linear_cross_entropy(
+                               x[0], x[1], x[2], {.label_smoothing = smoothing, .ignore_index = 2, .reduce = how});
+                         },
+                         [=](const Arrays& x) {
+                           return picked(log_softmax(scores_of(x[0], x[1])), x[2], nullptr, 2, how,
+                                         static_cast<double>(smoothing));
+                         }});
+      }
+    }
+  }
+}
+
 void add_class_losses(std::vector<Case>& cases) {
+  add_head_losses(cases);
   int i = 0;
   for (const Extents& rows : {Extents{}, Extents{5}, Extents{2, 3}, Extents{0}}) {
     Extents dims = rows;
@@ -352,6 +390,10 @@ TEST(ReductionBits, DoNotDependOnWorkers) {
       {"cross_entropy",
        {{{3000, 41}}, whole({3000}, 0, 41)},
        [](Tensors x) { return ops::cross_entropy(x[0], x[1]); },
+       {}},
+      {"linear_cross_entropy",  // in three pieces
+       {{{150, 8}}, {{40000, 8}}, whole({150}, 0, 40000)},
+       [](Tensors x) { return ops::linear_cross_entropy(x[0], x[1], x[2]); },
        {}},
       {"mse", {{{300, 401}}, {{300, 401}}}, [](Tensors x) { return ops::mse(x[0], x[1]); }, {}},
       {"bce", {{{300, 401}}, {{300, 401}, 0, 1}}, [](Tensors x) { return ops::bce_with_logits(x[0], x[1]); }, {}},

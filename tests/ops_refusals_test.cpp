@@ -279,7 +279,7 @@ TEST(Refusals, RecurrentCells) {
 TEST(Refusals, PackedWeights) {
   static constexpr auto linear = [](C c, const Tensor& packed, const Result<Tensor>& weight,
                                     const Operand* bias = nullptr) {
-    return ops::linear_packed(make(c, {2, 32}), weight, packed, bias);
+    return ops::linear(make(c, {2, 32}), weight, {.bias = bias, .packed = &packed});
   };
   static constexpr Entry all[] = {
       {"an operand", Errc::diverged, [](C c) -> R { return linear(c, *make(c, {1}), broken()); }},
@@ -354,8 +354,9 @@ constexpr auto packed = [](C c, const R& weight, bool with_bias, Activation a) -
   }
   const auto bias = ops::slice(make(c, {32}), 0, 0, 32, 2);
   const Operand b = bias;
-  return ops::linear_packed(ops::transpose(make(c, {32, 3})), weight, std::move(*place).freeze(),
-                            with_bias ? &b : nullptr, a);
+  const Tensor packed = std::move(*place).freeze();
+  return ops::linear(ops::transpose(make(c, {32, 3})), weight,
+                     {.bias = with_bias ? &b : nullptr, .packed = &packed, .activation = a});
 };
 constexpr Step k_steps[] = {
     {"cast", [](C c) -> R { return ops::cast(ops::cast(ops::transpose(make(c, {3, 40})), DType::bf16), DType::i8); }},

@@ -13,23 +13,6 @@ Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
   return ops::layer_norm(x, w, nn::use(bias, cols, x, "norm"), eps);
 }
 
-namespace {
-
-Result<Tensor> activated(const Result<Tensor>& x, Activation activation) noexcept {
-  switch (activation) {
-    case Activation::none: return x;
-    case Activation::relu: return ops::relu(x);
-    case Activation::gelu: return ops::gelu(x);
-    case Activation::gelu_tanh: return ops::gelu_tanh(x);
-    case Activation::silu: return ops::silu(x);
-    case Activation::sigmoid: return ops::sigmoid(x);
-    case Activation::tanh: return ops::tanh(x);
-  }
-  return x;
-}
-
-}  // namespace
-
 Result<Tensor> Projection::with(const Tensor& x, Activation activation) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
   const bool adapted = lora_a.bound(), packed = is_packed(*this, x);
@@ -52,17 +35,19 @@ Result<Tensor> Projection::with(const Tensor& x, Activation activation) const no
   }
   if (adapted) {
     auto a = nn::use(lora_a, lora_a.tensor.shape(), x, "lora"), b = nn::use(lora_b, lora_b.tensor.shape(), x, "lora");
-    y = y + ops::linear(ops::linear(x, a) * lora_scale, b);
+    const Operand plain = y;
+    y = ops::linear(ops::linear(x, a) * lora_scale, b, {.residual = &plain});
   }
-  return activated(y, activation);
+  return ops::activate(y, activation);
 }
 
 Result<Tensor> Feed::operator()(const Tensor& x) const noexcept {
   if (!gated) return up.with(x, activation) | down;
   Tensor both[2];
-  const Factor factors[] = {{&gate, activation}, {&up}};
+  const bool recorded = x.context() && x.context()->record;  // then nothing is kept of the activation
+  const Factor factors[] = {{&gate, recorded ? Activation::none : activation}, {&up}};
   if (auto done = project(x, factors, both); !done) return fail(done.error());
-  return ops::mul(both[0], both[1]) | down;
+  return (recorded ? ops::gated(both[0], both[1], activation) : ops::mul(both[0], both[1])) | down;
 }
 
 namespace {
@@ -155,8 +140,8 @@ Result<Tensor> as_operations(const Experts& experts, const Tensor& x) noexcept {
     return frozen_experts(in, *weights, routing->ends);
   };
   const Activation activation = each[0].activation;
-  auto inner = each[0].gated ? ops::mul(activated(through(rows, &Feed::gate), activation), through(rows, &Feed::up))
-                             : activated(through(rows, &Feed::up), activation);
+  auto inner = each[0].gated ? ops::gated(through(rows, &Feed::gate), through(rows, &Feed::up), activation)
+                             : ops::activate(through(rows, &Feed::up), activation);
   auto results = ops::take(through(inner, &Feed::down), routing->place);  // [rows, used, d_model]
   auto y = ops::sum(results * ops::unsqueeze(share, 2), 1);
   if (!experts.has_shared) return y;

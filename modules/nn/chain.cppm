@@ -5,6 +5,7 @@ import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;
+import :loss;
 import :description;
 
 export namespace qorus::nn {
@@ -54,6 +55,19 @@ struct Chain {
     [&]<std::size_t... I>(std::index_sequence<I...>) { (step<I>(y, observe), ...); }(std::index_sequence_for<Ls...>{});
     return y;
   }
+  // loss((*this)(x)), as the last layer has it.
+  [[nodiscard]] Result<Tensor> loss(const Tensor& x, const BoundLoss& loss) const noexcept {
+    constexpr std::size_t last = sizeof...(Ls) - 1;
+    Result<Tensor> y = x;
+    const auto unseen = [](std::size_t, const auto&, const Tensor&) {};
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (step<I>(y, unseen), ...); }(std::make_index_sequence<last>());
+    if (!y) return y;
+    if constexpr (taken<last>()) {
+      return loss(*y);
+    } else {
+      return loss_of(std::get<last>(layers), *y, loss);
+    }
+  }
   void describe(Writer& out) const noexcept {
     out.value("kind", k_name);
     out.open("layers", '[');
@@ -81,7 +95,7 @@ struct Chain {
     }
   }
   template <std::size_t I, class F>
-  void step(Result<Tensor>& y, F& observe) const noexcept {
+  void step(Result<Tensor>& y, const F& observe) const noexcept {
     if (!y) return;
     const auto& layer = std::get<I>(layers);
     if constexpr (taken<I + 1>()) {

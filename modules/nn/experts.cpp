@@ -18,7 +18,7 @@ Result<Tensor> Experts::operator()(const Tensor& x) const noexcept {
   const auto expert = [&](const Result<Tensor>& in, const Param& param, std::int64_t out, std::int64_t from) {
     return ops::expert_linear(in, use(param, Shape{experts * out, from}, x, "experts"), routing->ends);
   };
-  auto inner = ops::silu(expert(rows, gate_proj, d_ff, width)) * expert(rows, up_proj, d_ff, width);
+  auto inner = ops::gated(expert(rows, gate_proj, d_ff, width), expert(rows, up_proj, d_ff, width), Activation::silu);
   auto results = ops::take(expert(inner, down_proj, width, d_ff), routing->place);  // [tokens, top_k, d_model]
   auto y = ops::sum(results * ops::unsqueeze(weight, 2), 1);
   if (options.balance > 0 && x.context() && x.context()->training) {

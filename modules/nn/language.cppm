@@ -4,6 +4,7 @@ import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;
+import :loss;
 import :chain;
 import :transformer;
 
@@ -32,12 +33,18 @@ struct LanguageModel {
                       &LanguageModel::decoder, "head", &LanguageModel::head);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
+    auto x = hidden(ids);
+    if (!x) return x;
+    return tied ? tokens.logits(*x) : head(*x);
+  }
+  // loss((*this)(ids)), without all logits in memory.
+  [[nodiscard]] Result<Tensor> loss(const Tensor& ids, const BoundLoss& loss) const noexcept;
+  // What the head makes logits of: [batch, seq, d_model].
+  [[nodiscard]] Result<Tensor> hidden(const Tensor& ids) const noexcept {
     Result<Tensor> x = tokens(ids);
     if (placed && x) x = positions(*x);
     if (dropout > 0) x = ops::dropout(x, dropout);
-    if (x) x = decoder(*x);
-    if (!x) return x;
-    return tied ? tokens.logits(*x) : head(*x);
+    return x ? decoder(*x) : x;
   }
 };
 [[nodiscard]] inline LanguageModel language_model(const LanguageOptions& o) noexcept {

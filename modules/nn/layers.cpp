@@ -6,22 +6,40 @@ namespace qorus::nn {
 
 Tensor Param::good_packed() const noexcept { return packed.shape().valid() && packed.alive() ? packed : Tensor(); }
 
-Result<Tensor> Linear::to(const Tensor& x, std::int64_t width, Activation activation) const noexcept {
+namespace {
+
+// Calls call(weight, parts) with what the layer has beside x.
+template <class F>
+Result<Tensor> with_parts(const Linear& layer, const Tensor& x, std::int64_t width, ops::LinearParts& parts,
+                          const F& call) noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
-  auto w = use(weight, Shape{width, x.dim(-1)}, x, "linear");
-  const Result<Tensor> b = has_bias ? use(bias, Shape{width}, x, "linear") : w;
-  if (const Tensor packed = weight.good_packed(); packed.shape().valid()) {
-    const Operand shift = b;
-    return ops::linear_packed(x, w, packed, has_bias ? &shift : nullptr, activation);
-  }
-  return has_bias ? ops::linear(x, w, b, activation) : ops::linear(x, w, activation);
+  const auto w = use(layer.weight, Shape{width, x.dim(-1)}, x, "linear");
+  const Result<Tensor> b = layer.has_bias ? use(layer.bias, Shape{width}, x, "linear") : w;
+  const Operand shift = b;
+  const Tensor packed = layer.weight.good_packed();
+  if (layer.has_bias) parts.bias = &shift;
+  if (packed.shape().valid()) parts.packed = &packed;
+  return call(w, parts);
+}
+
+}  // namespace
+
+Result<Tensor> Linear::to(const Tensor& x, std::int64_t width, ops::LinearParts parts) const noexcept {
+  return with_parts(*this, x, width, parts,
+                    [&](const Result<Tensor>& w, const ops::LinearParts& all) { return ops::linear(x, w, all); });
+}
+
+Result<Tensor> Linear::gated(const Tensor& gate, const Tensor& up, std::int64_t width,
+                             ops::LinearParts parts) const noexcept {
+  return with_parts(*this, gate, width, parts, [&](const Result<Tensor>& w, const ops::LinearParts& all) {
+    return ops::gated_linear(gate, up, w, all);
+  });
 }
 
 Result<Tensor> Embedding::logits(const Tensor& x) const noexcept {
-  auto w = use(weight, Shape{vocab, d_model}, x, k_name.data());
-  if (const Tensor packed = weight.good_packed(); packed.shape().valid())
-    return ops::linear_packed(x, w, packed, nullptr, Activation::none);
-  return ops::linear(x, w);
+  const auto w = use(weight, Shape{vocab, d_model}, x, k_name.data());
+  const Tensor packed = weight.good_packed();
+  return ops::linear(x, w, {.packed = packed.shape().valid() ? &packed : nullptr});
 }
 
 Result<Tensor> LayerNorm::operator()(const Tensor& x) const noexcept {

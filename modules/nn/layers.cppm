@@ -3,6 +3,7 @@ export module qorus.nn:layers;
 import qorus.std;
 import qorus.ops;
 import :param;
+import :loss;
 
 export namespace qorus::nn {
 
@@ -28,11 +29,15 @@ struct Linear {
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return with(x, Activation::none); }
   // With an activation fused in: what a chain makes of `linear | relu`.
   [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation) const noexcept {
-    return to(x, out_features, activation);
+    return to(x, out_features, {.activation = activation});
   }
-  // To a width that the caller knows: for layers whose own width is that of their input.
-  [[nodiscard]] Result<Tensor> to(const Tensor& x, std::int64_t width,
-                                  Activation activation = Activation::none) const noexcept;
+  // To a width that the caller knows: for layers whose own width is that of their input. parts: an activation, a residual.
+  [[nodiscard]] Result<Tensor> to(const Tensor& x, std::int64_t width, ops::LinearParts parts = {}) const noexcept;
+  // The same of activation(gate) up.
+  [[nodiscard]] Result<Tensor> gated(const Tensor& gate, const Tensor& up, std::int64_t width,
+                                     ops::LinearParts parts) const noexcept;
+  // loss((*this)(x)), as nn::loss_of has it.
+  [[nodiscard]] Result<Tensor> loss(const Tensor& x, const BoundLoss& loss) const noexcept;
 };
 struct LinearOptions {
   bool bias = true;
@@ -58,6 +63,8 @@ struct Embedding {
   }
   // x weight^T, [..., d_model] to [..., vocab]: the same weight as a language model's head.
   [[nodiscard]] Result<Tensor> logits(const Tensor& x) const noexcept;
+  // loss(logits(x)), as nn::loss_of has it.
+  [[nodiscard]] Result<Tensor> logits_loss(const Tensor& x, const BoundLoss& loss) const noexcept;
 };
 [[nodiscard]] inline Embedding embedding(std::int64_t vocab, std::int64_t d_model) noexcept {
   return {.vocab = vocab, .d_model = d_model};
@@ -111,14 +118,7 @@ struct Activate {
                                              : A == Activation::silu      ? "silu"
                                              : A == Activation::sigmoid   ? "sigmoid"
                                                                           : "tanh";
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
-    if constexpr (A == Activation::relu) return ops::relu(x);
-    if constexpr (A == Activation::gelu) return ops::gelu(x);
-    if constexpr (A == Activation::gelu_tanh) return ops::gelu_tanh(x);
-    if constexpr (A == Activation::silu) return ops::silu(x);
-    if constexpr (A == Activation::sigmoid) return ops::sigmoid(x);
-    if constexpr (A == Activation::tanh) return ops::tanh(x);
-  }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return ops::activate(x, A); }
 };
 [[nodiscard]] constexpr Activate<Activation::relu> relu() noexcept { return {}; }
 [[nodiscard]] constexpr Activate<Activation::gelu> gelu() noexcept { return {}; }

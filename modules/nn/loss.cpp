@@ -16,4 +16,29 @@ Result<Tensor> Loss::operator()(const Operand& prediction, const Operand& target
   return fail(Errc::invalid_argument, "loss", "no such loss");
 }
 
+// Here, and not beside their layers, so that a program which never asks for a loss links none of it.
+namespace nn {
+
+Result<Tensor> head_loss(const Tensor& x, const Result<Tensor>& weight, const BoundLoss& loss) noexcept {
+  if (loss.loss.kind != Loss::Kind::cross_entropy) return loss.loss(ops::linear(x, weight), loss.target);
+  return ops::linear_cross_entropy(x, weight, loss.target, loss.loss.cross_entropy);
+}
+
+Result<Tensor> Linear::loss(const Tensor& x, const BoundLoss& loss) const noexcept {
+  if (!has_bias && x.rank() > 0) return head_loss(x, use(weight, Shape{out_features, x.dim(-1)}, x, "linear"), loss);
+  auto y = (*this)(x);
+  return y ? loss(*y) : y;
+}
+
+Result<Tensor> Embedding::logits_loss(const Tensor& x, const BoundLoss& loss) const noexcept {
+  return head_loss(x, use(weight, Shape{vocab, d_model}, x, k_name.data()), loss);
+}
+
+Result<Tensor> LanguageModel::loss(const Tensor& ids, const BoundLoss& loss) const noexcept {
+  auto x = hidden(ids);
+  if (!x) return x;
+  return tied ? tokens.logits_loss(*x, loss) : head.loss(*x, loss);
+}
+
+}  // namespace nn
 }  // namespace qorus

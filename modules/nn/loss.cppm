@@ -16,12 +16,29 @@ struct Loss {
   [[nodiscard]] Result<Tensor> operator()(const Operand& prediction, const Operand& target) const noexcept;
 };
 
-// A loss and its target: what `prediction | loss::cross_entropy(y)` applies.
+// A loss and its target: what `prediction | loss::cross_entropy(y)` applies, and `model | loss::cross_entropy(y)` ends in.
 struct BoundLoss {
   Loss loss;
   Result<Tensor> target;
   [[nodiscard]] Result<Tensor> operator()(const Tensor& prediction) const noexcept { return loss(prediction, target); }
 };
+
+namespace nn {
+
+// loss(layer(x)). A layer whose result is large knows a way to it without the whole result: a member `loss(x, bound)`.
+template <class L>
+[[nodiscard]] Result<Tensor> loss_of(const L& layer, const Tensor& x, const BoundLoss& loss) noexcept {
+  if constexpr (requires { layer.loss(x, loss); }) {
+    return layer.loss(x, loss);
+  } else {
+    auto y = layer(x);
+    return y ? loss(*y) : y;
+  }
+}
+// The same of x weight^T: a cross-entropy goes by ops::linear_cross_entropy.
+[[nodiscard]] Result<Tensor> head_loss(const Tensor& x, const Result<Tensor>& weight, const BoundLoss& loss) noexcept;
+
+}  // namespace nn
 
 // Each comes alone, for train::fit, and bound to a target, for the end of a pipe. Means over all elements (rows that count).
 namespace loss {

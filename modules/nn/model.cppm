@@ -4,6 +4,7 @@ import qorus.std;
 import qorus.ops;
 import :param;
 import :layers;
+import :loss;
 import :init;
 
 export namespace qorus::nn {
@@ -95,6 +96,10 @@ template <Layer L>
 class Model : public Parameters {
  public:
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return layers_(x); }
+  // loss((*this)(x)), as nn::loss_of has it: what `x | (model | loss)` is.
+  [[nodiscard]] Result<Tensor> loss(const Tensor& x, const BoundLoss& loss) const noexcept {
+    return loss_of(layers_, x, loss);
+  }
   [[nodiscard]] const L& layers() const noexcept { return layers_; }
   // The shape of one example that the model was built for.
   [[nodiscard]] const Shape& input_shape() const noexcept { return input_shape_; }
@@ -187,6 +192,19 @@ template <Layer L>
 [[nodiscard]] Result<Model<L>> build(L layers, const Shape& example, const Initializer& init = init::kaiming(0),
                                      const BuildOptions& options = {}) noexcept {
   return Model<L>::make(std::move(layers), example, init, options);
+}
+
+// A model that ends in a loss: the scores of one that ends in a linear layer without bias, or is a language model, are never whole in memory
+// if the loss is cross-entropy: `x | (model | loss::cross_entropy(y))`. Used while the model is there.
+template <Layer L>
+struct UnderLoss {
+  const Model<L>* model;
+  BoundLoss bound;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return model->loss(x, bound); }
+};
+template <Layer L>
+[[nodiscard]] UnderLoss<L> operator|(const Model<L>& model, BoundLoss loss) noexcept {
+  return {&model, std::move(loss)};
 }
 
 struct PlanOptions {

@@ -44,7 +44,8 @@ Attention attention(std::int64_t d_model, std::int64_t heads, const AttentionOpt
           options};
 }
 
-Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& in) const noexcept {
+Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& in,
+                                       const Operand* residual) const noexcept {
   const std::int64_t kv_heads = options.kv_heads ? options.kv_heads : heads;
   if (heads < 1 || kv_heads < 1 || q_proj.out_features < heads)
     return fail(Errc::invalid_argument, "attention", "d_model must be a multiple of heads",
@@ -83,8 +84,9 @@ Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& i
   // Padding ends a sequence; where it begins is the same for all.
   if (all.causal) all.past = past;
   if (options.alibi && context) all.slopes = ops::alibi_slopes(*context, heads);
+  all.joined = true;
   auto y = ops::attention(q, k, v, all);
-  y = ops::reshape(ops::transpose(y, 1, 2), {x.dim(0), x.dim(1), heads * head_dim}) | o_proj;
+  if (y) y = o_proj.to(*y, o_proj.out_features, {.residual = residual});
   if (!y || !k || !v) return fail(!y ? y.error() : !k ? k.error() : v.error());
   return AttentionResult{*y, *k, *v};
 }
@@ -95,12 +97,17 @@ Result<Tensor> Attention::operator()(const Tensor& x) const noexcept {
   return all->y;
 }
 
-Result<Tensor> FeedForward::operator()(const Tensor& x) const noexcept {
+Result<Tensor> FeedForward::run(const Tensor& x, const Operand* residual) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "feed_forward", "needs at least one axis", x.shape().dims());
   const Activation f = activation_of(kind);
-  auto inner = gated() ? ops::mul(gate_proj.with(x, f), up_proj(x)) : up_proj.with(x, f);
-  if (!inner) return inner;
-  return down_proj.to(*inner, x.dim(-1));
+  if (!gated()) {
+    auto inner = up_proj.with(x, f);
+    return inner ? down_proj.to(*inner, x.dim(-1), {.residual = residual}) : inner;
+  }
+  auto gate = gate_proj(x);
+  if (!gate) return gate;
+  auto up = up_proj(x);
+  return up ? down_proj.gated(*gate, *up, x.dim(-1), {.residual = residual, .activation = f}) : up;
 }
 
 Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
@@ -139,20 +146,25 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
   const auto part = [&](const Result<Tensor>& in, const Norm& norm, const auto& body) -> Result<Tensor> {
     if (!in) return in;
     const auto run = [&](const Tensor& t) -> Result<Tensor> {
-      auto inner = pre_norm ? norm(t) : t;
-      if (inner) inner = body(*inner);
-      if (dropout > 0) inner = ops::dropout(inner, dropout);
-      auto sum = ops::add(t, inner);
+      auto sum = pre_norm ? norm(t) : t;
+      const Operand around = t;
+      if (sum) sum = body(*sum, dropout > 0 ? nullptr : &around);
+      if (dropout > 0) sum = ops::add(t, ops::dropout(sum, dropout));
       return pre_norm || !sum ? sum : norm(*sum);
     };
     return whole ? run(*in) : in_own_frame(*in, run, parts);
   };
   const auto attend = [](const Attention& layer, const AttentionInputs& inputs) {
-    return [&](const Tensor& in) -> Result<Tensor> {
-      auto all = layer.run(in, inputs);
+    return [&](const Tensor& in, const Operand* around) -> Result<Tensor> {
+      auto all = layer.run(in, inputs, around);
       if (!all) return fail(all.error());
       return all->y;
     };
+  };
+  const auto feed = [&](const Tensor& in, const Operand* around) -> Result<Tensor> {
+    if (!sparse) return ffn.run(in, around);
+    auto y = experts(in);
+    return around ? ops::add(*around, y) : y;
   };
   auto y = part(x, attn_norm, attend(attn, self));
   if (decodes) {
@@ -161,7 +173,7 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
     if (!given(from.memory)) from.memory = x;
     y = part(y, cross_norm, attend(cross, from));
   }
-  return sparse ? part(y, ffn_norm, experts) : part(y, ffn_norm, ffn);
+  return part(y, ffn_norm, feed);
 }
 
 Result<Tensor> Transformer::operator()(const Tensor& x) const noexcept {

@@ -60,8 +60,9 @@ struct Attention {
     f("scale", self.options.scale);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
-  // Errors: invalid_argument (heads), invalid_size, and those of ops::attention.
-  [[nodiscard]] Result<AttentionResult> run(const Tensor& x, const AttentionInputs& inputs = {}) const noexcept;
+  // residual, if given, is added to y. Errors: invalid_argument (heads), invalid_size, and those of ops::attention.
+  [[nodiscard]] Result<AttentionResult> run(const Tensor& x, const AttentionInputs& inputs = {},
+                                            const Operand* residual = nullptr) const noexcept;
 };
 [[nodiscard]] Attention attention(std::int64_t d_model, std::int64_t heads,
                                   const AttentionOptions& options = {}) noexcept;
@@ -84,7 +85,9 @@ struct FeedForward {
   static void settings(Self& self, F&& f) {
     f("form", self.kind);
   }
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return run(x); }
+  // residual, if given, is added to y.
+  [[nodiscard]] Result<Tensor> run(const Tensor& x, const Operand* residual = nullptr) const noexcept;
 };
 struct FeedForwardOptions {
   FeedForwardKind kind = FeedForwardKind::gelu;

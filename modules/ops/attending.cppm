@@ -8,17 +8,23 @@ namespace qorus {
 constexpr std::size_t k_tile = 64;   // queries whose scores exist at once
 constexpr std::size_t k_keys = 256;  // keys, or values, that are made f32 at once, where they are not
 
-// Keys or values: rows without gaps; bytes from head to head and from sequence to sequence, for a cache has room there.
+// Keys or values: bytes from sequence to sequence, head to head, row to row. Of what is not f32, rows have no gaps.
 struct HeadsPlace {
   const std::byte* data;
   std::ptrdiff_t batch, head;
-  std::size_t row;  // bytes
+  std::size_t row;
+};
+// The same of queries and results, in floats.
+struct Steps {
+  std::ptrdiff_t batch, head, row;
 };
 
-// The sizes and places of one attention. Queries and output are dense. A query's place in [batch, heads, rows] is called its number.
+// The sizes and places of one attention. A query's place in [batch, heads, rows] is called its number. Heads of fewer rows than a tile has
+// are dense, one after the other.
 struct AttentionSaved {
   GradRef q, k, v;
   const float* queries;
+  Steps query_steps, result_steps;
   HeadsPlace keys, values;
   std::size_t batch, heads, kv_heads, rows, cols, dim, value_dim;
   DType dtype;  // of keys and values
@@ -40,6 +46,17 @@ inline std::size_t tiles_of(const AttentionSaved& s) noexcept { return (s.rows +
 inline const std::byte* place_of(const AttentionSaved& s, const HeadsPlace& place, std::size_t kv) noexcept {
   return place.data + static_cast<std::ptrdiff_t>(kv / s.kv_heads) * place.batch +
          static_cast<std::ptrdiff_t>(kv % s.kv_heads) * place.head;
+}
+// Floats from row to row of keys or values of `width` elements, where products read them: narrower ones are made floats, without gaps.
+inline std::ptrdiff_t step_of(const AttentionSaved& s, const HeadsPlace& place, std::size_t width) noexcept {
+  return static_cast<std::ptrdiff_t>(s.dtype == DType::f32 ? place.row / sizeof(float) : width);
+}
+// Where the query of a number begins, or its result.
+inline std::ptrdiff_t offset_of(const AttentionSaved& s, const Steps& steps, std::size_t number) noexcept {
+  const std::size_t head = number / s.rows;
+  return static_cast<std::ptrdiff_t>(head / s.heads) * steps.batch +
+         static_cast<std::ptrdiff_t>(head % s.heads) * steps.head +
+         static_cast<std::ptrdiff_t>(number % s.rows) * steps.row;
 }
 inline std::int64_t keys_of(const AttentionSaved& s, std::size_t batch) noexcept {
   return s.lengths ? s.lengths[batch] : static_cast<std::int64_t>(s.cols);

@@ -39,8 +39,8 @@ bool mask_row(const AttentionSaved& s, std::size_t batch, std::size_t head, std:
   return any;
 }
 
-// Calls use(first, count, floats) for keys [first, first + count) of what key head `kv` has at `place`, rows of `dim` elements, until
-// `keys` is through: all at once where they stand, or, if they are no floats, k_keys at a time, made floats in `room`.
+// Calls use(first, count, floats) for keys [first, first + count) of what key head `kv` has at `place`, rows of `dim` elements, step_of()
+// apart, until `keys` is through: all at once where they stand, or, if they are no floats, k_keys at a time, made floats in `room`.
 template <class Use>
 void each_stretch(const AttentionSaved& s, const HeadsPlace& place, std::size_t kv, std::size_t dim, const Seen& keys,
                   float* room, Use&& use) noexcept {
@@ -60,31 +60,32 @@ void each_stretch(const AttentionSaved& s, const HeadsPlace& place, std::size_t 
 std::size_t product_bytes(const AttentionSaved& s, std::size_t queries, std::size_t keys) noexcept {
   const auto cols = static_cast<std::ptrdiff_t>(s.cols);
   std::size_t most = 0;
-  for (const std::size_t width : {s.dim, s.value_dim}) {
-    const auto dim = static_cast<std::ptrdiff_t>(width);
+  const auto need = [&](std::size_t width, const Steps& rows, const HeadsPlace& place) {
+    const std::ptrdiff_t step = step_of(s, place, width);
     const Gemm scores{
-        .m = queries, .n = keys, .k = width, .a_row = dim, .a_col = 1, .b_row = 1, .b_col = dim, .c_row = cols};
+        .m = queries, .n = keys, .k = width, .a_row = rows.row, .a_col = 1, .b_row = 1, .b_col = step, .c_row = cols};
     const Gemm sums{
-        .m = queries, .n = width, .k = keys, .a_row = cols, .a_col = 1, .b_row = dim, .b_col = 1, .c_row = dim};
+        .m = queries, .n = width, .k = keys, .a_row = cols, .a_col = 1, .b_row = step, .b_col = 1, .c_row = rows.row};
     most = std::max({most, alone_bytes(scores), alone_bytes(sums)});
-  }
+  };
+  need(s.dim, s.query_steps, s.keys);
+  need(s.value_dim, s.result_steps, s.values);
   return most;
 }
 
 void probabilities(const AttentionSaved& s, const Queries& queries, const Seen& keys, float* p, float* bent,
                    float* room, void* scratch) noexcept {
-  const auto dim = static_cast<std::ptrdiff_t>(s.dim);
   const std::size_t kv = queries.first / s.rows / group_of(s);
   each_stretch(s, s.keys, kv, s.dim, keys, room, [&](std::size_t first, std::size_t count, const float* k) {
     run_alone({.m = queries.count,
                .n = count,
                .k = s.dim,
-               .a = s.queries + queries.first * s.dim,
-               .a_row = dim,
+               .a = s.queries + offset_of(s, s.query_steps, queries.first),
+               .a_row = s.query_steps.row,
                .a_col = 1,
                .b = k,
                .b_row = 1,
-               .b_col = dim,
+               .b_col = step_of(s, s.keys, s.dim),
                .c = p + first,
                .c_row = static_cast<std::ptrdiff_t>(s.cols)},
               scratch);
@@ -170,9 +171,10 @@ void forward_tile(const AttentionSaved& s, const Queries& queries, float* y, flo
                   void* scratch) noexcept {
   const Seen keys = seen_by_all(s, queries);
   probabilities(s, queries, keys, p, nullptr, room, scratch);
-  const auto dim = static_cast<std::ptrdiff_t>(s.value_dim);
-  float* const to = y + queries.first * s.value_dim;
-  if (keys.first == keys.last) std::memset(to, 0, queries.count * s.value_dim * sizeof(float));
+  const std::ptrdiff_t step = s.result_steps.row;
+  float* const to = y + offset_of(s, s.result_steps, queries.first);
+  for (std::size_t i = 0; i < queries.count && keys.first == keys.last; ++i)
+    std::fill_n(to + static_cast<std::ptrdiff_t>(i) * step, s.value_dim, 0.0f);
   const std::size_t kv = queries.first / s.rows / group_of(s);
   each_stretch(s, s.values, kv, s.value_dim, keys, room, [&](std::size_t first, std::size_t count, const float* v) {
     run_alone({.m = queries.count,
@@ -182,10 +184,10 @@ void forward_tile(const AttentionSaved& s, const Queries& queries, float* y, flo
                .a_row = static_cast<std::ptrdiff_t>(s.cols),
                .a_col = 1,
                .b = v,
-               .b_row = dim,
+               .b_row = step_of(s, s.values, s.value_dim),
                .b_col = 1,
                .c = to,
-               .c_row = dim,
+               .c_row = step,
                .accumulate = first > keys.first},
               scratch);
   });
@@ -299,28 +301,38 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   if (auto ok = check_types(query, key, value, **context); !ok) return fail(ok.error());
   auto sizes = sizes_of(*query, *key, *value, options);
   if (!sizes) return fail(sizes.error());
-  auto q = contiguous(query);
-  if (!q) return q;
-  const auto rows_follow = [](const Operand& t) {
-    return t->stride(3) == 1 && t->stride(2) == t->dim(3) ? Result<Tensor>(*t) : contiguous(t);
-  };
-  auto k = rows_follow(key);
-  if (!k) return k;
-  auto v = rows_follow(value);
-  if (!v) return v;
   AttentionSaved& s = *sizes;
+  // Heads of whole tiles are read, and written, where they stand.
+  const bool apart = s.rows >= k_tile, joined = options.joined && apart;
+  const auto rows_follow = [&](const Operand& t, bool gaps) {
+    const bool follow = t->stride(3) == 1 && (t->stride(2) == t->dim(3) || (gaps && t->stride(2) > t->dim(3)));
+    return follow ? Result<Tensor>(*t) : contiguous(t);
+  };
+  auto q = apart ? rows_follow(query, true) : contiguous(query);
+  if (!q) return q;
+  auto k = rows_follow(key, apart && s.dtype == DType::f32);
+  if (!k) return k;
+  auto v = rows_follow(value, apart && s.dtype == DType::f32);
+  if (!v) return v;
   auto extras = extras_of(s, options, **context);
   if (!extras) return fail(extras.error());
-  auto y = Fresh::make(**context, q->shape().with(-1, v->dim(3)));
+  const Shape result = q->shape().with(-1, v->dim(3));
+  auto y = Fresh::make(**context, joined ? Shape{result[0], result[2], result[1] * result[3]} : result);
   if (!y) return fail(y.error());
   const auto place = [&](const Tensor& t) {
     return HeadsPlace{t.data(), element_offset(s.dtype, t.stride(0)), element_offset(s.dtype, t.stride(1)),
-                      row_bytes(s.dtype, static_cast<std::size_t>(t.dim(3)))};
+                      row_bytes(s.dtype, static_cast<std::size_t>(apart && s.cols > 1 ? t.stride(2) : t.dim(3)))};
   };
   s.q = q->grad_ref();
   s.k = k->grad_ref();
   s.v = v->grad_ref();
   s.queries = q->f32();
+  const auto steps_of = [](const Layout& layout) {
+    return Steps{layout.stride[0], layout.stride[1], layout.stride[2]};
+  };
+  s.query_steps = steps_of(apart ? q->layout() : Layout::dense(q->shape()));
+  s.result_steps = steps_of(Layout::dense(result));
+  if (joined) s.result_steps = {s.result_steps.batch, result[3], result[1] * result[3]};
   s.keys = place(*k);
   s.values = place(*v);
   const auto width = static_cast<std::size_t>((*context)->executor.width);
@@ -344,8 +356,10 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
                  reinterpret_cast<float*>(place + p_bytes), place + p_bytes + room_bytes);
   });
   (*context)->scratch->shrink_to(mark);
-  return std::move(*y).freeze(rule(RuleId::attention),
-                              {&*q, &*k, &*v, &extras->mask, &extras->slopes, &extras->lengths}, s);
+  auto done = std::move(*y).freeze(rule(RuleId::attention),
+                                   {&*q, &*k, &*v, &extras->mask, &extras->slopes, &extras->lengths}, s);
+  if (joined || !options.joined) return done;
+  return reshape(transpose(done, 1, 2), {result[0], result[2], result[1] * result[3]});
 }
 
 }  // namespace ops

@@ -16,7 +16,8 @@ struct AttentionOptions {
   // The position of the first query. Below 0: keys - queries, that is, the queries are the last positions, as with a cache; with
   // lengths, the last of each sequence's own.
   std::int64_t past = -1;
-  float softcap = 0;  // above 0: scores become softcap tanh(scores / softcap), before any mask (Gemma 2)
+  bool joined = false;  // y: [batch, queries, heads value_dim], as a layer goes on with it: heads side by side
+  float softcap = 0;    // above 0: scores become softcap tanh(scores / softcap), before any mask (Gemma 2)
   // Each optional, broadcast, without a gradient. A query that sees nothing gets 0.
   Result<Tensor> mask = Tensor();  // [batch, heads, queries, keys] u8: true where seen; or f32: added to the scores
   Result<Tensor> slopes =

@@ -27,12 +27,17 @@ std::size_t product_scratch(const AttentionSaved& s) noexcept {
   for (std::size_t first = 0; first < s.rows; first += k_tile) {
     const std::size_t count = std::min(k_tile, s.rows - first), last = reach_of(s, first, count);
     most = std::max(most, product_bytes(s, count, last));
-    for (const std::size_t width : {s.dim, s.value_dim}) {  // p^T dy, ds^T q
-      const auto dim = static_cast<std::ptrdiff_t>(width), cols = static_cast<std::ptrdiff_t>(s.cols);
-      const Gemm turned{
-          .m = last, .n = width, .k = count, .a_row = 1, .a_col = cols, .b_row = dim, .b_col = 1, .c_row = dim};
-      most = std::max(most, alone_bytes(turned));
-    }
+    const auto turned = [&](std::size_t width, const Steps& rows) {
+      return alone_bytes({.m = last,
+                          .n = width,
+                          .k = count,
+                          .a_row = 1,
+                          .a_col = static_cast<std::ptrdiff_t>(s.cols),
+                          .b_row = rows.row,
+                          .b_col = 1,
+                          .c_row = static_cast<std::ptrdiff_t>(width)});
+    };
+    most = std::max({most, turned(s.value_dim, s.result_steps), turned(s.dim, s.query_steps)});  // p^T dy, ds^T q
   }
   return most;
 }
@@ -43,7 +48,8 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
   const kernels::Table& table = kernels::active();
   const std::size_t group = s.heads / s.kv_heads, tile_floats = std::min(k_tile, s.rows) * s.cols;
   const auto dim = static_cast<std::ptrdiff_t>(s.dim), value_dim = static_cast<std::ptrdiff_t>(s.value_dim),
-             cols = static_cast<std::ptrdiff_t>(s.cols);
+             cols = static_cast<std::ptrdiff_t>(s.cols), key_step = step_of(s, s.keys, s.dim),
+             value_step = step_of(s, s.values, s.value_dim);
   const float *k = floats_of(s, s.keys, kv), *v = floats_of(s, s.values, kv);
   float *ds = p + tile_floats, *bent = s.softcap > 0 ? ds + tile_floats : nullptr;
   if (dk && !dk.accumulate) std::memset(dk.data + kv * s.cols * s.dim, 0, s.cols * s.dim * sizeof(float));
@@ -51,9 +57,10 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
   for (std::size_t index = 0; index < group * tiles_of(s); ++index) {
     const std::size_t head = kv / s.kv_heads * s.heads + kv % s.kv_heads * group + index / tiles_of(s);
     const std::size_t first = index % tiles_of(s) * k_tile, count = std::min(k_tile, s.rows - first);
-    const std::size_t last = reach_of(s, first, count), place = (head * s.rows + first) * s.dim;
-    const float* slopes = dy + (head * s.rows + first) * s.value_dim;
-    probabilities(s, {head * s.rows + first, count}, {0, last}, p, bent, nullptr, scratch);
+    const std::size_t last = reach_of(s, first, count), number = head * s.rows + first;
+    const float *slopes = dy + offset_of(s, s.result_steps, number),
+                *queries = s.queries + offset_of(s, s.query_steps, number);
+    probabilities(s, {number, count}, {0, last}, p, bent, nullptr, scratch);
     if (dv) {  // dv += p^T dy
       run_alone({.m = last,
                  .n = s.value_dim,
@@ -62,7 +69,7 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
                  .a_row = 1,
                  .a_col = cols,
                  .b = slopes,
-                 .b_row = value_dim,
+                 .b_row = s.result_steps.row,
                  .b_col = 1,
                  .c = dv.data + kv * s.cols * s.value_dim,
                  .c_row = value_dim,
@@ -74,11 +81,11 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
                .n = last,
                .k = s.value_dim,
                .a = slopes,
-               .a_row = value_dim,
+               .a_row = s.result_steps.row,
                .a_col = 1,
                .b = v,
                .b_row = 1,
-               .b_col = value_dim,
+               .b_col = value_step,
                .c = ds,
                .c_row = cols},
               scratch);
@@ -100,9 +107,9 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
                  .a_row = cols,
                  .a_col = 1,
                  .b = k,
-                 .b_row = dim,
+                 .b_row = key_step,
                  .b_col = 1,
-                 .c = dq.data + place,
+                 .c = dq.data + number * s.dim,
                  .c_row = dim,
                  .accumulate = dq.accumulate},
                 scratch);
@@ -114,8 +121,8 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
                  .a = ds,
                  .a_row = 1,
                  .a_col = cols,
-                 .b = s.queries + place,
-                 .b_row = dim,
+                 .b = queries,
+                 .b_row = s.query_steps.row,
                  .b_col = 1,
                  .c = dk.data + kv * s.cols * s.dim,
                  .c_row = dim,

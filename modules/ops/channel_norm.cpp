@@ -83,18 +83,7 @@ Result<Sizes> sizes_of(const char* op, const Tensor& x, const Tensor& weight, co
 
 // Whether the activation goes into the pass; the others follow it.
 bool fuses(Activation activation) noexcept { return activation == Activation::relu; }
-Result<Tensor> follow(Result<Tensor> y, Activation activation) noexcept {
-  switch (activation) {
-    case Activation::gelu: return ops::gelu(y);
-    case Activation::gelu_tanh: return ops::gelu_tanh(y);
-    case Activation::silu: return ops::silu(y);
-    case Activation::sigmoid: return ops::sigmoid(y);
-    case Activation::tanh: return ops::tanh(y);
-    case Activation::relu:
-    case Activation::none: break;
-  }
-  return y;
-}
+Activation after(Activation activation) noexcept { return fuses(activation) ? Activation::none : activation; }
 
 struct Statistics {
   float *mean, *variance, *rstd;
@@ -237,7 +226,8 @@ Result<Tensor> batch_norm(const Operand& x, const Operand& weight, const Operand
                            own->variance,
                            options.momentum};
   map_planes(**context, saved, b->f32(), y->f32());
-  return follow(std::move(*y).freeze(rule(RuleId::channel_norm), {&*in, &*w, &*b}, saved), options.activation);
+  return ops::activate(std::move(*y).freeze(rule(RuleId::channel_norm), {&*in, &*w, &*b}, saved),
+                       after(options.activation));
 }
 
 Result<Tensor> group_norm(const Operand& x, const Operand& weight, const Operand& bias,
@@ -266,7 +256,8 @@ Result<Tensor> group_norm(const Operand& x, const Operand& weight, const Operand
                            nullptr,        nullptr,
                            nullptr,        0};
   map_planes(**context, saved, b->f32(), y->f32());
-  return follow(std::move(*y).freeze(rule(RuleId::channel_norm), {&*in, &*w, &*b}, saved), options.activation);
+  return ops::activate(std::move(*y).freeze(rule(RuleId::channel_norm), {&*in, &*w, &*b}, saved),
+                       after(options.activation));
 }
 
 }  // namespace ops

@@ -235,19 +235,6 @@ ConvSaved saved_of(const Operands& in, const Geometry& geometry, const float* y,
           relu};
 }
 
-Result<Tensor> activate(Result<Tensor> y, Activation activation) noexcept {
-  switch (activation) {
-    case Activation::gelu: return ops::gelu(y);
-    case Activation::gelu_tanh: return ops::gelu_tanh(y);
-    case Activation::silu: return ops::silu(y);
-    case Activation::sigmoid: return ops::sigmoid(y);
-    case Activation::tanh: return ops::tanh(y);
-    case Activation::relu:
-    case Activation::none: break;
-  }
-  return y;
-}
-
 Result<Tensor> run(const Operand& x, const Operand& weight, const Operand* bias, const ops::ConvOptions& o) noexcept {
   constexpr const char* op = "conv";
   auto context = bias ? float_context(op, {&x, &weight, bias}) : float_context(op, {&x, &weight});
@@ -284,8 +271,9 @@ Result<Tensor> run(const Operand& x, const Operand& weight, const Operand* bias,
   if (auto done = run_forward(**context, geometry, operands->x.f32(), operands->weight.f32(), ends, y->f32()); !done)
     return fail(done.error());
   const ConvSaved saved = saved_of(*operands, geometry, y->f32(), relu);
-  return activate(std::move(*y).freeze(rule(RuleId::conv), {&operands->x, &operands->weight, &operands->bias}, saved),
-                  o.activation);
+  return ops::activate(
+      std::move(*y).freeze(rule(RuleId::conv), {&operands->x, &operands->weight, &operands->bias}, saved),
+      relu ? Activation::none : o.activation);
 }
 
 // The windows of the convolution whose input is the result: what is `in` for the transposed one is its `out`.

@@ -23,71 +23,27 @@ bool needs_input(Activation activation) noexcept {
 }
 
 struct LinearSaved {
-  GradRef x, weight, bias;
-  const float *input, *weights;
+  GradRef x, residual;
+  LinearWeights weights;
+  const float* input;
   const float* before;  // the activation's input (or, for relu, its output, which has the same sign)
   const float* after;
-  std::size_t rows, in, out;
-  std::ptrdiff_t weight_row, weight_col;
+  std::size_t rows;
   Activation activation;
 };
 
-Result<Tensor> run_linear(const Operand& input, const Operand& weight, const Tensor* bias, Activation activation,
-                          Context& context, const float* packed = nullptr) noexcept {
-  auto x = ops::contiguous(placed(input, context));
-  if (!x) return x;
-  const std::int64_t in = weight->dim(1), out = weight->dim(0);
-  auto y = Fresh::make(context, x->shape().with(-1, out));
-  if (!y) return fail(y.error());
-  const std::size_t rows = y->shape().numel() / static_cast<std::size_t>(out > 0 ? out : 1);
-  const bool tracked = context.record && (x->tracked() || weight->tracked() || (bias && bias->tracked()));
-  float* before = nullptr;
-  if (tracked && needs_input(activation)) {
-    auto kept = Fresh::make(context, y->shape());
-    if (!kept) return fail(kept.error());
-    before = kept->f32();
+// The operands' workspace; x, bias and residual are f32, the weight of a floating type or in a block format.
+Result<Context*> linear_context(const Operand& x, const Operand& weight, const ops::LinearParts& parts) noexcept {
+  Context* shared = nullptr;
+  for (const Operand* operand : {&x, &weight, parts.bias, parts.residual}) {
+    if (!operand) continue;
+    if (auto ok = join_context("linear", *operand, shared); !ok) return fail(ok.error());
   }
-  const Gemm gemm{.m = rows,
-                  .n = static_cast<std::size_t>(out),
-                  .k = static_cast<std::size_t>(in),
-                  .a = x->f32(),
-                  .a_row = in,
-                  .a_col = 1,
-                  .b = weight->f32(),
-                  .b_row = weight->stride(1),
-                  .b_col = weight->stride(0),
-                  .b_packed = packed,
-                  .c = y->f32(),
-                  .c_row = out,
-                  .bias = bias ? bias->f32() : nullptr,
-                  .act = kernel_of(activation),
-                  .pre = before,
-                  .pre_row = out};
-  if (auto done = run_product(context, gemm); !done) return fail(done.error());
-  const LinearSaved saved{x->grad_ref(),
-                          weight->grad_ref(),
-                          bias ? bias->grad_ref() : GradRef{},
-                          x->f32(),
-                          weight->f32(),
-                          before ? before : y->f32(),
-                          y->f32(),
-                          rows,
-                          static_cast<std::size_t>(in),
-                          static_cast<std::size_t>(out),
-                          weight->stride(0),
-                          weight->stride(1),
-                          activation};
-  const Tensor none;
-  return std::move(*y).freeze(rule(RuleId::linear), {&*x, &*weight, bias ? bias : &none}, saved);
-}
-
-// The operands' workspace; x and bias are f32, the weight of a floating type or in a block format.
-Result<Context*> linear_context(const Operand& x, const Operand& weight, const Operand* bias) noexcept {
-  auto context = bias ? common_context("linear", {&x, &weight, bias}) : common_context("linear", {&x, &weight});
+  auto context = joined_context("linear", shared);
   if (!context) return context;
-  if (auto ok = x->check(DType::f32, "linear"); !ok) return fail(ok.error());
-  if (bias) {
-    if (auto ok = (*bias)->check(DType::f32, "linear"); !ok) return fail(ok.error());
+  for (const Operand* operand : {&x, parts.bias, parts.residual}) {
+    if (!operand) continue;
+    if (auto ok = (*operand)->check(DType::f32, "linear"); !ok) return fail(ok.error());
   }
   const DType dtype = weight->dtype();
   if (dtype != DType::f16 && dtype != DType::bf16 && !is_block(dtype)) {
@@ -96,20 +52,122 @@ Result<Context*> linear_context(const Operand& x, const Operand& weight, const O
   return context;
 }
 
-Status check_sizes(const Operand& x, const Operand& weight) noexcept {
+Status check_sizes(const Operand& x, const Operand& weight, const ops::LinearParts& parts,
+                   const Context& context) noexcept {
   if (weight->rank() != 2 || x->rank() < 1 || x->dim(-1) != weight->dim(1)) {
     return fail(Errc::invalid_size, "linear", "x: [..., in] and weight: [out, in] must agree on in", x->shape().dims(),
                 weight->shape().dims());
   }
+  if (parts.bias && (*parts.bias)->shape() != Shape{weight->dim(0)}) {
+    return fail(Errc::invalid_size, "linear", "bias: [out] and weight: [out, in] must agree on out",
+                (*parts.bias)->shape().dims(), weight->shape().dims());
+  }
+  if (const Shape y = x->shape().with(-1, weight->dim(0)); parts.residual && (*parts.residual)->shape() != y)
+    return fail(Errc::invalid_size, "linear", "the residual is not of the result's shape",
+                (*parts.residual)->shape().dims(), y.dims());
+  if (!parts.packed || context.record) return {};
+  const bool narrow = weight->dtype() != DType::f32;
+  if (auto ok = parts.packed->check(narrow ? DType::u8 : DType::f32, "linear"); !ok) return ok;
+  const std::size_t size =
+      narrow ? ops::packed_bytes(weight->dtype(), weight->shape()) : ops::packed_size(weight->shape());
+  if (parts.packed->numel() != size)
+    return fail(Errc::invalid_size, "linear", "the packed weight is of another size", weight->shape().dims());
   return {};
 }
 
 }  // namespace
 
-// dz = dy activation'; dbias = sum over rows of dz; dweight = dz^T x; dx = dz weight.
+Result<LinearCall> linear_call(const Operand& x, const Operand& weight, const ops::LinearParts& parts) noexcept {
+  auto context = linear_context(x, weight, parts);
+  if (!context) return fail(context.error());
+  if (auto ok = check_sizes(x, weight, parts, **context); !ok) return fail(ok.error());
+  LinearCall call{.context = *context, .weight = *weight, .packed = nullptr};
+  const auto dense = [&](const Operand* from, Tensor& to) -> Status {
+    if (!from) return {};
+    auto t = ops::contiguous(placed(*from, **context));
+    if (!t) return fail(t.error());
+    to = *t;
+    return {};
+  };
+  if (auto ok = dense(parts.bias, call.bias); !ok) return fail(ok.error());
+  if (auto ok = dense(parts.residual, call.residual); !ok) return fail(ok.error());
+  if (parts.packed && !(*context)->record) call.packed = parts.packed;
+  return call;
+}
+
+LinearWeights LinearCall::weights() const noexcept {
+  return {weight.grad_ref(),
+          bias.shape().valid() ? bias.grad_ref() : GradRef{},
+          weight.f32(),
+          static_cast<std::size_t>(weight.dim(1)),
+          static_cast<std::size_t>(weight.dim(0)),
+          weight.stride(0),
+          weight.stride(1)};
+}
+
+Status LinearCall::run(const float* x, std::size_t rows, Activation activation, float* before,
+                       float* y) const noexcept {
+  const std::int64_t in = weight.dim(1), out = weight.dim(0);
+  return run_product(*context, {.m = rows,
+                                .n = static_cast<std::size_t>(out),
+                                .k = static_cast<std::size_t>(in),
+                                .a = x,
+                                .a_row = in,
+                                .a_col = 1,
+                                .b = weight.f32(),
+                                .b_row = weight.stride(1),
+                                .b_col = weight.stride(0),
+                                .b_packed = packed ? packed->f32() : nullptr,
+                                .c = y,
+                                .c_row = out,
+                                .bias = bias.shape().valid() ? bias.f32() : nullptr,
+                                .act = kernel_of(activation),
+                                .pre = before,
+                                .pre_row = out,
+                                .residual = residual.shape().valid() ? residual.f32() : nullptr,
+                                .residual_row = out});
+}
+
+Gemm LinearWeights::weight_gemm(const float* dz, const float* x, std::size_t rows, const Into& dw) const noexcept {
+  return {.m = out,
+          .n = in,
+          .k = rows,
+          .a = dz,
+          .a_row = 1,
+          .a_col = static_cast<std::ptrdiff_t>(out),
+          .b = x,
+          .b_row = static_cast<std::ptrdiff_t>(in),
+          .b_col = 1,
+          .c = dw.data,
+          .c_row = static_cast<std::ptrdiff_t>(in),
+          .accumulate = dw.accumulate};
+}
+
+Gemm LinearWeights::input_gemm(const float* dz, std::size_t rows, const Into& dx) const noexcept {
+  return {.m = rows,
+          .n = in,
+          .k = out,
+          .a = dz,
+          .a_row = static_cast<std::ptrdiff_t>(out),
+          .a_col = 1,
+          .b = data,
+          .b_row = row,
+          .b_col = col,
+          .c = dx.data,
+          .c_row = static_cast<std::ptrdiff_t>(in),
+          .accumulate = dx.accumulate};
+}
+
+void LinearWeights::give(Grads& grads, const float* dz, const float* x, std::size_t rows) const noexcept {
+  const Shape wide{static_cast<std::int64_t>(out)};
+  if (const Into db = grads.into(bias)) sum_to(grads, dz, wide.inserted(0, static_cast<std::int64_t>(rows)), wide, db);
+  if (const Into dw = grads.into(weight)) grads.settle(run_product(grads.context(), weight_gemm(dz, x, rows, dw)));
+}
+
+// dz = dy activation'; dbias = sum over rows of dz; dweight = dz^T x; dx = dz weight; the residual's is dy.
 void rules::linear(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const LinearSaved*>(saved);
-  const std::size_t n = s.rows * s.out;
+  const std::size_t n = s.rows * s.weights.out;
   const float* dz = grads.out();
   if (s.activation != Activation::none) {
     float* place = grads.out_in_place();
@@ -120,39 +178,9 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
                                     place + begin, end - begin, 0, false);
     });
   }
-  const auto out = static_cast<std::int64_t>(s.out), in = static_cast<std::int64_t>(s.in);
-  if (const Into db = grads.into(s.bias))
-    sum_to(grads, dz, Shape{static_cast<std::int64_t>(s.rows), out}, Shape{out}, db);
-  if (const Into dw = grads.into(s.weight)) {
-    const Gemm gemm{.m = s.out,
-                    .n = s.in,
-                    .k = s.rows,
-                    .a = dz,
-                    .a_row = 1,
-                    .a_col = out,
-                    .b = s.input,
-                    .b_row = in,
-                    .b_col = 1,
-                    .c = dw.data,
-                    .c_row = in,
-                    .accumulate = dw.accumulate};
-    grads.settle(run_product(grads.context(), gemm));
-  }
-  if (const Into dx = grads.into(s.x)) {
-    const Gemm gemm{.m = s.rows,
-                    .n = s.in,
-                    .k = s.out,
-                    .a = dz,
-                    .a_row = out,
-                    .a_col = 1,
-                    .b = s.weights,
-                    .b_row = s.weight_row,
-                    .b_col = s.weight_col,
-                    .c = dx.data,
-                    .c_row = in,
-                    .accumulate = dx.accumulate};
-    grads.settle(run_product(grads.context(), gemm));
-  }
+  s.weights.give(grads, dz, s.input, s.rows);
+  if (const Into dx = grads.into(s.x)) grads.settle(run_product(grads.context(), s.weights.input_gemm(dz, s.rows, dx)));
+  grads.pass(s.residual);
 }
 
 Result<const float*> packed_of(const char* op, const Context& context, const Tensor& packed,
@@ -191,47 +219,34 @@ Status pack_weight(const Tensor& weight, std::span<float> packed) noexcept {
   return {};
 }
 
-Result<Tensor> linear_packed(const Operand& x, const Operand& weight, const Tensor& packed, const Operand* bias,
-                             Activation activation) noexcept {
-  auto context = linear_context(x, weight, bias);
-  if (!context) return fail(context.error());
-  const bool narrow = weight->dtype() != DType::f32;
-  if (auto ok = packed.check(narrow ? DType::u8 : DType::f32, "linear"); !ok) return fail(ok.error());
-  if ((*context)->record) return bias ? linear(x, weight, *bias, activation) : linear(x, weight, activation);
-  if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
-  const std::size_t size = narrow ? packed_bytes(weight->dtype(), weight->shape()) : packed_size(weight->shape());
-  if (packed.numel() != size || (bias && (*bias)->shape() != Shape{weight->dim(0)})) {
-    return fail(Errc::invalid_size, "linear", "the packed weight or the bias is of another size",
-                weight->shape().dims());
+Result<Tensor> linear(const Operand& input, const Operand& weight, const LinearParts& parts) noexcept {
+  if (parts.residual && parts.activation != Activation::none) {
+    LinearParts inner = parts;
+    inner.residual = nullptr;
+    return add(*parts.residual, linear(input, weight, inner));
   }
-  Result<Tensor> dense = Tensor();
-  if (bias) dense = contiguous(placed(*bias, **context));
-  if (!dense) return dense;
-  const Operand shift = dense;
-  if (narrow) return linear_narrow(x, weight, &packed, bias ? &shift : nullptr, activation, **context);
-  return run_linear(x, weight, bias ? &*dense : nullptr, activation, **context, packed.f32());
-}
-
-Result<Tensor> linear(const Operand& x, const Operand& weight, const Operand& bias, Activation activation) noexcept {
-  auto context = linear_context(x, weight, &bias);
-  if (!context) return fail(context.error());
-  if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
-  if (bias->rank() != 1 || bias->dim(0) != weight->dim(0)) {
-    return fail(Errc::invalid_size, "linear", "bias: [out] and weight: [out, in] must agree on out",
-                bias->shape().dims(), weight->shape().dims());
+  auto call = linear_call(input, weight, parts);
+  if (!call) return fail(call.error());
+  if (weight->dtype() != DType::f32) return linear_narrow(input, *call, parts.activation);
+  Context& context = *call->context;
+  auto x = contiguous(placed(input, context));
+  if (!x) return x;
+  auto y = Fresh::make(context, x->shape().with(-1, weight->dim(0)));
+  if (!y) return fail(y.error());
+  const bool tracked =
+      context.record && (x->tracked() || weight->tracked() || call->bias.tracked() || call->residual.tracked());
+  float* before = nullptr;
+  if (tracked && needs_input(parts.activation)) {
+    auto kept = Fresh::make(context, y->shape());
+    if (!kept) return fail(kept.error());
+    before = kept->f32();
   }
-  if (weight->dtype() != DType::f32) return linear_narrow(x, weight, nullptr, &bias, activation, **context);
-  auto dense = contiguous(placed(bias, **context));
-  if (!dense) return dense;
-  return run_linear(x, weight, &*dense, activation, **context);
-}
-
-Result<Tensor> linear(const Operand& x, const Operand& weight, Activation activation) noexcept {
-  auto context = linear_context(x, weight, nullptr);
-  if (!context) return fail(context.error());
-  if (auto ok = check_sizes(x, weight); !ok) return fail(ok.error());
-  if (weight->dtype() != DType::f32) return linear_narrow(x, weight, nullptr, nullptr, activation, **context);
-  return run_linear(x, weight, nullptr, activation, **context);
+  const std::size_t rows = call->rows(y->shape());
+  if (auto done = call->run(x->f32(), rows, parts.activation, before, y->f32()); !done) return fail(done.error());
+  const LinearSaved saved{
+      x->grad_ref(), call->residual.grad_ref(), call->weights(), x->f32(), before ? before : y->f32(), y->f32(),
+      rows,          parts.activation};
+  return std::move(*y).freeze(rule(RuleId::linear), {&*x, &*weight, &call->bias, &call->residual}, saved);
 }
 
 }  // namespace ops

@@ -30,28 +30,38 @@ Status run_packed(Context& context, kernels::PackedProduct p, const float* x, Ac
 
 }  // namespace
 
-Result<Tensor> linear_narrow(const Operand& input, const Operand& weight, const Tensor* packed, const Operand* bias,
-                             Activation activation, Context& context) noexcept {
-  const auto wide = [&](const Result<Tensor>& w) {
-    return bias ? ops::linear(input, w, *bias, activation) : ops::linear(input, w, activation);
-  };
-  if (context.record || !packed) return wide(ops::cast(placed(weight, context), DType::f32));
+Result<Tensor> linear_narrow(const Operand& input, const LinearCall& call, Activation activation) noexcept {
+  Context& context = *call.context;
+  const Tensor& weight = call.weight;
+  const bool shifts = call.bias.shape().valid(), goes_around = call.residual.shape().valid();
+  if (!call.packed) {
+    const Operand bias = call.bias, residual = call.residual;
+    return ops::linear(
+        input, ops::cast(placed(weight, context), DType::f32),
+        {.bias = shifts ? &bias : nullptr, .residual = goes_around ? &residual : nullptr, .activation = activation});
+  }
   auto x = ops::contiguous(placed(input, context));
   if (!x) return x;
-  const std::int64_t in = weight->dim(1), out = weight->dim(0);
+  const std::int64_t in = weight.dim(1), out = weight.dim(0);
   auto y = Fresh::make(context, x->shape().with(-1, out));
   if (!y) return fail(y.error());
   const kernels::PackedProduct product{
-      .packing = packing_of(weight->dtype()),
-      .m = y->shape().numel() / static_cast<std::size_t>(out > 0 ? out : 1),
+      .packing = packing_of(weight.dtype()),
+      .m = call.rows(y->shape()),
       .n = static_cast<std::size_t>(out),
       .k = static_cast<std::size_t>(in),
-      .weights = packed->data(),
+      .weights = call.packed->data(),
       .c = y->f32(),
       .c_row = out,
-      .bias = bias ? (*bias)->f32() : nullptr,
+      .bias = shifts ? call.bias.f32() : nullptr,
   };
   if (auto done = run_packed(context, product, x->f32(), activation); !done) return fail(done.error());
+  if (goes_around) {
+    const float* const residual = call.residual.f32();
+    parallel_elements(context, y->shape().numel(), [&](std::size_t begin, std::size_t end) {
+      kernels::active().axpy(1, residual + begin, y->f32() + begin, end - begin);
+    });
+  }
   return std::move(*y).freeze();
 }
 

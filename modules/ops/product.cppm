@@ -6,6 +6,7 @@ import qorus.std;
 import qorus.tensor;
 import :operand;
 import :matmul;
+import :tape;
 
 namespace qorus {
 
@@ -32,8 +33,38 @@ struct Batch {
 [[nodiscard]] std::size_t packed_conv_size(const Shape& weight) noexcept;
 void pack_conv(const Tensor& weight, float* packed) noexcept;
 
-// linear for a weight that is not f32; packed: what pack_weight wrote, or null. Operands are checked.
-[[nodiscard]] Result<Tensor> linear_narrow(const Operand& x, const Operand& weight, const Tensor* packed,
-                                           const Operand* bias, Activation activation, Context& context) noexcept;
+// The weight and bias of a linear layer as its backward knows them.
+struct LinearWeights {
+  GradRef weight, bias;
+  const float* data;
+  std::size_t in, out;
+  std::ptrdiff_t row, col;
+
+  // dweight (+)= dz^T x; dx (+)= dz weight
+  [[nodiscard]] kernels::Gemm weight_gemm(const float* dz, const float* x, std::size_t rows,
+                                          const Into& dw) const noexcept;
+  [[nodiscard]] kernels::Gemm input_gemm(const float* dz, std::size_t rows, const Into& dx) const noexcept;
+  // Gives the weight and the bias (the sum over the rows of dz) their gradients.
+  void give(Grads& grads, const float* dz, const float* x, std::size_t rows) const noexcept;
+};
+
+// A linear layer's operands, checked and placed; bias and residual dense, or without a shape.
+struct LinearCall {
+  Context* context;
+  Tensor weight, bias, residual;
+  const Tensor* packed;  // null where a tape records
+
+  [[nodiscard]] std::size_t rows(const Shape& y) const noexcept {
+    return weight.dim(0) > 0 ? y.numel() / static_cast<std::size_t>(weight.dim(0)) : 0;
+  }
+  [[nodiscard]] LinearWeights weights() const noexcept;
+  // y = activation(x weight^T + bias) + residual for dense x of `rows` rows; before, if not null: what the activation takes. f32.
+  [[nodiscard]] Status run(const float* x, std::size_t rows, Activation activation, float* before,
+                           float* y) const noexcept;
+};
+[[nodiscard]] Result<LinearCall> linear_call(const Operand& x, const Operand& weight,
+                                             const ops::LinearParts& parts) noexcept;
+// linear for a weight that is not f32, without a residual of an activation.
+[[nodiscard]] Result<Tensor> linear_narrow(const Operand& x, const LinearCall& call, Activation activation) noexcept;
 
 }  // namespace qorus

@@ -55,7 +55,7 @@ Result<Tensor> rope(const Operand& operand, const Operand& cosine, const Operand
   if (cosine->shape() != sine->shape())
     return fail(Errc::invalid_size, "rope", "the tables must have one shape", cosine->shape().dims(),
                 sine->shape().dims());
-  auto x = contiguous(operand);
+  auto x = operand->stride(-1) == 1 ? Result<Tensor>(*operand) : contiguous(operand);
   if (!x) return x;
   auto c = contiguous(cosine);
   if (!c) return c;
@@ -72,9 +72,23 @@ Result<Tensor> rope(const Operand& operand, const Operand& cosine, const Operand
                         dim,
                         static_cast<std::size_t>(c->dim(1)),
                         pairs};
+  const Layout& layout = x->layout();
   parallel_chunks(**context, saved.rows, row_grain(dim), [&](std::size_t begin, std::size_t end) {
-    for (std::size_t row = begin; row < end; ++row)
-      turn(saved, x->f32() + row * dim, y->f32() + row * dim, row, false, false);
+    const float* sequence = nullptr;  // where the row's begins
+    for (std::size_t row = begin; row < end; ++row) {
+      const std::size_t position = row % saved.seq;
+      if (!sequence || position == 0) {
+        sequence = x->f32();
+        std::size_t index = row / saved.seq;
+        for (int d = x->rank() - 3; d >= 0; --d) {
+          const auto extent = static_cast<std::size_t>(x->dim(d));
+          sequence += static_cast<std::ptrdiff_t>(index % extent) * layout.stride[d];
+          index /= extent;
+        }
+      }
+      turn(saved, sequence + static_cast<std::ptrdiff_t>(position) * x->stride(-2), y->f32() + row * dim, row, false,
+           false);
+    }
   });
   return std::move(*y).freeze(rule(RuleId::rope), {&*x, &*c, &*s}, saved);
 }

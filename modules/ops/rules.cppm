@@ -19,9 +19,12 @@ enum class RuleId : std::uint16_t {
   extreme,  // of reductions, those that find an element by comparing
   matmul,
   linear,
+  gated,
+  gated_linear,
   softmax,
   log_softmax,
   cross_entropy,
+  linear_cross_entropy,
   concat,
   pad,
   take,
@@ -67,9 +70,12 @@ void clamp(const void* saved, Grads& grads) noexcept;
 void reduce(const void* saved, Grads& grads) noexcept;
 void matmul(const void* saved, Grads& grads) noexcept;
 void linear(const void* saved, Grads& grads) noexcept;
+void gated(const void* saved, Grads& grads) noexcept;
+void gated_linear(const void* saved, Grads& grads) noexcept;
 void softmax(const void* saved, Grads& grads) noexcept;
 void log_softmax(const void* saved, Grads& grads) noexcept;
 void cross_entropy(const void* saved, Grads& grads) noexcept;
+void linear_cross_entropy(const void* saved, Grads& grads) noexcept;
 void concat(const void* saved, Grads& grads) noexcept;
 void pad(const void* saved, Grads& grads) noexcept;
 void take(const void* saved, Grads& grads) noexcept;

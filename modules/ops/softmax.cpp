@@ -60,21 +60,32 @@ struct CrossEntropySaved {
   float factor;  // of each row's loss in the result
 };
 
-Status check_targets(const Context& context, const Tensor& target, std::size_t classes, std::int32_t ignore,
-                     std::size_t& counted) noexcept {
-  counted = target.numel();
-  if (context.planning) return {};
-  bool good = true;
-  for (const std::int32_t label : std::span(target.i32(), target.numel())) {
-    const bool ignored = label == ignore;
-    counted -= ignored;
-    good = good && (ignored || (label >= 0 && static_cast<std::size_t>(label) < classes));
-  }
-  if (!good) return fail(Errc::invalid_argument, "cross_entropy", "a target is not a class", target.shape().dims());
-  return {};
-}
-
 }  // namespace
+
+Result<Targets> targets_of(Context& context, const Shape& logits, const Operand& target,
+                           const ops::CrossEntropyOptions& options) noexcept {
+  constexpr const char* op = "cross_entropy";
+  if (auto ok = target->check(DType::i32, op); !ok) return fail(ok.error());
+  if (logits.rank() < 1 || logits[-1] == 0 || logits.without(-1) != target->shape()) {
+    return fail(Errc::invalid_size, op, "logits: [..., classes] need targets: [...]", logits.dims(),
+                target->shape().dims());
+  }
+  if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1))
+    return fail(Errc::invalid_argument, op, "label smoothing lies between 0 and 1");
+  auto labels = ops::contiguous(placed(target, context));
+  if (!labels) return fail(labels.error());
+  std::size_t counted = labels->numel();
+  bool good = true;
+  for (std::size_t i = 0; i < labels->numel() && !context.planning; ++i) {
+    const std::int32_t label = labels->i32()[i];
+    const bool ignored = label == options.ignore_index;
+    counted -= ignored;
+    good = good && (ignored || (label >= 0 && label < logits[-1]));
+  }
+  if (!good) return fail(Errc::invalid_argument, op, "a target is not a class", labels->shape().dims());
+  const float mean = counted ? 1 / static_cast<float>(counted) : 0;
+  return Targets{*labels, options.reduce == ops::Reduce::mean ? mean : 1};
+}
 
 void rules::softmax(const void* saved, Grads& grads) noexcept {
   softmax_rule(saved, grads, kernels::training().softmax_bwd);
@@ -116,22 +127,14 @@ Result<Tensor> cross_entropy(const Operand& logits, const Operand& target,
   auto context = common_context("cross_entropy", {&logits, &target});
   if (!context) return fail(context.error());
   if (auto ok = logits->check(DType::f32, "cross_entropy"); !ok) return fail(ok.error());
-  if (auto ok = target->check(DType::i32, "cross_entropy"); !ok) return fail(ok.error());
-  if (logits->rank() < 1 || logits->dim(-1) == 0 || logits->shape().without(-1) != target->shape()) {
-    return fail(Errc::invalid_size, "cross_entropy", "logits: [..., classes] need targets: [...]",
-                logits->shape().dims(), target->shape().dims());
-  }
-  if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
-    return fail(Errc::invalid_argument, "cross_entropy", "label smoothing lies between 0 and 1");
-  }
   auto x = contiguous(placed(logits, **context));
   if (!x) return x;
-  auto labels = contiguous(placed(target, **context));
-  if (!labels) return labels;
+  const auto targets = targets_of(**context, x->shape(), target, options);
+  if (!targets) return fail(targets.error());
+  const Tensor* const labels = &targets->labels;
   const auto cols = static_cast<std::size_t>(x->dim(-1));
   const std::size_t rows = labels->numel();
-  std::size_t counted = rows;
-  if (auto ok = check_targets(**context, *labels, cols, options.ignore_index, counted); !ok) return fail(ok.error());
+  const float factor = targets->factor;
   auto each = Fresh::make(**context, labels->shape());
   if (!each) return fail(each.error());
   auto log_sum = Fresh::make(**context, labels->shape());
@@ -141,7 +144,6 @@ Result<Tensor> cross_entropy(const Operand& logits, const Operand& target,
                                     log_sum->f32() + begin, end - begin, cols, options.label_smoothing,
                                     options.ignore_index);
   });
-  const float factor = options.reduce == Reduce::mean ? (counted ? 1 / static_cast<float>(counted) : 0) : 1;
   const CrossEntropySaved saved{x->grad_ref(), x->f32(), log_sum->f32(), labels->i32(), rows, cols, options, factor};
   if (options.reduce == Reduce::none)
     return std::move(*each).freeze(rule(RuleId::cross_entropy), {&*x, &*labels}, saved);

@@ -22,4 +22,25 @@ struct CrossEntropyOptions {
 [[nodiscard]] Result<Tensor> cross_entropy(const Operand& x, const Operand& target,
                                            const CrossEntropyOptions& options = {}) noexcept;
 
+// cross_entropy(linear(x, weight), target) without the scores of all rows in memory: they exist for some rows at a time, 8 MiB of them or
+// 64 rows, and while a tape records the gradients are made on the way, as large as x and the weight. x: […, in], weight: [classes, in],
+// target: […] i32. Agrees with that composition (the weight's gradient up to the order of its sum), and is it for Reduce::none and for
+// weights that are not f32. Errors: those of both.
+[[nodiscard]] Result<Tensor> linear_cross_entropy(const Operand& x, const Operand& weight, const Operand& target,
+                                                  const CrossEntropyOptions& options = {}) noexcept;
+
 }  // namespace qorus::ops
+
+// Within the module only.
+namespace qorus {
+
+// Targets of a cross-entropy, dense, and the factor of each row's loss in the result.
+struct Targets {
+  Tensor labels;
+  float factor;
+};
+// Checks the targets of logits of this shape, and the options.
+[[nodiscard]] Result<Targets> targets_of(Context& context, const Shape& logits, const Operand& target,
+                                         const ops::CrossEntropyOptions& options) noexcept;
+
+}  // namespace qorus

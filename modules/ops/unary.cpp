@@ -118,5 +118,19 @@ Result<Tensor> clamp(const Operand& operand, float low, float high) noexcept {
   return std::move(*y).freeze(rule(RuleId::clamp), {&*x}, ClampSaved{x->grad_ref(), x->f32(), x->numel(), low, high});
 }
 
+Result<Tensor> activate(const Operand& x, Activation activation) noexcept {
+  switch (activation) {
+    case Activation::relu: return relu(x);
+    case Activation::gelu: return gelu(x);
+    case Activation::gelu_tanh: return gelu_tanh(x);
+    case Activation::silu: return silu(x);
+    case Activation::sigmoid: return sigmoid(x);
+    case Activation::tanh: return tanh(x);
+    case Activation::none: break;
+  }
+  if (!x.ok()) return fail(x.error());
+  return *x;
+}
+
 }  // namespace ops
 }  // namespace qorus

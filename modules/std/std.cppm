@@ -135,6 +135,7 @@ using std::log1p;
 using std::log2;
 using std::lower_bound;
 using std::make_heap;
+using std::make_index_sequence;
 using std::max;
 using std::max_align_t;
 using std::max_element;

@@ -9,17 +9,24 @@ import :metric;
 
 export namespace qorus::train {
 
-// A model as the loops see it: something that makes a tensor of a tensor, and its parameters.
+// A model as the loops see it: something that makes a tensor of a tensor, or a loss, and its parameters.
 struct ModelRef {
   const void* self = nullptr;
-  Result<Tensor> (*call)(const void* self, const Tensor& x) noexcept = nullptr;
+  Result<Tensor> (*call)(const void* self, const Tensor& x, const BoundLoss* loss) noexcept = nullptr;
   nn::Parameters* parameters = nullptr;
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return call(self, x); }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return call(self, x, nullptr); }
+  // loss((*this)(x)), as nn::loss_of has it.
+  [[nodiscard]] Result<Tensor> loss(const Tensor& x, const BoundLoss& loss) const noexcept {
+    return call(self, x, &loss);
+  }
 };
 template <nn::Layer L>
 [[nodiscard]] ModelRef model_ref(nn::Model<L>& model) noexcept {
   return {&model,
-          [](const void* self, const Tensor& x) noexcept { return (*static_cast<const nn::Model<L>*>(self))(x); },
+          [](const void* self, const Tensor& x, const BoundLoss* loss) noexcept {
+            const auto& model = *static_cast<const nn::Model<L>*>(self);
+            return loss ? model.loss(x, *loss) : model(x);
+          },
           &model};
 }
 

@@ -97,18 +97,22 @@ Result<Tensor> Tuner::attend(const llm::Block& block, const Tensor& x, const Ten
   };
   const auto turned = [&](const Result<Tensor>& y) {
     auto t = ops::transpose(y, 1, 2);
-    if (c.architecture->learned_positions) return ops::contiguous(t);
+    if (c.architecture->learned_positions) return t;
     Context& context = *x.context();
     return ops::rope(t, ops::slice(cosine_[kind].tensor().in(context), 0, 0, seq),
                      ops::slice(sine_[kind].tensor().in(context), 0, 0, seq), c.pairs);
   };
   auto q = turned(heads_of(x | block.q_proj, c.heads) | block.q_norm),
        k = turned(heads_of(x | block.k_proj, c.kv_heads) | block.k_norm),
-       v = ops::contiguous(ops::transpose(heads_of(x | block.v_proj, c.kv_heads), 1, 2));
-  auto y = ops::attention(
-      q, k, v,
-      {.causal = true, .scale = c.attention_scale, .window = block.window, .softcap = c.attention_cap, .mask = mask});
-  return ops::reshape(ops::transpose(y, 1, 2), {rows, c.heads * c.head_dim});
+       v = ops::transpose(heads_of(x | block.v_proj, c.kv_heads), 1, 2);
+  auto y = ops::attention(q, k, v,
+                          {.causal = true,
+                           .scale = c.attention_scale,
+                           .window = block.window,
+                           .joined = true,
+                           .softcap = c.attention_cap,
+                           .mask = mask});
+  return ops::reshape(y, {rows, c.heads * c.head_dim});
 }
 
 Result<Tensor> Tuner::block(const llm::Block& block, const Tensor& x, const Tensor& mask,
@@ -145,12 +149,13 @@ Result<Tensor> Tuner::run_block(const llm::Block& layer, const Tensor& x, const 
   return nn::recompute(x, nn::body_of(*new (place->data) LayerCall(call)));
 }
 
-// The loss of rows that have passed the last norm. A head that is trained has its logits on the tape.
+// The loss of rows that have passed the last norm. A head with adapters or a cap that is trained has its logits on the tape.
 Result<Tensor> Tuner::head(const Tensor& x, const Tensor& targets) const noexcept {
   const llm::Projection& head = std::as_const(*model_).layers().head;
   const float cap = model_->config().logit_cap;
   if (!head.lora_a.bound() && !head.weight.tensor.tracked())
     return head_loss(x, head.weight.tensor.in(*x.context()), targets, cap);
+  if (cap <= 0 && !head.lora_a.bound()) return head.loss(x, loss::cross_entropy(targets, {.ignore_index = -1}));
   auto logits = x | head;
   if (cap > 0) logits = ops::tanh(logits / cap) * cap;
   return ops::cross_entropy(logits, targets, {.ignore_index = -1});

@@ -66,7 +66,7 @@ Result<Tensor> batch_loss(Scope& frame, const train::ModelRef& model, const Toke
     tokens.copy_to(begin + 1, {y->i32(), shape.numel()});
   }
   const Tensor ids = std::move(*x).freeze();
-  return loss::cross_entropy()(model(ids), std::move(*y).freeze());
+  return model.loss(ids, loss::cross_entropy(std::move(*y).freeze()));
 }
 
 }  // namespace
@@ -123,7 +123,7 @@ Result<train::Forward> Windows::operator()(const train::ModelRef& model, Tape& t
   if (!numbers) return fail(numbers.error());
   auto pair = gather(*numbers->context(), *numbers);
   if (!pair) return fail(pair.error());
-  auto mean = loss::cross_entropy()(model(pair->x), pair->y);
+  auto mean = model.loss(pair->x, loss::cross_entropy(pair->y));
   if (!mean) return fail(mean.error());
   return train::Forward{*mean, {}};
 }

@@ -235,8 +235,8 @@ Result<train::History> Tuner::fit(const Rows& rows, const train::FitOptions& opt
   };
   train::FitOptions own = options;
   own.forward = forward;
-  const train::ModelRef self{this, [](const void*, const Tensor& x) noexcept -> Result<Tensor> { return x; },
-                             &trained_};
+  const train::ModelRef self{
+      this, [](const void*, const Tensor& x, const BoundLoss*) noexcept -> Result<Tensor> { return x; }, &trained_};
   return train::run_fit(self, rows.examples(), {}, own);
 }
 

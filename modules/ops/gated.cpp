@@ -1,0 +1,151 @@
+// ops::gated, ops::gated_linear and their rules.
+module;
+#include "kernels/kernels.h"
+#include "modules/ops/packed.h"
+module qorus.ops;
+import qorus.std;
+import :rules;
+import :loops;
+import :product;
+
+namespace qorus {
+namespace {
+
+// What h = activation(gate) up is made of, n elements each.
+struct Gate {
+  GradRef gate, up;
+  const float *gates, *ups;
+  std::size_t n;
+  Activation activation;
+};
+struct GatedLinearSaved {
+  Gate gate;
+  GradRef residual;
+  LinearWeights weights;
+  std::size_t rows;
+};
+
+constexpr std::size_t k_piece = 1024;  // elements that stay in the first-level cache from one step to the next
+
+// Runs f(begin, count) over pieces of n elements, on all workers.
+template <class F>
+void each_piece(const Context& context, std::size_t n, const F& f) {
+  parallel_elements(context, n, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; i += k_piece) f(i, std::min(k_piece, end - i));
+  });
+}
+
+void product_of(const float* a, const float* b, float* y, std::size_t n) noexcept {
+  kernels::active().binary(kernels::Binary::mul, a, 1, b, 1, y, n);
+}
+
+// The kernel of the gate's function, for a parameter of 1.
+kernels::Unary kernel_of(Activation activation) noexcept {
+  return activation == Activation::none ? kernels::Unary::mul : unary_of(activation);
+}
+
+// h = activation(gate) up
+void gate_elements(const Context& context, const Gate& g, float* h) noexcept {
+  each_piece(context, g.n, [&](std::size_t at, std::size_t count) {
+    kernels::active().unary(kernel_of(g.activation), g.gates + at, h + at, count, 1);
+    product_of(h + at, g.ups + at, h + at, count);
+  });
+}
+
+// d gate = dh up activation'(gate), d up = dh activation(gate)
+void gate_slopes(const Context& context, const Gate& g, const float* dh, const Into& dg, const Into& du) noexcept {
+  each_piece(context, g.n, [&](std::size_t at, std::size_t count) {
+    float value[k_piece], slope[k_piece];
+    kernels::active().unary(kernel_of(g.activation), g.gates + at, value, count, 1);
+    if (dg) {
+      product_of(dh + at, g.ups + at, slope, count);
+      kernels::training().unary_bwd(kernel_of(g.activation), g.gates + at, value, slope, dg.data + at, count, 1,
+                                    dg.accumulate);
+    }
+    if (!du) return;
+    product_of(dh + at, value, du.accumulate ? value : du.data + at, count);
+    if (du.accumulate) kernels::active().axpy(1, value, du.data + at, count);
+  });
+}
+
+// gate and up of one shape, placed and dense.
+struct Pair {
+  Tensor gate, up;
+  [[nodiscard]] Gate saved(Activation activation) const noexcept {
+    return {gate.grad_ref(), up.grad_ref(), gate.f32(), up.f32(), gate.numel(), activation};
+  }
+};
+Result<Pair> pair_of(const char* op, const Operand& gate, const Operand& up, Context& context) noexcept {
+  if (gate->shape() != up->shape())
+    return fail(Errc::invalid_size, op, "gate and up are of one shape", gate->shape().dims(), up->shape().dims());
+  auto g = ops::contiguous(placed(gate, context));
+  if (!g) return fail(g.error());
+  auto u = ops::contiguous(placed(up, context));
+  if (!u) return fail(u.error());
+  return Pair{*g, *u};
+}
+
+}  // namespace
+
+void rules::gated(const void* saved, Grads& grads) noexcept {
+  const auto& s = *static_cast<const Gate*>(saved);
+  const Into dg = grads.into(s.gate), du = grads.into(s.up);
+  if (dg || du) gate_slopes(grads.context(), s, grads.out(), dg, du);
+}
+
+void rules::gated_linear(const void* saved, Grads& grads) noexcept {
+  const auto& s = *static_cast<const GatedLinearSaved*>(saved);
+  const Into dg = grads.into(s.gate.gate), du = grads.into(s.gate.up);
+  float* const h = grads.temporary(s.gate.n);
+  if (!h) return;
+  if (s.weights.weight) gate_elements(grads.context(), s.gate, h);
+  s.weights.give(grads, grads.out(), h, s.rows);
+  if (dg || du) {
+    grads.settle(run_product(grads.context(), s.weights.input_gemm(grads.out(), s.rows, {h, false})));
+    gate_slopes(grads.context(), s.gate, h, dg, du);
+  }
+  grads.pass(s.residual);
+}
+
+namespace ops {
+
+Result<Tensor> gated(const Operand& gate, const Operand& up, Activation activation) noexcept {
+  auto context = float_context("gated", {&gate, &up});
+  if (!context) return fail(context.error());
+  const auto pair = pair_of("gated", gate, up, **context);
+  if (!pair) return fail(pair.error());
+  auto y = Fresh::make(**context, gate->shape());
+  if (!y) return fail(y.error());
+  const Gate saved = pair->saved(activation);
+  gate_elements(**context, saved, y->f32());
+  return std::move(*y).freeze(rule(RuleId::gated), {&pair->gate, &pair->up}, saved);
+}
+
+Result<Tensor> gated_linear(const Operand& gate, const Operand& up, const Operand& weight,
+                            const LinearParts& parts) noexcept {
+  LinearParts plain = parts;
+  plain.activation = Activation::none;
+  if (weight.ok() && weight->dtype() != DType::f32) return linear(gated(gate, up, parts.activation), weight, plain);
+  auto context = float_context("gated_linear", {&gate, &up, &weight});
+  if (!context) return fail(context.error());
+  const auto pair = pair_of("gated_linear", gate, up, **context);
+  if (!pair) return fail(pair.error());
+  auto call = linear_call(gate, weight, plain);
+  if (!call) return fail(call.error());
+  auto y = Fresh::make(**context, gate->shape().with(-1, weight->dim(0)));
+  if (!y) return fail(y.error());
+  const GatedLinearSaved saved{pair->saved(parts.activation), call->residual.grad_ref(), call->weights(),
+                               call->rows(y->shape())};
+  const std::size_t mark = (*context)->scratch->mark();
+  auto room = (*context)->scratch->take(saved.gate.n * sizeof(float));
+  if (!room) return fail(room.error());
+  auto* const h = reinterpret_cast<float*>(room->data);
+  gate_elements(**context, saved.gate, h);
+  if (auto done = call->run(h, saved.rows, Activation::none, nullptr, y->f32()); !done) return fail(done.error());
+  (*context)->scratch->shrink_to(mark);
+  return std::move(*y).freeze(rule(RuleId::gated_linear),
+                              {&pair->gate, &pair->up, &*weight, &call->bias, &call->residual}, saved);
+}
+
+}  // namespace ops
+}  // namespace qorus
