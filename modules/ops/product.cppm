@@ -36,9 +36,9 @@ void pack_conv(const Tensor& weight, float* packed) noexcept;
 // The weight and bias of a linear layer as its backward knows them.
 struct LinearWeights {
   GradRef weight, bias;
-  const float* data;
-  std::size_t in, out;
-  std::ptrdiff_t row, col;
+  const float* data = nullptr;
+  std::size_t in = 0, out = 0;
+  std::ptrdiff_t row = 0, col = 0;
 
   // dweight (+)= dz^T x; dx (+)= dz weight
   [[nodiscard]] kernels::Gemm weight_gemm(const float* dz, const float* x, std::size_t rows,

@@ -115,18 +115,8 @@ void run_slopes(Grads& grads, const RecurrentSaved& s, const Slopes& d, std::byt
 void weight_slope(Grads& grads, const Into& dw, const float* dz, std::size_t out, const float* x, std::size_t in,
                   std::size_t rows, bool more) noexcept {
   if (rows == 0 && (dw.accumulate || more)) return;
-  grads.settle(run_product(grads.context(), {.m = out,
-                                             .n = in,
-                                             .k = rows,
-                                             .a = dz,
-                                             .a_row = 1,
-                                             .a_col = static_cast<std::ptrdiff_t>(out),
-                                             .b = x,
-                                             .b_row = static_cast<std::ptrdiff_t>(in),
-                                             .b_col = 1,
-                                             .c = dw.data,
-                                             .c_row = static_cast<std::ptrdiff_t>(in),
-                                             .accumulate = dw.accumulate || more}));
+  const LinearWeights weights{.in = in, .out = out};
+  grads.settle(run_product(grads.context(), weights.weight_gemm(dz, x, rows, {dw.data, dw.accumulate || more})));
 }
 
 // What all steps give together: the weights', biases' and the input's gradients.
