@@ -223,6 +223,18 @@ TEST(Llm, SamplingFollowsItsSeed) {
   EXPECT_NE(text({.max_tokens = 40, .temperature = 0.8f, .top_p = 0.9f, .seed = 6}, 1), wanted);
 }
 
+// A layer does not read the workspace of an x that is gone.
+TEST(Llm, LayersRefuseAnXThatIsGone) {
+  const float numbers[4] = {};
+  Tensor gone;
+  {
+    Workspace workspace{{.scratch = 1_MiB, .threads = 1}};
+    auto frame = workspace.frame();
+    gone = frame.input(Tensor::borrow(std::span<const float>(numbers), {1, 4})).value();
+  }
+  EXPECT_FALSE(llm::Feed()(gone));
+}
+
 TEST(Llm, ErrorsSayWhatIsWrong) {
   QORUS_NEEDS_DATA(k_folder);
   EXPECT_FAILS(llm::open("/nowhere/model.gguf"), Errc::not_found);

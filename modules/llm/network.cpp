@@ -44,10 +44,10 @@ Result<Tensor> Projection::with(const Tensor& x, Activation activation) const no
 Result<Tensor> Feed::operator()(const Tensor& x) const noexcept {
   if (!gated) return up.with(x, activation) | down;
   Tensor both[2];
-  const bool recorded = x.context() && x.context()->record;  // then nothing is kept of the activation
-  const Factor factors[] = {{&gate, recorded ? Activation::none : activation}, {&up}};
+  const bool again = recorded(x);  // the backward computes the activation again: nothing is kept of it
+  const Factor factors[] = {{&gate, again ? Activation::none : activation}, {&up}};
   if (auto done = project(x, factors, both); !done) return fail(done.error());
-  return (recorded ? ops::gated(both[0], both[1], activation) : ops::mul(both[0], both[1])) | down;
+  return (again ? ops::gated(both[0], both[1], activation) : ops::mul(both[0], both[1])) | down;
 }
 
 namespace {

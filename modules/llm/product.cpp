@@ -130,8 +130,8 @@ Status run(Context& context, const float* x, std::span<Matrix> matrices) noexcep
 
 bool is_packed(const Projection& projection, const Tensor& x) noexcept {
   const nn::Param& weight = projection.weight;
-  return weight.packed.shape().valid() && weight.packed.dtype() == DType::u8 && weight.packed.alive() && x.context() &&
-         !x.context()->record;
+  return weight.packed.shape().valid() && weight.packed.dtype() == DType::u8 && weight.packed.alive() && x.alive() &&
+         x.context() && !recorded(x);
 }
 
 Status products(const Tensor& given, std::span<const Factor> factors, std::span<Tensor> y) noexcept {

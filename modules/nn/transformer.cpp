@@ -19,9 +19,6 @@ Activation activation_of(FeedForwardKind kind) noexcept {
   return Activation::silu;
 }
 
-// Whether what is computed of x is recorded.
-bool recorded(const Tensor& x) noexcept { return x.alive() && x.context() && x.context()->record; }
-
 // [batch, seq, heads head_dim] to [batch, heads, seq, head_dim].
 Result<Tensor> split(const Result<Tensor>& x, std::int64_t heads, std::int64_t head_dim) noexcept {
   if (!x) return x;

@@ -111,6 +111,8 @@ Scope::~Scope() {
   if (auto mark = context_->scratch->take(0)) context_->made->drop_from(mark->data);
 }
 
+bool recorded(const Tensor& x) noexcept { return x.alive() && x.context() && x.context()->record; }
+
 const std::byte* free_memory(const Tensor& x) noexcept {
   Context* context = x.alive() ? x.context() : nullptr;
   if (!context) return nullptr;

@@ -52,6 +52,8 @@ template <class F>
       x, &layer, [](const void* f, const Tensor& y) noexcept { return Result<Tensor>((*static_cast<const F*>(f))(y)); },
       spent);
 }
+// Whether what is computed of x is recorded; false if x is gone.
+[[nodiscard]] bool recorded(const Tensor& x) noexcept;
 // Where the memory of x's workspace begins that nobody has yet; null if there is none.
 [[nodiscard]] const std::byte* free_memory(const Tensor& x) noexcept;
 
