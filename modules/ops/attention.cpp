@@ -173,8 +173,10 @@ void forward_tile(const AttentionSaved& s, const Queries& queries, float* y, flo
   probabilities(s, queries, keys, p, nullptr, room, scratch);
   const std::ptrdiff_t step = s.result_steps.row;
   float* const to = y + offset_of(s, s.result_steps, queries.first);
-  for (std::size_t i = 0; i < queries.count && keys.first == keys.last; ++i)
-    std::fill_n(to + static_cast<std::ptrdiff_t>(i) * step, s.value_dim, 0.0f);
+  if (keys.first == keys.last) {
+    for (std::size_t i = 0; i < queries.count; ++i)
+      std::fill_n(to + static_cast<std::ptrdiff_t>(i) * step, s.value_dim, 0.0f);
+  }
   const std::size_t kv = queries.first / s.rows / group_of(s);
   each_stretch(s, s.values, kv, s.value_dim, keys, room, [&](std::size_t first, std::size_t count, const float* v) {
     run_alone({.m = queries.count,

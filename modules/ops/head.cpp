@@ -50,19 +50,8 @@ struct HeadPieces {
 
 void rules::linear_cross_entropy(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const HeadSaved*>(saved);
-  const auto give = [&](const GradRef& to, const float* from) {
-    const Into d = grads.into(to);
-    if (!d) return;
-    parallel_elements(grads.context(), to.numel, [&](std::size_t begin, std::size_t end) {
-      if (d.accumulate) {
-        kernels::active().axpy(*grads.out(), from + begin, d.data + begin, end - begin);
-      } else {
-        kernels::active().unary(kernels::Unary::mul, from + begin, d.data + begin, end - begin, *grads.out());
-      }
-    });
-  };
-  give(s.x, s.dx);
-  give(s.weight, s.dweight);
+  grads.give(s.x, s.dx);
+  grads.give(s.weight, s.dweight);
 }
 
 namespace ops {

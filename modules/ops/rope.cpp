@@ -72,7 +72,6 @@ Result<Tensor> rope(const Operand& operand, const Operand& cosine, const Operand
                         dim,
                         static_cast<std::size_t>(c->dim(1)),
                         pairs};
-  const Layout& layout = x->layout();
   parallel_chunks(**context, saved.rows, row_grain(dim), [&](std::size_t begin, std::size_t end) {
     const float* sequence = nullptr;  // where the row's begins
     for (std::size_t row = begin; row < end; ++row) {
@@ -82,7 +81,7 @@ Result<Tensor> rope(const Operand& operand, const Operand& cosine, const Operand
         std::size_t index = row / saved.seq;
         for (int d = x->rank() - 3; d >= 0; --d) {
           const auto extent = static_cast<std::size_t>(x->dim(d));
-          sequence += static_cast<std::ptrdiff_t>(index % extent) * layout.stride[d];
+          sequence += static_cast<std::ptrdiff_t>(index % extent) * x->stride(d);
           index /= extent;
         }
       }

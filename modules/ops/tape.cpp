@@ -200,6 +200,18 @@ void Grads::pass(const GradRef& input) noexcept {
   });
 }
 
+void Grads::give(const GradRef& input, const float* slope) noexcept {
+  const Into to = into(input);
+  if (!to) return;
+  parallel_elements(*context_, input.numel, [&](std::size_t begin, std::size_t end) {
+    if (to.accumulate) {
+      kernels::active().axpy(*out_, slope + begin, to.data + begin, end - begin);
+    } else {
+      kernels::active().unary(kernels::Unary::mul, slope + begin, to.data + begin, end - begin, *out_);
+    }
+  });
+}
+
 float* Grads::out_in_place() noexcept {
   if (!out_borrowed_) return out_;
   float* copy = take_gradient(*context_, *state_, out_numel_);

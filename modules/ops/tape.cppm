@@ -48,6 +48,8 @@ class Grads {
   [[nodiscard]] Into into_out(const GradRef& input) noexcept;
   // Adds the output's gradient to the input's as it is (same element count); costs nothing where the memory can be handed over.
   void pass(const GradRef& input) noexcept;
+  // Adds out()[0] times `slope` to the input's: of a loss, one number, whose slopes by that input the forward has made.
+  void give(const GradRef& input, const float* slope) noexcept;
   // The output's gradient, to be overwritten: it is not needed after this node. Not after into_out or pass. Null if memory ran
   // out (it may have to be copied first: then out() is the copy).
   [[nodiscard]] float* out_in_place() noexcept;

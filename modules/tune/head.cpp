@@ -13,22 +13,11 @@ constexpr const char* k_op = "head_loss";
 struct HeadSaved {
   GradRef x;
   const float* dx;  // for a loss of slope 1
-  std::size_t count;
 };
 
 void head_backward(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const HeadSaved*>(saved);
-  const Into dx = grads.into(s.x);
-  if (!dx) return;
-  constexpr std::size_t k_piece = 65536;
-  parallel_chunks(grads.context(), s.count, k_piece, [&](std::size_t begin, std::size_t end) {
-    const kernels::Table& table = kernels::active();
-    if (dx.accumulate) {
-      table.axpy(*grads.out(), s.dx + begin, dx.data + begin, end - begin);
-    } else {
-      table.unary(kernels::Unary::mul, s.dx + begin, dx.data + begin, end - begin, *grads.out());
-    }
-  });
+  grads.give(s.x, s.dx);
 }
 constexpr Rule k_head_rule{k_op, head_backward};
 
@@ -167,7 +156,7 @@ Result<Tensor> head_loss(const Operand& input, const Operand& weight, const Oper
   auto value = head.run(x->f32(), ids, slope);
   if (!value) return fail(value.error());
   if (!planning) *loss->f32() = *value;
-  return std::move(*loss).freeze(custom_rule(k_head_rule), {&*x}, HeadSaved{x->grad_ref(), slope, x->numel()});
+  return std::move(*loss).freeze(custom_rule(k_head_rule), {&*x}, HeadSaved{x->grad_ref(), slope});
 }
 
 }  // namespace qorus::tune
