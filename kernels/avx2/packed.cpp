@@ -28,12 +28,8 @@ QORUS_INLINE I32 dot(I32 sum, I32 w, const std::uint8_t* p) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(_mm256_maddubs_epi16(y, x), _mm256_set1_epi16(1)))};
 }
 
-// Sums of two such products, 16 bits each; their sums; and sum + those of both, times a factor.
-QORUS_INLINE I32 word_products(I32 w, const std::uint8_t* p) {
-  std::int32_t quad;
-  __builtin_memcpy(&quad, p, 4);
-  return {_mm256_maddubs_epi16(w.v, _mm256_set1_epi32(quad))};
-}
+// Sums of two such products, 16 bits each, with x the four bytes in every lane; their sums; and sum + those of both, times a factor.
+QORUS_INLINE I32 word_products(I32 w, I32 x) { return {_mm256_maddubs_epi16(w.v, x.v)}; }
 QORUS_INLINE I32 add_words(I32 a, I32 b) { return {_mm256_add_epi16(a.v, b.v)}; }
 QORUS_INLINE I32 add_pairs(I32 sum, I32 words, int factor) {
   return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(words.v, _mm256_set1_epi16(short(factor))))};
@@ -41,6 +37,7 @@ QORUS_INLINE I32 add_pairs(I32 sum, I32 words, int factor) {
 
 // There are sixteen registers. Left to itself the compiler sums in an order that takes more, and loads what is not due yet.
 QORUS_INLINE void in_order(I32& x) { __asm__("" : "+x"(x.v)); }
+QORUS_INLINE void made_before_next(I32& x) { __asm__ volatile("" : "+x"(x.v)); }
 QORUS_INLINE void quad_ends() { __asm__ volatile("" ::: "memory"); }
 
 // v[i], lane r: the i-th of four 4-byte pieces of row r, `at` bytes into it. Rows are `row` bytes apart; fours are rows 0, 4, …
@@ -61,12 +58,8 @@ QORUS_INLINE void load_pieces(const std::uint8_t* const* fours, std::size_t at, 
   v[3] = {_mm256_unpackhi_epi64(b, d)};
 }
 
-// The same with two signed 16-bit numbers in each lane and two at p.
-QORUS_INLINE I32 dot_pairs(I32 sum, I32 w, const std::uint8_t* p) {
-  std::int32_t quad;
-  __builtin_memcpy(&quad, p, 4);
-  return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(w.v, _mm256_set1_epi32(quad)))};
-}
+// Products of two signed 16-bit numbers in each lane with those of x, and their sum.
+QORUS_INLINE I32 pair_products(I32 w, I32 x) { return {_mm256_madd_epi16(w.v, x.v)}; }
 
 QORUS_INLINE I32 shift_right_by(I32 x, std::size_t bits) {
   return {_mm256_srlv_epi32(x.v, _mm256_set1_epi32(int(bits)))};

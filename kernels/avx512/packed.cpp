@@ -12,6 +12,7 @@ constexpr bool k_adds_words = false;
 constexpr std::size_t k_fetched_ahead = 0;  // processors that have this do so themselves: a fifth slower otherwise
 
 QORUS_INLINE void in_order(I32&) {}
+QORUS_INLINE void made_before_next(I32&) {}
 QORUS_INLINE void quad_ends() {}
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm512_loadu_si512(p)}; }

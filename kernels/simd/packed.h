@@ -99,24 +99,38 @@ struct BlockValue {
 // The sum of products of a block, or of a part of it, of one row and one vector of weights.
 template <class S, class Sum = I32>
 struct QuadSum {
+  // Whether a product is one step and its sum another: where there are several rows, those products come first that nothing waits for.
+  static constexpr bool k_in_two = S::k_words > 2 || (S::k_size == 2 && k_adds_words);
   Sum sum, words;
 
-  // The i-th of `count` quads of weights (or pairs) with those of x; start: what the sum begins with, or null. Where 16 bits hold several sums, they
-  // meet in `words` first.
-  QORUS_INLINE void add(Sum w, Bytes x, int i, int count, Bytes start) {
+  // The product of a quad of weights (or of two pairs) with that of x, if that is a step of its own; otherwise the weights.
+  QORUS_INLINE static Sum product(Sum w, Sum x) {
+    if constexpr (k_in_two) w = S::k_size == 2 ? pair_products(w, x) : word_products(w, x);
+    return w;
+  }
+  QORUS_INLINE static Sum product(Sum w, Bytes x) {
+    if constexpr (k_in_two) w = product(w, set(word_at(x)));
+    return w;
+  }
+
+  // Adds the i-th of `count` of them. start: what the sum begins with, or null. Where 16 bits hold several sums, they meet in `words` first.
+  QORUS_INLINE void add(Sum product, Bytes x, int i, int count, Bytes start) {
     const auto begin = [&] { return start ? set(word_at(start)) : set(0); };
     if constexpr (S::k_words > 1) {
+      if constexpr (!k_in_two) product = word_products(product, set(word_at(x)));
       const int run = S::k_words < count ? S::k_words : count;
-      words = i % run == 0 ? word_products(w, x) : add_words(words, word_products(w, x));
+      words = i % run == 0 ? product : add_words(words, product);
       in_order(words);
       if (i % run == run - 1) sum = add_pairs(i < run ? begin() : sum, words, S::k_split && i >= 8 ? 16 : 1);
     } else {
       if (i == 0) sum = begin();
       constexpr bool wide = S::k_wide && k_wide_differs;
-      if constexpr (S::k_size == 2)
-        sum = dot_pairs(sum, w, x);
+      if constexpr (k_in_two)
+        sum = sum + product;
+      else if constexpr (S::k_size == 2)
+        sum = dot_pairs(sum, product, x);
       else
-        sum = dot<wide>(sum, w, x);
+        sum = dot<wide>(sum, product, x);
       in_order(sum);
     }
   }
@@ -157,7 +171,8 @@ template <class S>
 #pragma unroll
         for (int i = 0; i < quads; ++i) {
           const int part = i / count;
-          sum[part].add(w[i], row + 4 * i, i % count, count,
+          Bytes x = row + 4 * i;
+          sum[part].add(QuadSum<S>::product(w[i], x), x, i % count, count,
                         corrected && part < Value::k_halves ? sums + 4 * part : nullptr);
         }
         if (Value::k_halves < parts) sum[0].sum = sum[0].sum + sum[1].sum;
@@ -181,7 +196,7 @@ template <class S>
 template <class S>
 [[gnu::noinline]] void tile_of_rows(const PackedTile& t, Bytes weights) noexcept {
   using Value = BlockValue<S>;
-  constexpr int R = k_least_unpacked;
+  constexpr int R = k_least_unpacked, k_rows_in_turn = 2;
   constexpr int quads = S::k_quads / Value::k_halves, row_bytes = 32 * S::k_size;
   constexpr bool corrected = S::k_size == 1 && S::k_leasts == 0;
   alignas(64) float chains[k_run * k_panel];
@@ -200,11 +215,26 @@ template <class S>
 #pragma unroll
           for (std::size_t v = 0; v < k_vectors; ++v) w[v] = S::quad(weights, v * k_lanes, i);
 #pragma unroll
-          for (int r = 0; r < R; ++r)  // by turns: none waits for its sum
+          for (int r = 0; r < R; r += k_rows_in_turn) {  // by turns: no sum waits for its product or the sum before it
+            I32 products[k_rows_in_turn][k_vectors];
+            Bytes x[k_rows_in_turn];
 #pragma unroll
-            for (std::size_t v = 0; v < k_vectors; ++v)
-              sum[r][v].add(w[v], own + row_bytes * r + 4 * i % row_bytes, i - half * quads, quads,
-                            corrected ? sums + 8 * r + 4 * half : nullptr);
+            for (int j = 0; j < k_rows_in_turn; ++j) {
+              x[j] = own + row_bytes * (r + j) + 4 * i % row_bytes;
+              const I32 quad = set(word_at(x[j]));
+#pragma unroll
+              for (std::size_t v = 0; v < k_vectors; ++v) {
+                products[j][v] = QuadSum<S>::product(w[v], quad);
+                if (QuadSum<S>::k_in_two) made_before_next(products[j][v]);
+              }
+            }
+#pragma unroll
+            for (int j = 0; j < k_rows_in_turn; ++j)
+#pragma unroll
+              for (std::size_t v = 0; v < k_vectors; ++v)
+                sum[r + j][v].add(products[j][v], x[j], i - half * quads, quads,
+                                  corrected ? sums + 8 * (r + j) + 4 * half : nullptr);
+          }
           quad_ends();
         }
 #pragma unroll
