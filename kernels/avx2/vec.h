@@ -41,7 +41,22 @@ QORUS_INLINE F32 load(const float* p, All) { return load(p); }
 QORUS_INLINE F32 load(const float* p, Some s) { return {_mm256_maskload_ps(p, s.v)}; }
 QORUS_INLINE void store(float* p, F32 x) { _mm256_storeu_ps(p, x.v); }
 QORUS_INLINE void store(float* p, F32 x, All) { store(p, x); }
-QORUS_INLINE void store(float* p, F32 x, Some s) { _mm256_maskstore_ps(p, s.v, x.v); }
+// By pieces of 4, 2 and 1: a masked store takes eleven cycles on AMD's processors, whatever its mask.
+QORUS_INLINE void store(float* p, F32 x, Some s) {
+  if (s.count >= 8) return store(p, x);
+  __m128 rest = _mm256_castps256_ps128(x.v);
+  if (s.count & 4) {
+    _mm_storeu_ps(p, rest);
+    rest = _mm256_extractf128_ps(x.v, 1);
+    p += 4;
+  }
+  if (s.count & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    p += 2;
+  }
+  if (s.count & 1) _mm_store_ss(p, rest);
+}
 QORUS_INLINE void stream(float* p, F32 x) { _mm256_stream_ps(p, x.v); }  // p 32-byte aligned; past the caches
 QORUS_INLINE F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
 QORUS_INLINE F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -131,7 +146,9 @@ QORUS_INLINE I32 bits(F32 x) { return {_mm256_castps_si256(x.v)}; }
 QORUS_INLINE F32 from_bits(I32 x) { return {_mm256_castsi256_ps(x.v)}; }
 QORUS_INLINE F32 to_float(I32 x) { return {_mm256_cvtepi32_ps(x.v)}; }
 QORUS_INLINE void store(std::int32_t* p, I32 x, All) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v); }
-QORUS_INLINE void store(std::int32_t* p, I32 x, Some s) { _mm256_maskstore_epi32(p, s.v, x.v); }
+QORUS_INLINE void store(std::int32_t* p, I32 x, Some s) {
+  store(reinterpret_cast<float*>(p), F32{_mm256_castsi256_ps(x.v)}, s);
+}
 QORUS_INLINE I32 load(const std::int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 QORUS_INLINE Mask less_unsigned(I32 a, I32 b) {  // signed comparison of both shifted by half the range
   const __m256i half = _mm256_set1_epi32(int(0x80000000u));
