@@ -376,7 +376,18 @@ inline void run_task(Gemm g, const Cut& cut, const Runs& runs, std::size_t run_b
   }
 }
 
+// All of k, some runs of rows. Where a line of memory holds parts of several runs, they are copied a few steps of k at a time: of a column as
+// long as k, whose elements may lie a power of two apart, no line would still be in the caches for the next run.
 inline void copy_a(const Gemm& g, const Runs& runs, std::size_t run_begin, std::size_t run_end, float* to) noexcept {
+  constexpr std::size_t k_steps = 8;
+  if (g.a_row == 1) {
+    for (std::size_t k = 0; k < g.k; k += k_steps)
+      for (std::size_t run = run_begin; run < run_end; ++run) {
+        const std::size_t i = runs.begin(run);
+        pack_columns(g.a + i, g.a_col, runs.begin(run + 1) - i, k, smaller(k + k_steps, g.k), g.k, to + i * g.k);
+      }
+    return;
+  }
   for (std::size_t run = run_begin; run < run_end; ++run) {
     const std::size_t i = runs.begin(run);
     pack_a(g, i, runs.begin(run + 1) - i, 0, g.k, to + i * g.k);

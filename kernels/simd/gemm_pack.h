@@ -32,14 +32,20 @@ inline void pack_transposed(const float* x, std::ptrdiff_t row, std::size_t rows
   }
 }
 
+// to[k][r] = a[k * a_col + r], r < rows <= k_lanes, for k from `begin` to `end`; nothing is written from to[depth] on.
+inline void pack_columns(const float* a, std::ptrdiff_t a_col, std::size_t rows, std::size_t begin, std::size_t end,
+                         std::size_t depth, float* to) noexcept {
+  for (std::size_t k = begin; k < end; ++k)
+    store_within(to + k * rows, load(a + static_cast<std::ptrdiff_t>(k) * a_col, first_lanes(rows)),
+                 (depth - k) * rows);
+}
+
 // Rows i ... i+rows-1 of A, columns k0 ... k0+depth-1, as to[k][rows].
 inline void pack_a(const Gemm& g, std::size_t i, std::size_t rows, std::size_t k0, std::size_t depth,
                    float* to) noexcept {
   const float* a = g.a + static_cast<std::ptrdiff_t>(i) * g.a_row + static_cast<std::ptrdiff_t>(k0) * g.a_col;
   if (g.a_row == 1 && rows <= k_lanes) {
-    for (std::size_t k = 0; k < depth; ++k)
-      store_within(to + k * rows, load(a + static_cast<std::ptrdiff_t>(k) * g.a_col, first_lanes(rows)),
-                   (depth - k) * rows);
+    pack_columns(a, g.a_col, rows, 0, depth, depth, to);
   } else if (g.a_col == 1 && rows <= k_lanes) {
     pack_transposed(a, g.a_row, rows, depth, to, rows);
   } else {
