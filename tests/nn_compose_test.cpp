@@ -417,6 +417,25 @@ Pass pass(const L& layers, const Tensor& x, int threads, bool bf16 = false) {
 
 }  // namespace
 
+// Of a smooth function's values and its argument only one array is kept, as of relu's; the other is made in one room for all.
+TEST(FeedForward, KeepsNoMoreForASmoothFunctionThanForRelu) {
+  constexpr std::size_t inner = 40 * 64 * sizeof(float);
+  const auto values = waves(40 * 16);
+  const Tensor x = view(values, {40, 16});
+  const auto of = [&](nn::FeedForwardKind kind) {
+    return pass(nn::repeat(6, nn::feed_forward(64, {.kind = kind})) | nn::linear(3), x, 1);
+  };
+  const Pass relu = of(nn::FeedForwardKind::relu), gelu = of(nn::FeedForwardKind::gelu);
+  EXPECT_LE(gelu.planned, relu.planned + 2 * inner);
+  EXPECT_EQ(gelu.scratch, gelu.planned);
+  const auto model = nn::build(nn::repeat(6, nn::feed_forward(64)) | nn::linear(3), {16}, init::xavier(3));
+  ASSERT_OK(model);
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  auto frame = ws.frame();
+  EXPECT_EQ((frame.input(x) | *model)->to_vector().value(),
+            gelu.output);  // what is not recorded is fused, with the same bits
+}
+
 TEST(Checkpoint, HasTheSameBitsInLessMemory) {
   const auto block = nn::linear(24) | nn::gelu() | nn::dropout(0.2f) | nn::linear(16) | nn::tanh();
   const auto values = waves(40 * 16);

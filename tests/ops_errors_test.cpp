@@ -59,6 +59,7 @@ const std::vector<Entry>& operations() {
       {"linear", [](const Tensor& x) { return ops::linear(x, x); }},
       {"gated", [](const Tensor& x) { return ops::gated(x, x, Activation::silu); }},
       {"gated_linear", [](const Tensor& x) { return ops::gated_linear(x, x, x, {}); }},
+      {"activated_linear", [](const Tensor& x) { return ops::activated_linear(x, x, {}); }},
       {"activate", [](const Tensor& x) { return ops::activate(x, Activation::silu); }},
       {"pad", [](const Tensor& x) { return ops::pad(x, {{0, 1, 1}}); }},
       {"gather", [](const Tensor& x) { return ops::gather(x, i23, 0); }},

@@ -99,6 +99,16 @@ void add_parts(std::vector<Case>& c) {
                  {{{2, 3, 5}}, {{2, 3, 5}}, {{4, 5}}},
                  [=](Tensors x) { return ops::gated_linear(x[0], x[1], x[2], {.activation = f}); },
                  [=](const Arrays& x) { return gated(x[0], x[1], x[2], f); }});
+    c.push_back({"activated_linear" + tail,
+                 {{{2, 3, 5}}, {{4, 5}}, {{4}}, {{2, 3, 4}}},
+                 [=](Tensors x) {
+                   const Operand bias = x[2], residual = x[3];
+                   return ops::activated_linear(x[0], x[1], {.bias = &bias, .residual = &residual, .activation = f});
+                 },
+                 [=](const Arrays& x) {
+                   const Array h = map(x[0], [=](double a) { return activate(f, a); });
+                   return plus(linear(h, x[1], &x[2], Activation::none), x[3]);
+                 }});
   }
   c.push_back({"linear_around_itself",
                {{{5, 7}}, {{7, 7}}},
@@ -115,6 +125,16 @@ void add_parts(std::vector<Case>& c) {
                                           {.bias = &bias, .residual = &residual, .activation = Activation::silu});
                },
                [](const Arrays& x) { return plus(plus(gated(x[0], x[0], x[1], Activation::silu), x[2]), x[0]); }});
+  c.push_back({"activated_linear_around_itself",
+               {{{5, 7}}, {{7, 7}}},
+               [](Tensors x) {
+                 const Operand residual = x[0];
+                 return ops::activated_linear(x[0], x[1], {.residual = &residual, .activation = Activation::gelu});
+               },
+               [](const Arrays& x) {
+                 const Array h = map(x[0], [](double a) { return activate(Activation::gelu, a); });
+                 return plus(linear(h, x[1], nullptr, Activation::none), x[0]);
+               }});
   for (const Extents& x : {Extents{7}, Extents{0, 7}}) {
     c.push_back({"gated_linear_of_" + std::to_string(x.size()) + "d",
                  {{x}, {x}, {{3, 7}}},
@@ -192,6 +212,13 @@ TEST(ProductBits, DoNotDependOnWorkers) {
          return ops::gated_linear(x[0], x[1], x[2], {.residual = &residual, .activation = Activation::silu});
        },
        {}},
+      {"activated",
+       {{{129, 300}}, {{257, 300}}, {{257}}},
+       [](Tensors x) {
+         const Operand bias = x[2];
+         return ops::activated_linear(x[0], x[1], {.bias = &bias, .activation = Activation::gelu});
+       },
+       {}},
   };
   for (const Case& c : cases) EXPECT_EQ(check_bits(c), "") << c.name;
 }
@@ -265,6 +292,8 @@ TEST(Products, AResidualAndAGateAreTheirCompositionToTheBit) {
               ops::add(r, ops::linear(g, w))->to_vector().value());
     EXPECT_EQ(ops::gated_linear(g, u, w, {.residual = &residual, .activation = Activation::silu})->to_vector().value(),
               ops::add(r, ops::linear(ops::mul(ops::silu(g), u), w))->to_vector().value());
+    EXPECT_EQ(ops::activated_linear(g, w, {.residual = &residual, .activation = Activation::gelu})->to_vector().value(),
+              ops::add(r, ops::linear(ops::gelu(g), w))->to_vector().value());
     if (dtype == DType::f32) continue;
     std::vector<std::byte> bytes(ops::packed_bytes(dtype, w->shape()));
     ASSERT_OK(ops::pack_weight(*w, bytes));
@@ -284,6 +313,7 @@ TEST(Products, PartsThatDoNotFit) {
   EXPECT_FAILS_SAYING(ops::gated(x, other, Activation::silu), "[2,3] and [2,5]");
   EXPECT_FAILS_SAYING(ops::gated_linear(x, other, w, {}), "[2,3] and [2,5]");
   EXPECT_FAILS_SAYING(ops::gated_linear(other, other, w, {}), "[2,5] and [4,3]");
+  EXPECT_FAILS_SAYING(ops::activated_linear(other, w, {}), "[2,5] and [4,3]");
 }
 
 }  // namespace

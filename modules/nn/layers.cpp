@@ -36,6 +36,12 @@ Result<Tensor> Linear::gated(const Tensor& gate, const Tensor& up, std::int64_t 
   });
 }
 
+Result<Tensor> Linear::after(const Tensor& x, std::int64_t width, ops::LinearParts parts) const noexcept {
+  return with_parts(*this, x, width, parts, [&](const Result<Tensor>& w, const ops::LinearParts& all) {
+    return ops::activated_linear(x, w, all);
+  });
+}
+
 Result<Tensor> Embedding::logits(const Tensor& x) const noexcept {
   const auto w = use(weight, Shape{vocab, d_model}, x, k_name.data());
   const Tensor packed = weight.good_packed();

@@ -36,6 +36,8 @@ struct Linear {
   // The same of activation(gate) up.
   [[nodiscard]] Result<Tensor> gated(const Tensor& gate, const Tensor& up, std::int64_t width,
                                      ops::LinearParts parts) const noexcept;
+  // The same of activation(x).
+  [[nodiscard]] Result<Tensor> after(const Tensor& x, std::int64_t width, ops::LinearParts parts) const noexcept;
   // loss((*this)(x)), as nn::loss_of has it.
   [[nodiscard]] Result<Tensor> loss(const Tensor& x, const BoundLoss& loss) const noexcept;
 };

@@ -98,6 +98,10 @@ Result<Tensor> FeedForward::run(const Tensor& x, const Operand* residual) const 
   if (x.rank() < 1) return fail(Errc::invalid_size, "feed_forward", "needs at least one axis", x.shape().dims());
   const Activation f = activation_of(kind);
   if (!gated()) {
+    if (f != Activation::relu && recorded(x)) {  // relu's slope wants its result alone
+      auto inner = up_proj(x);
+      return inner ? down_proj.after(*inner, x.dim(-1), {.residual = residual, .activation = f}) : inner;
+    }
     auto inner = up_proj.with(x, f);
     return inner ? down_proj.to(*inner, x.dim(-1), {.residual = residual}) : inner;
   }

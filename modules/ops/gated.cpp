@@ -1,4 +1,4 @@
-// ops::gated, ops::gated_linear and their rules.
+// ops::gated, ops::gated_linear, ops::activated_linear and their rules.
 module;
 #include "kernels/kernels.h"
 #include "modules/ops/packed.h"
@@ -11,7 +11,7 @@ import :product;
 namespace qorus {
 namespace {
 
-// What h = activation(gate) up is made of, n elements each.
+// What h = activation(gate) up is made of, n elements each; ups: null for h = activation(gate).
 struct Gate {
   GradRef gate, up;
   const float *gates, *ups;
@@ -48,7 +48,7 @@ kernels::Unary kernel_of(Activation activation) noexcept {
 void gate_elements(const Context& context, const Gate& g, float* h) noexcept {
   each_piece(context, g.n, [&](std::size_t at, std::size_t count) {
     kernels::active().unary(kernel_of(g.activation), g.gates + at, h + at, count, 1);
-    product_of(h + at, g.ups + at, h + at, count);
+    if (g.ups) product_of(h + at, g.ups + at, h + at, count);
   });
 }
 
@@ -58,9 +58,9 @@ void gate_slopes(const Context& context, const Gate& g, const float* dh, const I
     float value[k_piece], slope[k_piece];
     kernels::active().unary(kernel_of(g.activation), g.gates + at, value, count, 1);
     if (dg) {
-      product_of(dh + at, g.ups + at, slope, count);
-      kernels::training().unary_bwd(kernel_of(g.activation), g.gates + at, value, slope, dg.data + at, count, 1,
-                                    dg.accumulate);
+      if (g.ups) product_of(dh + at, g.ups + at, slope, count);
+      kernels::training().unary_bwd(kernel_of(g.activation), g.gates + at, value, g.ups ? slope : dh + at, dg.data + at,
+                                    count, 1, dg.accumulate);
     }
     if (!du) return;
     product_of(dh + at, value, du.accumulate ? value : du.data + at, count);
@@ -68,21 +68,52 @@ void gate_slopes(const Context& context, const Gate& g, const float* dh, const I
   });
 }
 
-// gate and up of one shape, placed and dense.
+// gate and, if it is there, up: of one shape, placed and dense.
 struct Pair {
   Tensor gate, up;
   [[nodiscard]] Gate saved(Activation activation) const noexcept {
-    return {gate.grad_ref(), up.grad_ref(), gate.f32(), up.f32(), gate.numel(), activation};
+    const bool two = up.shape().valid();
+    return {gate.grad_ref(), up.grad_ref(), gate.f32(), two ? up.f32() : nullptr, gate.numel(), activation};
   }
 };
-Result<Pair> pair_of(const char* op, const Operand& gate, const Operand& up, Context& context) noexcept {
-  if (gate->shape() != up->shape())
-    return fail(Errc::invalid_size, op, "gate and up are of one shape", gate->shape().dims(), up->shape().dims());
+Result<Pair> pair_of(const char* op, const Operand& gate, const Operand* up, Context& context) noexcept {
+  if (up && gate->shape() != (*up)->shape())
+    return fail(Errc::invalid_size, op, "gate and up are of one shape", gate->shape().dims(), (*up)->shape().dims());
   auto g = ops::contiguous(placed(gate, context));
   if (!g) return fail(g.error());
-  auto u = ops::contiguous(placed(up, context));
+  if (!up) return Pair{*g, {}};
+  auto u = ops::contiguous(placed(*up, context));
   if (!u) return fail(u.error());
   return Pair{*g, *u};
+}
+
+// ops::gated_linear, or without `up` ops::activated_linear.
+Result<Tensor> linear_of(const char* op, const Operand& gate, const Operand* up, const Operand& weight,
+                         const ops::LinearParts& parts) noexcept {
+  ops::LinearParts plain = parts;
+  plain.activation = Activation::none;
+  if (weight.ok() && weight->dtype() != DType::f32)
+    return ops::linear(up ? ops::gated(gate, *up, parts.activation) : ops::activate(gate, parts.activation), weight,
+                       plain);
+  auto context = up ? float_context(op, {&gate, up, &weight}) : float_context(op, {&gate, &weight});
+  if (!context) return fail(context.error());
+  const auto pair = pair_of(op, gate, up, **context);
+  if (!pair) return fail(pair.error());
+  auto call = linear_call(gate, weight, plain);
+  if (!call) return fail(call.error());
+  auto y = Fresh::make(**context, gate->shape().with(-1, weight->dim(0)));
+  if (!y) return fail(y.error());
+  const GatedLinearSaved saved{pair->saved(parts.activation), call->residual.grad_ref(), call->weights(),
+                               call->rows(y->shape())};
+  const std::size_t mark = (*context)->scratch->mark();
+  auto room = (*context)->scratch->take(saved.gate.n * sizeof(float));
+  if (!room) return fail(room.error());
+  auto* const h = reinterpret_cast<float*>(room->data);
+  gate_elements(**context, saved.gate, h);
+  if (auto done = call->run(h, saved.rows, Activation::none, nullptr, y->f32()); !done) return fail(done.error());
+  (*context)->scratch->shrink_to(mark);
+  return std::move(*y).freeze(rule(RuleId::gated_linear),
+                              {&pair->gate, &pair->up, &*weight, &call->bias, &call->residual}, saved);
 }
 
 }  // namespace
@@ -112,7 +143,7 @@ namespace ops {
 Result<Tensor> gated(const Operand& gate, const Operand& up, Activation activation) noexcept {
   auto context = float_context("gated", {&gate, &up});
   if (!context) return fail(context.error());
-  const auto pair = pair_of("gated", gate, up, **context);
+  const auto pair = pair_of("gated", gate, &up, **context);
   if (!pair) return fail(pair.error());
   auto y = Fresh::make(**context, gate->shape());
   if (!y) return fail(y.error());
@@ -123,28 +154,11 @@ Result<Tensor> gated(const Operand& gate, const Operand& up, Activation activati
 
 Result<Tensor> gated_linear(const Operand& gate, const Operand& up, const Operand& weight,
                             const LinearParts& parts) noexcept {
-  LinearParts plain = parts;
-  plain.activation = Activation::none;
-  if (weight.ok() && weight->dtype() != DType::f32) return linear(gated(gate, up, parts.activation), weight, plain);
-  auto context = float_context("gated_linear", {&gate, &up, &weight});
-  if (!context) return fail(context.error());
-  const auto pair = pair_of("gated_linear", gate, up, **context);
-  if (!pair) return fail(pair.error());
-  auto call = linear_call(gate, weight, plain);
-  if (!call) return fail(call.error());
-  auto y = Fresh::make(**context, gate->shape().with(-1, weight->dim(0)));
-  if (!y) return fail(y.error());
-  const GatedLinearSaved saved{pair->saved(parts.activation), call->residual.grad_ref(), call->weights(),
-                               call->rows(y->shape())};
-  const std::size_t mark = (*context)->scratch->mark();
-  auto room = (*context)->scratch->take(saved.gate.n * sizeof(float));
-  if (!room) return fail(room.error());
-  auto* const h = reinterpret_cast<float*>(room->data);
-  gate_elements(**context, saved.gate, h);
-  if (auto done = call->run(h, saved.rows, Activation::none, nullptr, y->f32()); !done) return fail(done.error());
-  (*context)->scratch->shrink_to(mark);
-  return std::move(*y).freeze(rule(RuleId::gated_linear),
-                              {&pair->gate, &pair->up, &*weight, &call->bias, &call->residual}, saved);
+  return linear_of("gated_linear", gate, &up, weight, parts);
+}
+
+Result<Tensor> activated_linear(const Operand& x, const Operand& weight, const LinearParts& parts) noexcept {
+  return linear_of("activated_linear", x, nullptr, weight, parts);
 }
 
 }  // namespace ops

@@ -48,6 +48,9 @@ struct LinearParts {
 // (Shazeer 2020). gate, up: […, in]. Agrees with the composition gated, linear. Errors: as linear.
 [[nodiscard]] Result<Tensor> gated_linear(const Operand& gate, const Operand& up, const Operand& weight,
                                           const LinearParts& parts) noexcept;
+// The same of h = activation(x), for functions whose slope wants x: the second half of a feed-forward layer that is not gated.
+[[nodiscard]] Result<Tensor> activated_linear(const Operand& x, const Operand& weight,
+                                              const LinearParts& parts) noexcept;
 
 // Weights that do not change may be laid out ahead of time, in the order in which the products read them: `packed_size(shape)` floats
 // for a weight [out, in], good for the instruction set in use in this process. A convolution's dense weight [out, in, 3, 3] has an order
