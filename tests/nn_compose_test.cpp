@@ -417,23 +417,33 @@ Pass pass(const L& layers, const Tensor& x, int threads, bool bf16 = false) {
 
 }  // namespace
 
-// Of a smooth function's values and its argument only one array is kept, as of relu's; the other is made in one room for all.
+// Of a smooth function's values and its argument, if they are large, only one array is kept, as of relu's; the other is made in one room for all.
 TEST(FeedForward, KeepsNoMoreForASmoothFunctionThanForRelu) {
-  constexpr std::size_t inner = 40 * 64 * sizeof(float);
-  const auto values = waves(40 * 16);
-  const Tensor x = view(values, {40, 16});
+  constexpr std::size_t rows = 2048, width = 512, inner = rows * width * sizeof(float);
+  const auto values = waves(rows * 8);
+  const Tensor x = view(values, {rows, 8});
   const auto of = [&](nn::FeedForwardKind kind) {
-    return pass(nn::repeat(6, nn::feed_forward(64, {.kind = kind})) | nn::linear(3), x, 1);
+    return pass(nn::repeat(4, nn::feed_forward(width, {.kind = kind})) | nn::linear(3), x, 1);
   };
   const Pass relu = of(nn::FeedForwardKind::relu), gelu = of(nn::FeedForwardKind::gelu);
   EXPECT_LE(gelu.planned, relu.planned + 2 * inner);
   EXPECT_EQ(gelu.scratch, gelu.planned);
-  const auto model = nn::build(nn::repeat(6, nn::feed_forward(64)) | nn::linear(3), {16}, init::xavier(3));
+  const auto model = nn::build(nn::repeat(4, nn::feed_forward(width)) | nn::linear(3), {8}, init::xavier(3));
   ASSERT_OK(model);
-  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  Workspace ws{{.scratch = 16_MiB, .threads = 1}};
   auto frame = ws.frame();
   EXPECT_EQ((frame.input(x) | *model)->to_vector().value(),
             gelu.output);  // what is not recorded is fused, with the same bits
+}
+
+TEST(FeedForward, OfNoFeaturesIsOfNone) {
+  const auto model = nn::build(nn::feed_forward(4), {0}, init::xavier(3));
+  ASSERT_OK(model);
+  Workspace ws{{.scratch = 1_MiB, .threads = 1}};
+  auto tape = ws.record();
+  const auto y = tape.input(Tensor::borrow(std::span<const float>(), {3, 0})) | *model;
+  ASSERT_OK(y);
+  EXPECT_EQ(y->shape(), (Shape{3, 0}));
 }
 
 TEST(Checkpoint, HasTheSameBitsInLessMemory) {

@@ -54,9 +54,10 @@ void gate_elements(const Context& context, const Gate& g, float* h) noexcept {
 
 // d gate = dh up activation'(gate), d up = dh activation(gate)
 void gate_slopes(const Context& context, const Gate& g, const float* dh, const Into& dg, const Into& du) noexcept {
+  const bool by_value = g.activation == Activation::sigmoid || g.activation == Activation::tanh;
   each_piece(context, g.n, [&](std::size_t at, std::size_t count) {
     float value[k_piece], slope[k_piece];
-    kernels::active().unary(kernel_of(g.activation), g.gates + at, value, count, 1);
+    if (by_value || du) kernels::active().unary(kernel_of(g.activation), g.gates + at, value, count, 1);
     if (dg) {
       if (g.ups) product_of(dh + at, g.ups + at, slope, count);
       kernels::training().unary_bwd(kernel_of(g.activation), g.gates + at, value, g.ups ? slope : dh + at, dg.data + at,
