@@ -2,7 +2,6 @@
 // rounding. No blocking, no packing: use it to check, not to wait for.
 #include "kernels/parts.h"
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -11,17 +10,12 @@ namespace {
 
 constexpr std::size_t k_rows_per_task = 16;
 
+// As unary.cpp defines it: what is fused has the bits of what is not.
 float activate(Act act, float x) noexcept {
-  switch (act) {
-    case Act::relu: return x < 0 ? 0.0f : x;  // a NaN stays
-    case Act::gelu: return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
-    case Act::gelu_tanh: return 0.5f * x * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
-    case Act::silu: return x / (1.0f + std::exp(-x));
-    case Act::sigmoid: return 1.0f / (1.0f + std::exp(-x));
-    case Act::tanh: return std::tanh(x);
-    case Act::none:
-    case Act::count_: break;
-  }
+  constexpr Unary k_same[] = {Unary::count_, Unary::relu,    Unary::gelu, Unary::gelu_tanh,
+                              Unary::silu,   Unary::sigmoid, Unary::tanh};
+  static_assert(sizeof k_same / sizeof *k_same == std::size_t(Act::count_));
+  if (act != Act::none) unary_scalar.unary(k_same[std::size_t(act)], &x, &x, 1, 0);
   return x;
 }
 
