@@ -86,13 +86,13 @@ void unary_train(benchmark::State& state, Unary op) {
 }
 void softmax(benchmark::State& state) {
   Array x(k_size), y(k_size);
-  run(state, 2, [&] { kernels->softmax(x.data, y.data, k_rows, k_cols); });
+  run(state, 2, [&] { kernels->softmax(x.data, y.data, k_rows, k_cols, 1); });
 }
 void softmax_train(benchmark::State& state) {
   Array x(k_size), y(k_size), dy(k_size), dx(k_size);
   run(state, 5, [&] {
-    kernels->softmax(x.data, y.data, k_rows, k_cols);
-    training(*kernels).softmax_bwd(y.data, dy.data, dx.data, k_rows, k_cols, false);
+    kernels->softmax(x.data, y.data, k_rows, k_cols, 1);
+    training(*kernels).softmax_bwd(y.data, dy.data, dx.data, k_rows, k_cols, 1, false);
   });
 }
 void layernorm(benchmark::State& state) {

@@ -267,7 +267,8 @@ struct Table {
                      std::size_t inner) noexcept;
 
   // --- rows: x, y: [rows, cols], cols > 0 -----------------------------------------------------------------------------------
-  void (*softmax)(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept;
+  // y[r,:] = softmax(scale x[r,:])
+  void (*softmax)(const float* x, float* y, std::size_t rows, std::size_t cols, float scale) noexcept;
   void (*log_softmax)(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept;
   // loss[r] = -(1-smoothing) log p[target] - smoothing mean_c log p[c] where p = softmax(x[r,:]); 0 where target[r] ==
   // ignore. log_sum[r] = log sum exp x[r,:] is what the backward needs. Targets that are not `ignore` lie in [0, cols).
@@ -328,8 +329,8 @@ struct Training {
   // dx may be exactly dy.
   void (*unary_bwd)(Unary op, const float* x, const float* y, const float* dy, float* dx, std::size_t n, float a,
                     bool accumulate) noexcept;
-  void (*softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
-                      bool accumulate) noexcept;  // dx = y (dy - sum(dy y))
+  void (*softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols, float scale,
+                      bool accumulate) noexcept;  // dx = scale y (dy - sum(dy y))  // dx = y (dy - sum(dy y))
   void (*log_softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
                           bool accumulate) noexcept;  // dx = dy - exp(y) sum(dy)
   // dx (+)= dloss[r * dloss_step] (p - (1-smoothing) onehot(target) - smoothing/cols), 0 for ignored rows. dloss_step is 0 or 1.

@@ -93,11 +93,21 @@ TEST(KernelsRows, SoftmaxForwardAndBackward) {
         fill(x, -6, 6, 1);
         fill(dy, -1, 1, 2);
         for (float& v : sum) v = 0.5f;
-        (log ? table->log_softmax : table->softmax)(x.data(), y.data(), rows, cols);
-        const auto bwd = log ? training(*table).log_softmax_bwd : training(*table).softmax_bwd;
-        bwd(y.data(), dy.data(), dx.data(), rows, cols, false);
-        bwd(y.data(), dy.data(), sum.data(), rows, cols, true);
-        const auto f = log ? log_softmax : softmax;
+        const float scale = log ? 1 : 0.7f;
+        const auto forward = [&](const float* from, float* to) {
+          log ? table->log_softmax(from, to, rows, cols) : table->softmax(from, to, rows, cols, scale);
+        };
+        const auto bwd = [&](const float* of, const float* slopes, float* to, bool add) {
+          log ? training(*table).log_softmax_bwd(of, slopes, to, rows, cols, add)
+              : training(*table).softmax_bwd(of, slopes, to, rows, cols, scale, add);
+        };
+        forward(x.data(), y.data());
+        bwd(y.data(), dy.data(), dx.data(), false);
+        bwd(y.data(), dy.data(), sum.data(), true);
+        const auto f = [&](Row row) {
+          for (double& v : row) v *= scale;
+          return log ? log_softmax(row) : softmax(row);
+        };
         for (std::size_t r = 0; r < rows; ++r) {
           const Row row = row_of(x, r, cols), want = f(row), slope = row_of(dy, r, cols);
           for (std::size_t c = 0; c < cols; ++c) {
@@ -110,9 +120,9 @@ TEST(KernelsRows, SoftmaxForwardAndBackward) {
                   << where(table, "softmax_bwd", cols, c);
           }
         }
-        (log ? table->log_softmax : table->softmax)(x.data(), x.data(), rows, cols);
+        forward(x.data(), x.data());
         ASSERT_TRUE(same_bits(x.data(), y.data(), rows * cols * 4)) << where(table, "softmax in place", cols, 0);
-        bwd(y.data(), dy.data(), dy.data(), rows, cols, false);
+        bwd(y.data(), dy.data(), dy.data(), false);
         ASSERT_TRUE(same_bits(dx.data(), dy.data(), rows * cols * 4)) << where(table, "softmax_bwd in place", cols, 0);
       }
 }
@@ -122,7 +132,7 @@ TEST(KernelsRows, SoftmaxOfExtremes) {
     std::vector<float> x(40, -k_inf), y(40), z(40);
     x[5] = 1e38f;
     x[6] = -1e38f;
-    table->softmax(x.data(), y.data(), 1, 40);
+    table->softmax(x.data(), y.data(), 1, 40, 1);
     table->log_softmax(x.data(), z.data(), 1, 40);
     for (std::size_t i = 0; i < 40; ++i) {
       EXPECT_EQ(y[i], i == 5 ? 1 : 0) << table->isa << " " << i;
@@ -131,7 +141,7 @@ TEST(KernelsRows, SoftmaxOfExtremes) {
     for (std::size_t n : {1, 5, 40, 5000}) {  // nothing but -infinity, or a NaN somewhere: NaN throughout
       std::vector<float> bad(n, -k_inf), out(n);
       for (int kind = 0; kind < 2; ++kind) {
-        table->softmax(bad.data(), out.data(), 1, n);
+        table->softmax(bad.data(), out.data(), 1, n, 1);
         for (float v : out) ASSERT_TRUE(std::isnan(v)) << where(table, "softmax of -inf", n, 0);
         table->log_softmax(bad.data(), out.data(), 1, n);
         for (float v : out) ASSERT_TRUE(std::isnan(v)) << where(table, "log_softmax of -inf", n, 0);
@@ -293,9 +303,9 @@ TEST(KernelsRows, LongCallsAgreeWithShortOnes) {
       t->binary(Binary::add, at(x, r), 1, at(g, r), 1, y, k * cols);
     });
     compare("log_softmax", [&](std::size_t r, std::size_t k, float* y) { t->log_softmax(at(x, r), y, k, cols); });
-    compare("softmax", [&](std::size_t r, std::size_t k, float* y) { t->softmax(at(x, r), y, k, cols); });
+    compare("softmax", [&](std::size_t r, std::size_t k, float* y) { t->softmax(at(x, r), y, k, cols, 1); });
     compare("softmax_bwd", [&](std::size_t r, std::size_t k, float* y) {
-      training(*t).softmax_bwd(at(x, r), at(g, r), y, k, cols, false);
+      training(*t).softmax_bwd(at(x, r), at(g, r), y, k, cols, 1, false);
     });
     compare("layer_norm", [&](std::size_t r, std::size_t k, float* y) {
       t->layer_norm(at(x, r), w.data(), w.data(), y, center.data() + r, scale.data() + r, k, cols, 1e-5f);

@@ -9,30 +9,30 @@
 namespace qorus::kernels {
 namespace {
 
-// log of the sum of exp x[c], from the largest so that nothing overflows.
-double log_sum_exp(const float* x, std::size_t cols) {
-  double largest = x[0];
-  for (std::size_t c = 1; c < cols; ++c) largest = x[c] > largest || std::isnan(x[c]) ? x[c] : largest;
+// log of the sum of exp(scale x[c]), from the largest so that nothing overflows.
+double log_sum_exp(const float* x, std::size_t cols, float scale = 1) {
+  double largest = x[0] * scale;
+  for (std::size_t c = 1; c < cols; ++c) largest = x[c] * scale > largest || std::isnan(x[c]) ? x[c] * scale : largest;
   double sum = 0;
-  for (std::size_t c = 0; c < cols; ++c) sum += std::exp(x[c] - largest);
+  for (std::size_t c = 0; c < cols; ++c) sum += std::exp(x[c] * scale - largest);
   return largest + std::log(sum);
 }
 
 void put(float& out, double value, bool accumulate) { out = float(accumulate ? out + value : value); }
 
-void softmax(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept {
+void softmax(const float* x, float* y, std::size_t rows, std::size_t cols, float scale) noexcept {
   for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
-    const double total = log_sum_exp(x, cols);
-    for (std::size_t c = 0; c < cols; ++c) y[c] = float(std::exp(x[c] - total));
+    const double total = log_sum_exp(x, cols, scale);
+    for (std::size_t c = 0; c < cols; ++c) y[c] = float(std::exp(x[c] * scale - total));
   }
 }
 
-void softmax_bwd(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
+void softmax_bwd(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols, float scale,
                  bool accumulate) noexcept {
   for (std::size_t r = 0; r < rows; ++r, y += cols, dy += cols, dx += cols) {
     double dot = 0;
     for (std::size_t c = 0; c < cols; ++c) dot += double(dy[c]) * y[c];
-    for (std::size_t c = 0; c < cols; ++c) put(dx[c], y[c] * (dy[c] - dot), accumulate);
+    for (std::size_t c = 0; c < cols; ++c) put(dx[c], y[c] * (dy[c] - dot) * scale, accumulate);
   }
 }
 

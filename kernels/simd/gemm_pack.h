@@ -61,19 +61,21 @@ inline void pack_b(const Gemm& g, std::size_t j, std::size_t cols, std::size_t k
                    float* to) noexcept {
   const float* b = g.b + static_cast<std::ptrdiff_t>(k0) * g.b_row + static_cast<std::ptrdiff_t>(j) * g.b_col;
   const std::size_t panel = depth * k_tile_cols;
-  if (g.b_col == 1) {
-    for (std::size_t k = 0; k < depth; ++k) {
-      const float* from = b + static_cast<std::ptrdiff_t>(k) * g.b_row;
-      float* row = to + k * k_tile_cols;
-      std::size_t left = cols;
-      for (; left >= k_tile_cols; left -= k_tile_cols, from += k_tile_cols, row += panel) {
-        store(row, load(from));
-        store(row + k_lanes, load(from + k_lanes));
+  if (g.b_col == 1) {  // a few panels at a time: more of them may share a few sets of the caches
+    constexpr std::size_t k_some = 4 * k_tile_cols;
+    for (std::size_t done = 0; done < cols; done += k_some)
+      for (std::size_t k = 0; k < depth; ++k) {
+        const float* from = b + static_cast<std::ptrdiff_t>(k) * g.b_row + done;
+        float* row = to + done * depth + k * k_tile_cols;
+        std::size_t left = cols - done < k_some ? cols - done : k_some;
+        for (; left >= k_tile_cols; left -= k_tile_cols, from += k_tile_cols, row += panel) {
+          store(row, load(from));
+          store(row + k_lanes, load(from + k_lanes));
+        }
+        if (left == 0) continue;
+        store(row, load(from, first_lanes(left < k_lanes ? left : k_lanes)));
+        store(row + k_lanes, left > k_lanes ? load(from + k_lanes, first_lanes(left - k_lanes)) : set(0.0f));
       }
-      if (left == 0) continue;
-      store(row, load(from, first_lanes(left < k_lanes ? left : k_lanes)));
-      store(row + k_lanes, left > k_lanes ? load(from + k_lanes, first_lanes(left - k_lanes)) : set(0.0f));
-    }
     return;
   }
   for (std::size_t done = 0; done < cols; done += k_tile_cols, to += panel)

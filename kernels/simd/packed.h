@@ -47,14 +47,14 @@ struct PackedTile {
 
 // Chains stand in memory, a panel's row after the other: where they start, and where they go.
 [[gnu::noinline]] void start_chains(const PackedTile& t, float* chains) noexcept {
-  for (std::size_t i = 0; i < t.rows; ++i) {
-    const float* const c = t.c + static_cast<std::ptrdiff_t>(i) * t.c_row;
-    __builtin_prefetch(c, 1);
-    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
-      const Some some = first_lanes(t.cols < lane ? 0 : t.cols - lane);
-      F32 chain = t.from_c ? load(c + lane, some) : set(0.0f);
-      if (t.bias) chain = t.from_c ? chain + load(t.bias + lane, some) : load(t.bias + lane, some);
-      store(chains + i * k_panel + lane, chain);
+  for (std::size_t i = 0; i < t.rows; ++i) __builtin_prefetch(t.c + static_cast<std::ptrdiff_t>(i) * t.c_row, 1);
+  for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+    const Some some = first_lanes(t.cols < lane ? 0 : t.cols - lane);
+    const F32 bias = t.bias ? load(t.bias + lane, some) : set(0.0f);
+    for (std::size_t i = 0; i < t.rows && !t.from_c; ++i) store(chains + i * k_panel + lane, bias);
+    for (std::size_t i = 0; i < t.rows && t.from_c; ++i) {
+      const F32 chain = load(t.c + static_cast<std::ptrdiff_t>(i) * t.c_row + lane, some);
+      store(chains + i * k_panel + lane, t.bias ? chain + bias : chain);
     }
   }
 }

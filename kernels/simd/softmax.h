@@ -14,10 +14,10 @@ namespace {
 
 constexpr auto k_add = [](auto a, auto b) { return a + b; };
 
-// The largest element, NaNs aside: they show in the sum.
-QORUS_INLINE float row_largest(const float* x, std::size_t n) {
+// The largest of scale x[i], NaNs aside: they show in the sum.
+QORUS_INLINE float row_largest(const float* x, std::size_t n, float scale = 1) {
   return largest(fold(
-      n, set(-k_infinity), [&](std::size_t i, auto part) { return load(x + i, part); },
+      n, set(-k_infinity), [&](std::size_t i, auto part) { return load(x + i, part) * set(scale); },
       [](F32 top, F32 v) { return max(v, top); }));
 }
 
@@ -43,31 +43,32 @@ QORUS_INLINE ExpSum exp_sum(const float* x, std::size_t cols) {
 }
 
 // The exponentials of a row of up to 4096 wait in an array of their own, so that y is written once.
-void softmax(const float* x, float* y, std::size_t rows, std::size_t cols) noexcept {
+void softmax(const float* x, float* y, std::size_t rows, std::size_t cols, float scale) noexcept {
   constexpr std::size_t longest = 4096;
   alignas(64) float buffer[longest];
   const Write how = how_to_write(rows * cols, cols <= longest && x != y);
   for (std::size_t r = 0; r < rows; ++r, x += cols, y += cols) {
     float* const powers = cols <= longest ? buffer : y;
-    const F32 top = set(row_largest(x, cols));
+    const F32 top = set(row_largest(x, cols, scale));
     const auto power = [&](std::size_t i, auto part) {
-      const F32 e = exp_below(load(x + i, part) - top);
+      const F32 e = exp_below(load(x + i, part) * set(scale) - top);
       store(powers + i, e, part);
       return e;
     };
-    const F32 scale = set(1 / sum(fold(cols, set(0.0f), power, k_add)));
-    put_row(y, cols, how, [&](std::size_t i, auto part) { return load(powers + i, part) * scale; });
+    const F32 share = set(1 / sum(fold(cols, set(0.0f), power, k_add)));
+    put_row(y, cols, how, [&](std::size_t i, auto part) { return load(powers + i, part) * share; });
   }
   if (how == Write::streamed) end_stream();
 }
 
-void softmax_bwd(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
+void softmax_bwd(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols, float scale,
                  bool accumulate) noexcept {
   const Write how = accumulate ? Write::add : how_to_write(rows * cols, dx != y && dx != dy);
   for (std::size_t r = 0; r < rows; ++r, y += cols, dy += cols, dx += cols) {
     const auto product = [&](std::size_t i, auto part) { return load(dy + i, part) * load(y + i, part); };
     const F32 dot = set(sum(fold(cols, set(0.0f), product, k_add)));
-    put_row(dx, cols, how, [&](std::size_t i, auto part) { return load(y + i, part) * (load(dy + i, part) - dot); });
+    put_row(dx, cols, how,
+            [&](std::size_t i, auto part) { return load(y + i, part) * (load(dy + i, part) - dot) * set(scale); });
   }
   if (how == Write::streamed) end_stream();
 }

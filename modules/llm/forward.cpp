@@ -94,30 +94,34 @@ Result<Tensor> Session::attend(Scope& frame, std::int64_t layer, const Tensor& x
   if (!q) return q;
   if (!k) return k;
   if (!v) return v;
-  auto y = Fresh::make(frame.context(), Shape{rows, c.heads * c.head_dim});
-  if (!y) return fail(y.error());
-  for (const Piece& piece : pieces_.span()) {
+  const auto attended = [&](const Piece& piece) -> Result<Tensor> {
     const auto own = [&](const Tensor& t) { return ops::slice(t, 2, piece.row, piece.row + piece.count); };
     auto keys = own(*k), values = own(*v), queries = own(*q);
     if (!keys || !values) return keys ? values : keys;
     if (auto kept = cache_.append(piece.sequence, layer, *keys, *values); !kept) return fail(kept.error());
-    auto part = queries.and_then([&](const Tensor& t) { return see_cache(frame, layer, piece, t); });
-    part = ops::transpose(part, 1, 2);  // [1, count, heads, head_dim]
+    return queries.and_then([&](const Tensor& t) { return see_cache(frame, layer, piece, t); });
+  };
+  const std::int64_t width = c.heads * c.head_dim;
+  if (pieces_.size() == 1) return ops::reshape(attended(pieces_[0]), {rows, width});
+  auto y = Fresh::make(frame.context(), Shape{rows, width});
+  if (!y) return fail(y.error());
+  for (const Piece& piece : pieces_.span()) {
+    auto part = attended(piece);
     if (!part) return part;
-    const auto at = static_cast<std::size_t>(piece.row * c.heads * c.head_dim);
+    const auto at = static_cast<std::size_t>(piece.row * width);
     if (auto copied = part->copy_to(std::span(y->f32() + at, part->numel())); !copied) return fail(copied.error());
   }
   return std::move(*y).freeze();
 }
 
-// q: [1, heads, count, head_dim] of one piece, to the same of what it sees.
+// q: [1, heads, count, head_dim] of one piece, to [1, count, heads head_dim] of what it sees.
 Result<Tensor> Session::see_cache(Scope& frame, std::int64_t layer, const Piece& piece, const Tensor& q) noexcept {
   const Config& c = model_->config();
   const std::int64_t window = model_->layers().blocks[static_cast<std::size_t>(layer)].window,
                      seen = piece.past + piece.count;
-  return ops::attention(q, frame.input(cache_.keys(piece.sequence, layer, seen)),
-                        frame.input(cache_.values(piece.sequence, layer, seen)),
-                        {.causal = true, .scale = c.attention_scale, .window = window, .softcap = c.attention_cap});
+  return ops::attention(
+      q, frame.input(cache_.keys(piece.sequence, layer, seen)), frame.input(cache_.values(piece.sequence, layer, seen)),
+      {.causal = true, .scale = c.attention_scale, .window = window, .joined = true, .softcap = c.attention_cap});
 }
 
 // The logits that are wanted: of every row, or of each input's last one.

@@ -102,12 +102,14 @@ void probabilities(const AttentionSaved& s, const Queries& queries, const Seen& 
       table.unary(kernels::Unary::mul, from, from, width, s.scale / s.softcap);
       table.unary(kernels::Unary::tanh, from, from, width, 0);
       if (bent) std::memcpy(bent + i * s.cols + seen.first, from, width * sizeof(float));
-      table.unary(kernels::Unary::mul, from, from, width, s.softcap);
-    } else {
-      table.unary(kernels::Unary::mul, from, from, width, s.scale);
+    }
+    float scale = s.softcap > 0 ? s.softcap : s.scale;
+    if (s.mask || s.slopes) {  // what is added comes after the scale
+      table.unary(kernels::Unary::mul, from, from, width, scale);
+      scale = 1;
     }
     if (mask_row(s, batch, head % s.heads, number, seen, row)) {
-      table.softmax(from, from, 1, width);
+      table.softmax(from, from, 1, width, scale);
     } else {
       std::memset(from, 0, width * sizeof(float));
     }

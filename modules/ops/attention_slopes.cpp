@@ -45,7 +45,6 @@ std::size_t product_scratch(const AttentionSaved& s) noexcept {
 // Gradients of all heads and tiles that share one key head, in order.
 void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, const Into& dk, const Into& dv,
                     std::size_t kv, float* p, void* scratch) noexcept {
-  const kernels::Table& table = kernels::active();
   const std::size_t group = s.heads / s.kv_heads, tile_floats = std::min(k_tile, s.rows) * s.cols;
   const auto dim = static_cast<std::ptrdiff_t>(s.dim), value_dim = static_cast<std::ptrdiff_t>(s.value_dim),
              cols = static_cast<std::ptrdiff_t>(s.cols), key_step = step_of(s, s.keys, s.dim),
@@ -91,13 +90,12 @@ void backward_group(const AttentionSaved& s, const float* dy, const Into& dq, co
               scratch);
     for (std::size_t i = 0; i < count; ++i) {  // ds = p (dp - sum(dp p)) scale
       float* row = ds + i * s.cols;
-      kernels::training().softmax_bwd(p + i * s.cols, row, row, 1, last, false);
+      kernels::training().softmax_bwd(p + i * s.cols, row, row, 1, last, s.scale, false);
       if (bent) {  // through softcap tanh(scores / softcap); what is not seen has ds = 0
         const Seen seen = seen_by(s, head / s.heads, first + i);
         kernels::training().unary_bwd(kernels::Unary::tanh, nullptr, bent + i * s.cols + seen.first, row + seen.first,
                                       row + seen.first, seen.last - seen.first, 0, false);
       }
-      table.unary(kernels::Unary::mul, row, row, last, s.scale);
     }
     if (dq) {
       run_alone({.m = count,

@@ -14,20 +14,29 @@ struct RopeSaved {
   ops::RopePairs pairs;
 };
 
-// (a, b) turned by the angle of (c, s): (a c - b s, a s + b c); by the opposite angle if back, which is the gradient's way.
-void turn(const RopeSaved& r, const float* x, float* y, std::size_t row, bool back, bool accumulate) noexcept {
-  const float* c = r.cosine + row % r.seq * r.half;
-  const float* s = r.sine + row % r.seq * r.half;
-  const std::size_t step = r.pairs == ops::RopePairs::interleaved ? 2 : 1,
-                    other = r.pairs == ops::RopePairs::interleaved ? 1 : r.half;
-  const auto put = [&](std::size_t i, float value) { y[i] = accumulate ? y[i] + value : value; };
-  for (std::size_t i = 0; i < r.half; ++i) {
-    const std::size_t at = i * step;
-    const float a = x[at], b = x[at + other], sine = back ? -s[i] : s[i];
-    put(at, a * c[i] - b * sine);
-    put(at + other, a * sine + b * c[i]);
+// (a, b) turned by the angle of (c, s): (a c - b s, a s + b c); by the opposite angle if back, which is the gradient's way. Pairs are
+// t_step apart, their halves `other`: loops that the compiler makes vectors of.
+template <std::size_t t_step, bool t_accumulate>
+void turn_pairs(const float* __restrict x, const float* __restrict c, const float* __restrict s, float* __restrict y,
+                std::size_t half, std::size_t other, float sign) noexcept {
+  for (std::size_t i = 0; i < half; ++i) {
+    const std::size_t at = i * t_step;
+    const float a = x[at], b = x[at + other], sine = sign * s[i], first = a * c[i] - b * sine,
+                second = a * sine + b * c[i];
+    y[at] = t_accumulate ? y[at] + first : first;
+    y[at + other] = t_accumulate ? y[at + other] + second : second;
   }
-  for (std::size_t i = 2 * r.half; i < r.dim; ++i) put(i, x[i]);
+}
+
+template <bool t_accumulate>
+void turn(const RopeSaved& r, const float* x, float* y, std::size_t row, bool back) noexcept {
+  const float *c = r.cosine + row % r.seq * r.half, *s = r.sine + row % r.seq * r.half;
+  const float sign = back ? -1.0f : 1.0f;
+  if (r.pairs == ops::RopePairs::interleaved)
+    turn_pairs<2, t_accumulate>(x, c, s, y, r.half, 1, sign);
+  else
+    turn_pairs<1, t_accumulate>(x, c, s, y, r.half, r.half, sign);
+  for (std::size_t i = 2 * r.half; i < r.dim; ++i) y[i] = t_accumulate ? y[i] + x[i] : x[i];
 }
 
 }  // namespace
@@ -37,8 +46,9 @@ void rules::rope(const void* saved, Grads& grads) noexcept {
   const Into dx = grads.into(s.x);
   if (!dx) return;
   parallel_chunks(grads.context(), s.rows, row_grain(s.dim), [&](std::size_t begin, std::size_t end) {
+    const auto back = dx.accumulate ? turn<true> : turn<false>;
     for (std::size_t row = begin; row < end; ++row)
-      turn(s, grads.out() + row * s.dim, dx.data + row * s.dim, row, true, dx.accumulate);
+      back(s, grads.out() + row * s.dim, dx.data + row * s.dim, row, true);
   });
 }
 
@@ -85,8 +95,8 @@ Result<Tensor> rope(const Operand& operand, const Operand& cosine, const Operand
           index /= extent;
         }
       }
-      turn(saved, sequence + static_cast<std::ptrdiff_t>(position) * x->stride(-2), y->f32() + row * dim, row, false,
-           false);
+      turn<false>(saved, sequence + static_cast<std::ptrdiff_t>(position) * x->stride(-2), y->f32() + row * dim, row,
+                  false);
     }
   });
   return std::move(*y).freeze(rule(RuleId::rope), {&*x, &*c, &*s}, saved);

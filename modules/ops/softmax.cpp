@@ -15,18 +15,17 @@ struct SoftmaxSaved {
   std::size_t rows, cols;
 };
 
-using Forward = decltype(kernels::Table::softmax);
-
-// A row-wise function of the last axis. `pick` takes the kernel from the table.
-template <class Pick>
-Result<Tensor> softmax_rows(const char* op, RuleId id, const Operand& operand, int axis, const Pick& pick) noexcept {
+// A row-wise function of the last axis: kernel(x, y, rows, cols).
+template <class Kernel>
+Result<Tensor> softmax_rows(const char* op, RuleId id, const Operand& operand, int axis,
+                            const Kernel& kernel) noexcept {
   auto context = float_context(op, {&operand});
   if (!context) return fail(context.error());
   auto at = normal_axis(axis, operand->rank(), op);
   if (!at) return fail(at.error());
   if (operand->dim(*at) == 0) return fail(Errc::invalid_size, op, "the axis has no elements", operand->shape().dims());
   if (*at != operand->rank() - 1) {
-    auto last = softmax_rows(op, id, ops::transpose(operand, *at, -1), -1, pick);
+    auto last = softmax_rows(op, id, ops::transpose(operand, *at, -1), -1, kernel);
     return ops::transpose(last, *at, -1);
   }
   auto x = ops::contiguous(operand);
@@ -36,12 +35,14 @@ Result<Tensor> softmax_rows(const char* op, RuleId id, const Operand& operand, i
   const auto cols = static_cast<std::size_t>(x->dim(-1));
   const std::size_t rows = x->numel() / cols;
   parallel_chunks(**context, rows, row_grain(cols, rows), [&](std::size_t begin, std::size_t end) {
-    pick(kernels::active())(x->f32() + begin * cols, y->f32() + begin * cols, end - begin, cols);
+    kernel(x->f32() + begin * cols, y->f32() + begin * cols, end - begin, cols);
   });
   return std::move(*y).freeze(rule(id), {&*x}, SoftmaxSaved{x->grad_ref(), y->f32(), rows, cols});
 }
 
-void softmax_rule(const void* saved, Grads& grads, decltype(kernels::Training::softmax_bwd) kernel) noexcept {
+// kernel(y, dy, dx, rows, cols, accumulate)
+template <class Kernel>
+void softmax_rule(const void* saved, Grads& grads, const Kernel& kernel) noexcept {
   const auto& s = *static_cast<const SoftmaxSaved*>(saved);
   const Into dx = grads.into(s.x);
   if (!dx) return;
@@ -88,7 +89,10 @@ Result<Targets> targets_of(Context& context, const Shape& logits, const Operand&
 }
 
 void rules::softmax(const void* saved, Grads& grads) noexcept {
-  softmax_rule(saved, grads, kernels::training().softmax_bwd);
+  softmax_rule(saved, grads,
+               [](const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols, bool accumulate) {
+                 kernels::training().softmax_bwd(y, dy, dx, rows, cols, 1, accumulate);
+               });
 }
 
 void rules::log_softmax(const void* saved, Grads& grads) noexcept {
@@ -114,12 +118,14 @@ void rules::cross_entropy(const void* saved, Grads& grads) noexcept {
 namespace ops {
 
 Result<Tensor> softmax(const Operand& x, int axis) noexcept {
-  return softmax_rows("softmax", RuleId::softmax, x, axis, [](const kernels::Table& table) { return table.softmax; });
+  return softmax_rows("softmax", RuleId::softmax, x, axis,
+                      [](const float* from, float* to, std::size_t rows, std::size_t cols) {
+                        kernels::active().softmax(from, to, rows, cols, 1);
+                      });
 }
 
 Result<Tensor> log_softmax(const Operand& x, int axis) noexcept {
-  return softmax_rows("log_softmax", RuleId::log_softmax, x, axis,
-                      [](const kernels::Table& table) { return table.log_softmax; });
+  return softmax_rows("log_softmax", RuleId::log_softmax, x, axis, kernels::active().log_softmax);
 }
 
 Result<Tensor> cross_entropy(const Operand& logits, const Operand& target,

@@ -55,14 +55,17 @@ void Tensor::copy_elements(std::byte* out) const noexcept {
     std::memcpy(out, data_, row_bytes(dtype_, numel()));
     return;
   }
-  // An odometer over the outer extents; the innermost one is a loop over elements, or over blocks.
+  // An odometer over the outer extents; the innermost one is copied at once, or is a loop over elements, or over blocks.
   std::array<std::int64_t, k_max_rank> index{};
   const std::size_t width = block_bytes(dtype_);
   const std::int64_t inner = shape_[-1] / static_cast<std::int64_t>(block_size(dtype_)), step = stride(-1);
   const std::byte* row = data_;
   while (true) {
-    for (std::int64_t i = 0; i < inner; ++i, out += width)
-      std::memcpy(out, row + i * step * static_cast<std::int64_t>(width), width);
+    const std::size_t row_width = static_cast<std::size_t>(inner) * width;
+    if (step == 1) std::memcpy(out, row, row_width);
+    for (std::int64_t i = 0; i < inner && step != 1; ++i)
+      std::memcpy(out + static_cast<std::size_t>(i) * width, row + i * step * static_cast<std::int64_t>(width), width);
+    out += row_width;
     int d = rank() - 2;
     for (; d >= 0; --d) {
       row += element_offset(dtype_, stride_[d]);
