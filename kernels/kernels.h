@@ -111,6 +111,9 @@ struct PackedProduct {
   std::ptrdiff_t c_row = 0;
   const float* bias = nullptr;  // [n] or null
   bool accumulate = false;
+  // Of one row: bytes that are fetched into the caches meanwhile, a line now and then; null for the weights that come next.
+  const void* fetch = nullptr;
+  std::size_t fetch_bytes = 0;
 };
 
 // m' = b1 m + (1-b1) g ; v' = b2 v + (1-b2) g^2 ; p' = p (1 - lr wd) - lr (m'/c1) / (sqrt(v'/c2) + eps)
@@ -244,9 +247,10 @@ struct Table {
   // --- products with weights of 16 bits and less -------------------------------------------------------------------------
   // Panels first to last-1 of weights [n, k]. The same bytes in every table. 32 elements w of f16 or bf16 become qw = w (1 / ws) to the
   // nearest, halves to even, ws = largest magnitude / 8191 rounded up to bf16: the error is below that of f16 itself for all within a factor
-  // of 4 of the largest. 0 and 0 where the largest lies below 1e-30; 0 and NaN with a NaN or an infinity among them.
+  // of 4 of the largest. 0 and 0 where the largest lies below 1e-30; 0 and NaN with a NaN or an infinity among them. Meanwhile a panel's
+  // successor is fetched into the caches, but for its first `fetched` bytes.
   void (*pack_weights)(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
-                       std::size_t last) noexcept;
+                       std::size_t last, std::size_t fetched) noexcept;
   // Rows first to last-1 of x: [m, k], rows x_row apart; first is a multiple of 16, last too unless it is m. Every 32 elements become whole
   // numbers q from -127 to 127: q = x (127 / largest magnitude) to the nearest, halves to even, scale = largest / 127 rounded to 11 binary
   // digits, which within f16's range is ggml's q8_0 (for f16 and bf16: 8191 for 127, and the scale as it is); all 0 where the largest lies below 1e-30; with a NaN or an infinity among them, q =

@@ -76,7 +76,7 @@ std::vector<float> product(const Table* table, const Format& format, const Bytes
                            std::size_t cut = 1000) {
   Guarded<std::uint8_t> weights(panels_of(c.n) * packed_panel_bytes(format.packing, c.k)),
       packed(c.m * packed_row_bytes(format.packing, c.k));
-  table->pack_weights(format.packing, rows.data(), weights.data(), c.n, c.k, 0, panels_of(c.n));
+  table->pack_weights(format.packing, rows.data(), weights.data(), c.n, c.k, 0, panels_of(c.n), 0);
   for (std::size_t first = 0; first < c.m; first += 16)
     table->pack_rows(format.packing, x, std::ptrdiff_t(c.k + 3), packed.data(), c.m, c.k, first,
                      std::min(first + 16, c.m));
@@ -92,7 +92,9 @@ std::vector<float> product(const Table* table, const Format& format, const Bytes
                         y.data(),
                         std::ptrdiff_t(c.n + 5),
                         c.bias ? bias.data() : nullptr,
-                        c.accumulate};
+                        c.accumulate,
+                        cut < 1000 ? rows.data() : nullptr,  // what is fetched meanwhile changes nothing
+                        cut < 1000 ? rows.size() : 0};
   for (std::size_t first = 0; first < panels_of(c.n); first += cut)
     table->packed_product(p, first, std::min(first + cut, panels_of(c.n)));
   return {y.begin(), y.end()};
@@ -220,11 +222,11 @@ TEST(Packed, WeightsAreLaidOutInTheSameBytes) {
     const Bytes rows = drawn_rows(format, n, k);
     const std::size_t panel = packed_panel_bytes(format.packing, k);
     Guarded<std::uint8_t> wanted(panels_of(n) * panel);
-    tables()[0]->pack_weights(format.packing, rows.data(), wanted.data(), n, k, 0, panels_of(n));
+    tables()[0]->pack_weights(format.packing, rows.data(), wanted.data(), n, k, 0, panels_of(n), 0);
     for (const Table* table : tables()) {
       Guarded<std::uint8_t> got(wanted.size(), 1);
       for (std::size_t first = 0; first < panels_of(n); ++first)
-        table->pack_weights(format.packing, rows.data(), got.data(), n, k, first, first + 1);
+        table->pack_weights(format.packing, rows.data(), got.data(), n, k, first, first + 1, first * 100);
       EXPECT_TRUE(same_bits(got.data(), wanted.data(), wanted.size())) << table->isa << " " << format.name;
     }
   }

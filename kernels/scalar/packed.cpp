@@ -99,7 +99,7 @@ void copy_piece(const PackingPieces& pieces, Bytes from, std::uint8_t* to, std::
 }
 
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
-                  std::size_t last) noexcept {
+                  std::size_t last, std::size_t) noexcept {
   const QuantBlock block = packing_block(packing);
   const bool wide = packing >= Packing::f16;
   const PackingPieces& pieces = k_packing_pieces[wide ? 0 : int(packing)];

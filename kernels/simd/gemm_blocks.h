@@ -270,7 +270,7 @@ struct Runs {
 // Rows i ... i+rows-1 of c over one block of B. a: these rows of A as phase 0 or this function packs them.
 inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::size_t i, std::size_t rows,
                      float* a) noexcept {
-  Tile t{};
+  Tile t;
   t.k = block.depth;
   const TileTable* table = cut.left == Left::rows ? &k_tile_rows_table : &k_tile_cols_table;
   if (cut.left == Left::packed || cut.left == Left::shared) {

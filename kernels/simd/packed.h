@@ -43,6 +43,20 @@ struct PackedTile {
   std::size_t cols;   // of this panel, at most k_panel
   const float* bias;  // of this panel, or null
   bool from_c;
+  Bytes fetch;  // what one row fetches meanwhile, and how much of it with each vector of a block
+  std::size_t fetch_step;
+};
+
+// Asks for what lies at `from`, `step` bytes with each turn: processors forget what they are asked for faster than they can read. 3: into
+// the first-level cache, 2: the second.
+template <int t_level>
+struct Fetch {
+  Bytes from;
+  std::size_t step, due = 0, asked = 0;
+  QORUS_INLINE void turn() {
+    for (; asked < due + step; asked += 64) __builtin_prefetch(from + asked, 0, t_level);
+    due += step;
+  }
 };
 
 // Chains stand in memory, a panel's row after the other: where they start, and where they go.
@@ -150,8 +164,9 @@ template <class S>
 #pragma unroll
   for (std::size_t v = 0; v < k_vectors; ++v) chain[v] = load(chains + v * k_lanes);
   Bytes weights = t.weights, quants = t.quants;
-  constexpr std::size_t fetched = S::k_bytes / (k_vectors * S::k_blocks);
+  constexpr std::size_t own_step = S::k_bytes / (k_vectors * S::k_blocks);
   Bytes ahead = weights + k_fetched_ahead;
+  Fetch<3> fetch{t.fetch, t.fetch_step};
   for (std::size_t left = t.blocks; left > 0; left -= S::k_blocks) {
 #pragma unroll(S::k_blocks == 1 ? k_vectors : 1)
     for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
@@ -162,9 +177,11 @@ template <class S>
 #pragma unroll(S::k_unroll)
       for (std::size_t b = 0; b < S::k_blocks; ++b, row += t.step) {
         Bytes factor = row + (t.scales - t.quants), sums = row + (t.sums - t.quants);
-        if (k_fetched_ahead > 0)
-          for (std::size_t i = 0; i < fetched; i += 64) __builtin_prefetch(ahead + i);
-        ahead += fetched;
+        if (t.fetch)
+          fetch.turn();
+        else if (k_fetched_ahead > 0)
+          for (std::size_t i = 0; i < own_step; i += 64) __builtin_prefetch(ahead + i);
+        ahead += own_step;
         I32 w[quads];
         S::quants(weights, lane, b, w);
         QuadSum<S> sum[2];
@@ -295,6 +312,8 @@ QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t panel, std::
   t.cols = p.n - j < k_panel ? p.n - j : k_panel;
   t.from_c = p.accumulate || begin > 0;
   t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
+  t.fetch = static_cast<Bytes>(p.fetch);
+  t.fetch_step = p.fetch_bytes / (p.k / 32 * k_vectors);
   return t;
 }
 

@@ -153,14 +153,14 @@ void pack_whole_numbers(Packing packing, const std::uint16_t* from, std::size_t 
 // A whole panel of a block format, each of whose rows has `row` bytes. Four pieces of every row at a time are transposed in registers.
 // Rows are read side by side, which no hardware fetches ahead: the next panel's are, as they lie, while this one's move.
 QORUS_INLINE void pack_panel_as(const PackingPieces& pieces, const PackingSteps& steps, std::size_t bytes, Bytes from,
-                                std::size_t row, std::uint8_t* to) {
+                                std::size_t row, std::size_t fetched, std::uint8_t* to) {
   const I32 flip = set(std::int32_t(pieces.flip));
-  Bytes fours[4], ahead = from + k_panel * row;  // rows 0, 4, 8, 12: others lie a few steps from these
+  Bytes fours[4];  // rows 0, 4, 8, 12: others lie a few steps from these
   for (std::size_t i = 0; i < 4; ++i) fours[i] = from + 4 * i * row;
-  const std::size_t piece_bytes = k_panel * (bytes - 2 * pieces.half_count);
+  const std::size_t piece_bytes = k_panel * (bytes - 2 * pieces.half_count), panel = k_panel * row;
+  Fetch<2> next{from + panel + fetched, (panel - fetched) / (row / bytes)};
   for (std::size_t at = 0; at < row; at += bytes, to += piece_bytes) {
-    for (std::size_t i = 0; i < k_panel * bytes; i += 64) __builtin_prefetch(ahead + i, 0, 2);
-    ahead += k_panel * bytes;
+    next.turn();
     for (int h = 0; h < pieces.half_count; ++h, to += 2 * k_panel) {
       const std::size_t half = at + pieces.halves[h];
 #pragma unroll
@@ -180,18 +180,18 @@ QORUS_INLINE void pack_panel_as(const PackingPieces& pieces, const PackingSteps&
   }
 }
 
-void pack_panel(Packing packing, Bytes from, std::size_t row, std::uint8_t* to) noexcept {
+void pack_panel(Packing packing, Bytes from, std::size_t row, std::size_t fetched, std::uint8_t* to) noexcept {
   constexpr auto shortest =
       int(Packing::q4_0);  // 18 bytes: reading what a table says of them takes as long as moving them
   if (packing == Packing::q4_0 || packing == Packing::iq4_nl)
     return pack_panel_as(k_packing_pieces[shortest], k_packing_steps.of[shortest], packing_block(Packing::q4_0).bytes,
-                         from, row, to);
+                         from, row, fetched, to);
   pack_panel_as(k_packing_pieces[int(packing)], k_packing_steps.of[int(packing)], packing_block(packing).bytes, from,
-                row, to);
+                row, fetched, to);
 }
 
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
-                  std::size_t last) noexcept {
+                  std::size_t last, std::size_t fetched) noexcept {
   const std::size_t panel_bytes = packed_panel_bytes(packing, k);
   auto* to = static_cast<std::uint8_t*>(packed) + first * panel_bytes;
   for (std::size_t panel = first; panel < last; ++panel, to += panel_bytes) {
@@ -202,9 +202,9 @@ void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n
     } else if (count == k_panel) {
       Bytes from = static_cast<Bytes>(rows) + panel * panel_bytes;
       const std::size_t row = panel_bytes / k_panel;
-      pack_panel(packing, from, row, to);
+      pack_panel(packing, from, row, fetched, to);
     } else {
-      packed_scalar.pack_weights(packing, rows, packed, n, k, panel, panel + 1);
+      packed_scalar.pack_weights(packing, rows, packed, n, k, panel, panel + 1, fetched);
     }
   }
 }

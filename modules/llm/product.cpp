@@ -69,23 +69,23 @@ void touch(const Matrix& m, std::size_t begin, std::size_t end) noexcept {
     static_cast<void>(*static_cast<const volatile std::byte*>(m.stored->data() + begin));
 }
 
-// Columns of panels first to last-1. room: for one panel.
+// Columns of panels first to last-1. room: for one panel. Of the next panel one row's product fetches the first part, laying out the rest.
 void run_panels(const Matrix& m, std::size_t first, std::size_t last, std::byte* room) noexcept {
   const kernels::Table& table = kernels::active();
-  if (m.product.weights) table.packed_product(m.product, first, last);
-  for (std::size_t panel = first; panel < last && !m.product.weights; ++panel) {
-    const std::size_t row = panel * k_panel;
-    touch(m, (row + k_panel) * m.stored_row, (row + 2 * k_panel) * m.stored_row);
-    PackedProduct one = m.product;
+  const PackedProduct& all = m.product;
+  if (all.weights) table.packed_product(all, first, last);
+  const std::size_t fetched = all.m == 1 ? k_panel * m.stored_row * 3 / 5 : 0;
+  for (std::size_t panel = first; panel < last && !all.weights; ++panel) {
+    const std::size_t row = panel * k_panel, next = (row + k_panel) * m.stored_row;
+    touch(m, next, next + k_panel * m.stored_row);
+    PackedProduct one = all;
     one.n = std::min(k_panel, one.n - row);
-    const Shape rows{static_cast<std::int64_t>(one.n), static_cast<std::int64_t>(one.k)};
-    const Tensor part(m.stored->data() + row * m.stored_row, m.stored->dtype(), Layout::dense(rows),
-                      m.stored->lifetime());
-    if (!ops::pack_weight(part, {room, packed_panel_bytes(one.packing, one.k)}))
-      return;  // it is alive, and has its size
+    table.pack_weights(one.packing, m.stored->data() + row * m.stored_row, room, one.n, one.k, 0, 1, fetched);
     one.weights = room;
     one.c += row;
     if (one.bias) one.bias += row;
+    one.fetch = m.stored->data() + next;
+    one.fetch_bytes = fetched;
     table.packed_product(one, 0, 1);
   }
   if (m.activation != Activation::none) activate(unary_of(m.activation), m.product, first, last);

@@ -85,7 +85,7 @@ Status pack_weight(const Tensor& weight, std::span<std::byte> packed) noexcept {
   }
   const auto n = static_cast<std::size_t>(weight.dim(0)), k = static_cast<std::size_t>(weight.dim(1));
   const auto pack = [&](std::size_t first, std::size_t last) {
-    kernels::active().pack_weights(packing_of(weight.dtype()), weight.data(), packed.data(), n, k, first, last);
+    kernels::active().pack_weights(packing_of(weight.dtype()), weight.data(), packed.data(), n, k, first, last, 0);
   };
   const std::size_t panels = kernels::panels_of(n);
   if (weight.context()) {
