@@ -60,13 +60,20 @@ Status KvCache::append(int sequence, std::int64_t layer, const Tensor& keys, con
     const auto stored = dtype_ == DType::f32 ? Result<Tensor>(*part) : ops::cast(ops::contiguous(*part), dtype_);
     if (!stored) return fail(stored.error());
     const std::int64_t half = 2 * layer + (part == &values);
-    for (std::int64_t h = 0; h < kv_heads_; ++h) {
-      std::byte* to = place(sequence, half, h, past);
-      for (std::int64_t p = 0; p < shape[2]; ++p, to += row_bytes_) {
+    const auto count = static_cast<std::size_t>(shape[2]);
+    const auto copy = [&](std::size_t begin, std::size_t end) {
+      for (std::size_t row = begin; row < end; ++row) {
+        const auto h = static_cast<std::int64_t>(row / count), p = static_cast<std::int64_t>(row % count);
         const std::int64_t from = h * stored->stride(1) + p * stored->stride(2);
-        std::memcpy(to, stored->data() + element_offset(dtype_, from), row_bytes_);
+        std::memcpy(place(sequence, half, h, past + p), stored->data() + element_offset(dtype_, from), row_bytes_);
       }
-    }
+    };
+    const std::size_t rows = static_cast<std::size_t>(kv_heads_) * count;
+    constexpr std::size_t k_rows = 1024;  // of a task; all that one token has
+    if (stored->context())
+      parallel_chunks(*stored->context(), rows, k_rows, copy);
+    else
+      copy(0, rows);
   }
   return {};
 }

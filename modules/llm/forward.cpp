@@ -60,7 +60,14 @@ Result<Tensor> Session::embed(Scope& frame) noexcept {
 
 Status Session::keep_stream(const Result<Tensor>& x) noexcept {
   if (!x) return fail(x.error());
-  return x->copy_to(stream_.fill<float>().first(x->numel()));
+  const auto dense = ops::contiguous(*x);
+  if (!dense) return fail(dense.error());
+  const float* const from = dense->f32();
+  float* const to = stream_.fill<float>().data();
+  constexpr std::size_t k_piece = 65536;
+  parallel_chunks(workspace_.context(), dense->numel(), k_piece,
+                  [&](std::size_t begin, std::size_t end) { std::copy(from + begin, from + end, to + begin); });
+  return {};
 }
 
 Result<Tensor> Session::forward_block(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
