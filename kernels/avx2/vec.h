@@ -225,6 +225,7 @@ template <class Part>
 QORUS_INLINE F32 load_f16(const std::uint16_t* p, Part part) {
   return {_mm256_cvtph_ps(load_words(p, part))};
 }
+QORUS_INLINE F32 from_f16(I32 x) { return {_mm256_cvtph_ps(low_words(x.v))}; }  // each lane below 2^16
 template <class Part>
 QORUS_INLINE void store_f16(std::uint16_t* p, F32 x, Part part) {
   store_words(p, _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT), part);

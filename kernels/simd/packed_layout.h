@@ -105,50 +105,71 @@ void pack_rows(Packing packing, const float* x, std::ptrdiff_t x_row, void* pack
   }
 }
 
+// --- weights ---
+
 // Vectors of a block's pairs, in the bits that they take: k_full_pairs of them.
-void store_whole_numbers(const std::uint8_t (&pairs)[k_pairs][4 * k_panel], std::size_t lane,
-                         std::uint8_t* to) noexcept {
-  const auto pair = [&](std::size_t i) __attribute__((always_inline)) { return load_quads(pairs[i] + 4 * lane); };
+QORUS_INLINE void store_whole_numbers(const I32 (&pairs)[k_pairs], std::uint8_t* to) {
 #pragma unroll
   for (std::size_t shared = 0; shared < k_pairs - k_full_pairs; ++shared) {
-    I32 bits = pair(k_full_pairs + shared);
+    I32 bits = pairs[k_full_pairs + shared];
 #pragma unroll
     for (std::size_t i = k_sharing_pairs; i-- > 0; bits = shift_right<2>(bits)) {
       const std::size_t at = shared * k_sharing_pairs + i;
-      const I32 both = shift_left<2>(pair(at) & set(0x3fff3fff)) ^ (bits & set(0x00030003));
-      store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * at) + lane, both, All{});
+      const I32 both = shift_left<2>(pairs[at] & set(0x3fff3fff)) ^ (bits & set(0x00030003));
+      store(reinterpret_cast<std::int32_t*>(to + 4 * k_panel * at), both, All{});
     }
   }
 }
 
-// A panel of `count` rows of f16 or bf16.
-void pack_whole_numbers(Packing packing, const std::uint16_t* from, std::size_t k, std::size_t count,
-                        std::uint8_t* to) noexcept {
-  for (std::size_t b = 0; b < k / 32; ++b, to += WholeNumbers::k_bytes) {
-    alignas(64) std::uint8_t quants[k_panel][64] = {};
-    std::uint16_t scales[k_panel] = {};
-    for (std::size_t r = 0; r < count; ++r) {
-      F32 v[k_block_vectors];
+// A block of as many rows as there are lanes, each lane one of them: pairs of f16, or of bf16, to pairs of whole numbers. Gives their scales.
+template <bool t_f16>
+QORUS_INLINE I32 whole_numbers(I32 (&pairs)[k_pairs]) {
+  const auto number = [](I32 half) __attribute__((always_inline)) {
+    return t_f16 ? from_f16(half) : from_bits(shift_left<16>(half));
+  };
+  I32 low = set(0),
+      high = set(0);  // the largest magnitudes, as whole numbers: a NaN is above infinity, that above the rest
 #pragma unroll
-      for (std::size_t i = 0; i < k_block_vectors; ++i) {
-        const std::uint16_t* part = from + r * k + 32 * b + i * k_lanes;
-        v[i] = packing == Packing::f16 ? load_f16(part, All{}) : from_bits(shift_left<16>(load_u16(part, All{})));
-      }
-      const float most = magnitude_of(v);
-      if (!(most >= 0)) scales[r] = 0x7fc0;
-      if (!(most > 0)) continue;
-      scales[r] = std::uint16_t((std::uint32_t(bits_of(most / k_whole_most)) + 0xffff) >> 16);
-      quantise_pairs(v, 1 / float_of(std::int32_t(std::uint32_t(scales[r]) << 16)), quants[r]);
-    }
-    std::memcpy(to, scales, sizeof scales);
-    alignas(64) std::uint8_t pairs[k_pairs][4 * k_panel];
-    for (std::size_t i = 0; i < k_pairs; ++i)
-      for (std::size_t r = 0; r < k_panel; ++r) std::memcpy(pairs[i] + 4 * r, quants[r] + 4 * i, 4);
-    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) store_whole_numbers(pairs, lane, to + 32);
+  for (const I32& pair : pairs) {
+    low = max(low, pair & set(0x7fff));
+    high = max(high, pair & set(0x7fffffff));
   }
+  const F32 most = number(max(low, shift_right<16>(high)));
+  const Mask finite = most <= set(3.4028235e38f), good = finite & (set(1e-30f) <= most);
+  const I32 rounded_up = shift_right<16>(bits(most / set(k_whole_most)) + set(0xffff));
+  const F32 inverse = select(good, set(1.0f) / from_bits(shift_left<16>(rounded_up)), set(0.0f));
+#pragma unroll
+  for (I32& pair : pairs) {  // what is not finite becomes a whole number whose lowest 14 bits are 0
+    const I32 first = to_whole(number(pair & set(0xffff)) * inverse),
+              second = to_whole(number(shift_right<16>(pair)) * inverse);
+    pair = shift_left<16>(second) ^ (first & set(0x3fff));
+  }
+  return select(good, rounded_up, select(finite, set(0), set(0x7fc0)));
 }
 
-// --- weights ---
+// A whole panel of f16 or bf16, `row` bytes from row to row.
+template <bool t_f16>
+[[gnu::noinline]] void pack_whole_numbers(Bytes from, std::size_t row, std::size_t fetched, std::uint8_t* to) noexcept {
+  constexpr std::size_t block = 64;
+  Bytes fours[4];  // rows 0, 4, 8, 12
+  for (std::size_t i = 0; i < 4; ++i) fours[i] = from + 4 * i * row;
+  Fetch<2> next{from + k_panel * row + fetched, (k_panel * row - fetched) / (row / block)};
+  for (std::size_t at = 0; at < row; at += block, to += WholeNumbers::k_bytes) {
+    next.turn();
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+      I32 pairs[k_pairs];
+#pragma unroll
+      for (std::size_t i = 0; i < k_pairs; i += 4) {
+        I32 four[4];
+        load_pieces(fours + lane / 4, at + 4 * i, row, four);
+#pragma unroll
+        for (std::size_t j = 0; j < 4; ++j) pairs[i + j] = four[j];
+      }
+      store_u16(reinterpret_cast<std::uint16_t*>(to) + lane, whole_numbers<t_f16>(pairs), All{});
+      store_whole_numbers(pairs, to + 32 + 4 * lane);
+    }
+  }
+}
 
 // A whole panel of a block format, each of whose rows has `row` bytes. Four pieces of every row at a time are transposed in registers.
 // Rows are read side by side, which no hardware fetches ahead: the next panel's are, as they lie, while this one's move.
@@ -192,20 +213,17 @@ void pack_panel(Packing packing, Bytes from, std::size_t row, std::size_t fetche
 
 void pack_weights(Packing packing, const void* rows, void* packed, std::size_t n, std::size_t k, std::size_t first,
                   std::size_t last, std::size_t fetched) noexcept {
-  const std::size_t panel_bytes = packed_panel_bytes(packing, k);
+  const bool wide = packing >= Packing::f16;
+  const std::size_t panel_bytes = packed_panel_bytes(packing, k), row = wide ? 2 * k : panel_bytes / k_panel;
   auto* to = static_cast<std::uint8_t*>(packed) + first * panel_bytes;
   for (std::size_t panel = first; panel < last; ++panel, to += panel_bytes) {
-    const std::size_t count = n - panel * k_panel < k_panel ? n - panel * k_panel : k_panel;
-    const auto* halves = static_cast<const std::uint16_t*>(rows) + panel * k_panel * k;
-    if (packing >= Packing::f16) {
-      pack_whole_numbers(packing, halves, k, count, to);
-    } else if (count == k_panel) {
-      Bytes from = static_cast<Bytes>(rows) + panel * panel_bytes;
-      const std::size_t row = panel_bytes / k_panel;
-      pack_panel(packing, from, row, fetched, to);
-    } else {
+    Bytes from = static_cast<Bytes>(rows) + panel * k_panel * row;
+    if (n - panel * k_panel < k_panel)
       packed_scalar.pack_weights(packing, rows, packed, n, k, panel, panel + 1, fetched);
-    }
+    else if (wide)
+      (packing == Packing::f16 ? pack_whole_numbers<true> : pack_whole_numbers<false>)(from, row, fetched, to);
+    else
+      pack_panel(packing, from, row, fetched, to);
   }
 }
 
