@@ -334,7 +334,7 @@ struct Training {
   void (*unary_bwd)(Unary op, const float* x, const float* y, const float* dy, float* dx, std::size_t n, float a,
                     bool accumulate) noexcept;
   void (*softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols, float scale,
-                      bool accumulate) noexcept;  // dx = scale y (dy - sum(dy y))  // dx = y (dy - sum(dy y))
+                      bool accumulate) noexcept;  // dx = scale y (dy - sum(dy y))
   void (*log_softmax_bwd)(const float* y, const float* dy, float* dx, std::size_t rows, std::size_t cols,
                           bool accumulate) noexcept;  // dx = dy - exp(y) sum(dy)
   // dx (+)= dloss[r * dloss_step] (p - (1-smoothing) onehot(target) - smoothing/cols), 0 for ignored rows. dloss_step is 0 or 1.
