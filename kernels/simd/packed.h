@@ -313,7 +313,7 @@ QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t panel, std::
   t.from_c = p.accumulate || begin > 0;
   t.bias = p.bias && begin == 0 ? p.bias + j : nullptr;
   t.fetch = static_cast<Bytes>(p.fetch);
-  t.fetch_step = p.fetch_bytes / (p.k / 32 * k_vectors);
+  t.fetch_step = p.fetch ? p.fetch_bytes / (p.k / 32 * k_vectors) : 0;
   return t;
 }
 

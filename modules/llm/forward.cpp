@@ -60,13 +60,13 @@ Result<Tensor> Session::embed(Scope& frame) noexcept {
 
 Status Session::keep_stream(const Result<Tensor>& x) noexcept {
   if (!x) return fail(x.error());
-  const auto dense = ops::contiguous(*x);
-  if (!dense) return fail(dense.error());
-  const float* const from = dense->f32();
+  const auto values = x->values<float>();
+  if (!values) return fail(values.error());
   float* const to = stream_.fill<float>().data();
   constexpr std::size_t k_piece = 65536;
-  parallel_chunks(workspace_.context(), dense->numel(), k_piece,
-                  [&](std::size_t begin, std::size_t end) { std::copy(from + begin, from + end, to + begin); });
+  parallel_chunks(workspace_.context(), values->size(), k_piece, [&](std::size_t begin, std::size_t end) {
+    std::copy(values->data() + begin, values->data() + end, to + begin);
+  });
   return {};
 }
 

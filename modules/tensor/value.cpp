@@ -59,13 +59,13 @@ void Tensor::copy_elements(std::byte* out) const noexcept {
   std::array<std::int64_t, k_max_rank> index{};
   const std::size_t width = block_bytes(dtype_);
   const std::int64_t inner = shape_[-1] / static_cast<std::int64_t>(block_size(dtype_)), step = stride(-1);
+  const std::int64_t apart = step * static_cast<std::int64_t>(width);
+  const std::size_t pieces = step == 1 ? 1 : static_cast<std::size_t>(inner),
+                    piece = static_cast<std::size_t>(inner) * width / pieces;
   const std::byte* row = data_;
   while (true) {
-    const std::size_t row_width = static_cast<std::size_t>(inner) * width;
-    if (step == 1) std::memcpy(out, row, row_width);
-    for (std::int64_t i = 0; i < inner && step != 1; ++i)
-      std::memcpy(out + static_cast<std::size_t>(i) * width, row + i * step * static_cast<std::int64_t>(width), width);
-    out += row_width;
+    for (std::size_t i = 0; i < pieces; ++i, out += piece)
+      std::memcpy(out, row + static_cast<std::int64_t>(i) * apart, piece);
     int d = rank() - 2;
     for (; d >= 0; --d) {
       row += element_offset(dtype_, stride_[d]);
