@@ -417,6 +417,53 @@ Pass pass(const L& layers, const Tensor& x, int threads, bool bf16 = false) {
 
 }  // namespace
 
+// A chain goes over the embedding's table from more ids than rows on: the same values to the bit, and the same gradients but for the order of
+// their sums. A layer under a name of its own is not joined to its neighbours.
+TEST(Embedding, TheTableGoesThroughARecurrentLayerOnce) {
+  const auto check = [](const auto& layer, std::int64_t batch, std::int64_t seq) {
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(batch * seq));
+    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * i % 11);
+    const Tensor tokens = Tensor::borrow(std::span<const std::int32_t>(ids), {batch, seq});
+    const Pass joined = pass(nn::embedding(11, 6) | layer, tokens, 2);
+    const Pass apart = pass(nn::named("first", nn::embedding(11, 6)) | layer, tokens, 2);
+    EXPECT_EQ(joined.output, apart.output);
+    EXPECT_LE(joined.scratch, joined.planned);
+    EXPECT_EQ(joined.gradients.size(), apart.gradients.size());
+    for (std::size_t i = 0; i < joined.gradients.size() && i < apart.gradients.size(); ++i)
+      EXPECT_NEAR(joined.gradients[i], apart.gradients[i], 1e-5 * (1 + std::abs(apart.gradients[i]))) << i;
+    return joined.gradients == apart.gradients;
+  };
+  EXPECT_FALSE(check(nn::lstm(5, {.layers = 2, .bidirectional = true}) | nn::linear(3), 7, 9));
+  EXPECT_FALSE(check(nn::gru(5, {.bias = false}), 7, 9));
+  EXPECT_FALSE(check(nn::rnn(5) | nn::last_step(), 3, 4));
+  EXPECT_TRUE(check(nn::lstm(5), 1, 11));  // as many ids as rows: each is looked up by itself
+  EXPECT_TRUE(check(nn::last_step() | nn::linear(5), 7, 9));
+}
+
+// A chain that ends in the recurrent layer and meets a loss; what is told of every layer; ids of another shape.
+TEST(Embedding, TheTableIsLookedUpWhereverAChainEnds) {
+  const std::vector<std::int32_t> ids{1, 0, 3, 2, 4, 4, 1, 2};
+  const Tensor tokens = Tensor::borrow(std::span<const std::int32_t>(ids), {2, 4});
+  auto model = nn::build(nn::embedding(5, 32) | nn::gru(5), {4}, init::xavier(3), {.input = DType::i32});
+  ASSERT_OK(model);
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  auto frame = ws.frame();
+  const Tensor x = *frame.input(tokens);
+  auto whole = x | *model | loss::cross_entropy(x), last = x | (*model | loss::cross_entropy(x));
+  ASSERT_OK(whole);
+  ASSERT_OK(last);
+  EXPECT_EQ(whole->item().value(), last->item().value());
+  std::vector<std::string> shapes;
+  auto y = model->layers().trace(
+      x, [&](std::size_t, const auto&, const Tensor& t) { shapes.emplace_back(std::to_string(t.dim(-1))); });
+  ASSERT_OK(y);
+  EXPECT_EQ(shapes, (std::vector<std::string>{"32", "5"}));
+  EXPECT_EQ(*y->to_vector(), *(x | *model)->to_vector());
+  const auto wrong = Tensor::borrow(std::span<const std::int32_t>(ids), {8});
+  EXPECT_FAILS(*frame.input(wrong) | *model, Errc::invalid_size);
+  EXPECT_FAILS(model->layers()(Tensor()), Errc::invalid_size);
+}
+
 // Of a smooth function's values and its argument, if they are large, only one array is kept, as of relu's; the other is made in one room for all.
 TEST(FeedForward, KeepsNoMoreForASmoothFunctionThanForRelu) {
   constexpr std::size_t rows = 2048, width = 512, inner = rows * width * sizeof(float);

@@ -20,6 +20,26 @@ concept FusableActivation = requires {
   { L::k_activation } -> std::convertible_to<Activation>;
 };
 
+// A layer that chooses among `vocab` rows of a table, and one that can go over the table instead of what was chosen.
+template <class L>
+concept Lookup = requires(const L& layer, const Tensor& ids) {
+  { layer.vocab } -> std::convertible_to<std::int64_t>;
+  { layer.table(ids) } -> std::same_as<Result<Tensor>>;
+};
+template <class L>
+concept ReadsTables = requires(const L& layer, const Tensor& table, const Tensor& ids) {
+  { layer.looked_up(table, ids) } -> std::same_as<Result<Tensor>>;
+};
+
+// layer(lookup(ids)), by the table where that has fewer rows.
+template <Lookup A, ReadsTables B>
+[[nodiscard]] Result<Tensor> after_lookup(const A& lookup, const B& layer, const Tensor& ids) noexcept {
+  const bool fewer = lookup.vocab < static_cast<std::int64_t>(ids.numel());
+  const auto x = fewer ? lookup.table(ids) : lookup(ids);
+  if (!x) return x;
+  return fewer ? layer.looked_up(*x, ids) : layer(*x);
+}
+
 // A layer under a name of its own instead of its index.
 template <Layer L>
 struct Named {
@@ -45,9 +65,7 @@ struct Chain {
   static constexpr std::string_view k_name = "chain";
   std::tuple<Ls...> layers;
 
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept {
-    return trace(x, [](std::size_t, const auto&, const Tensor&) {});
-  }
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return trace(x, Unseen{}); }
   // The same, telling observe(index, layer, output) of every step.
   template <class F>
   [[nodiscard]] Result<Tensor> trace(const Tensor& x, F&& observe) const noexcept {
@@ -59,11 +77,13 @@ struct Chain {
   [[nodiscard]] Result<Tensor> loss(const Tensor& x, const BoundLoss& loss) const noexcept {
     constexpr std::size_t last = sizeof...(Ls) - 1;
     Result<Tensor> y = x;
-    const auto unseen = [](std::size_t, const auto&, const Tensor&) {};
-    [&]<std::size_t... I>(std::index_sequence<I...>) { (step<I>(y, unseen), ...); }(std::make_index_sequence<last>());
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (step<I>(y, Unseen{}), ...); }(std::make_index_sequence<last>());
     if (!y) return y;
     if constexpr (taken<last>()) {
       return loss(*y);
+    } else if constexpr (looks_up<last>()) {
+      step<last>(y, Unseen{});
+      return y ? loss(*y) : y;
     } else {
       return loss_of(std::get<last>(layers), *y, loss);
     }
@@ -94,11 +114,27 @@ struct Chain {
       return Fusable<Part<I - 1>> && FusableActivation<Part<I>>;
     }
   }
+  // Whether part I goes over the table of part I - 1. Not where outputs are observed: that of part I - 1 is never made.
+  template <std::size_t I>
+  static constexpr bool looks_up() {
+    if constexpr (I == 0 || I >= sizeof...(Ls)) {
+      return false;
+    } else {
+      return Lookup<Part<I - 1>> && ReadsTables<Part<I>>;
+    }
+  }
+  struct Unseen {
+    void operator()(std::size_t, const auto&, const Tensor&) const noexcept {}
+  };
   template <std::size_t I, class F>
   void step(Result<Tensor>& y, const F& observe) const noexcept {
     if (!y) return;
     const auto& layer = std::get<I>(layers);
-    if constexpr (taken<I + 1>()) {
+    if constexpr (std::same_as<F, Unseen> && looks_up<I + 1>()) {
+      return;
+    } else if constexpr (std::same_as<F, Unseen> && looks_up<I>()) {
+      y = after_lookup(std::get<I - 1>(layers), layer, *y);
+    } else if constexpr (taken<I + 1>()) {
       y = layer.with(*y, Part<I + 1>::k_activation);
     } else if constexpr (!taken<I>()) {
       y = layer(*y);

@@ -63,6 +63,10 @@ struct Embedding {
   [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
     return ops::cast(ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids), DType::f32);
   }
+  // All of its rows, [vocab, d_model] in f32, beside ids.
+  [[nodiscard]] Result<Tensor> table(const Tensor& ids) const noexcept {
+    return ops::cast(use(weight, Shape{vocab, d_model}, ids, k_name.data()), DType::f32);
+  }
   // x weight^T, [..., d_model] to [..., vocab]: the same weight as a language model's head.
   [[nodiscard]] Result<Tensor> logits(const Tensor& x) const noexcept;
   // loss(logits(x)), as nn::loss_of has it.

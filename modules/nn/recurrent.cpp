@@ -31,8 +31,8 @@ Status Recurrent::expand_parts() noexcept {
   return parts_.resize(static_cast<std::size_t>(options_.layers * directions()));
 }
 
-Result<ops::CellStates> Recurrent::run_part(std::size_t part, const Tensor& x,
-                                            const RecurrentStart& start) const noexcept {
+Result<ops::CellStates> Recurrent::run_part(std::size_t part, const Tensor& x, const RecurrentStart& start,
+                                            const Tensor& ids) const noexcept {
   const RecurrentPart& p = parts_[part];
   const std::int64_t rows = ops::gates_of(cell_) * hidden_;
   ops::CellWeights weights{.input = use(p.weight_ih, Shape{rows, x.dim(-1)}, x, "recurrent"),
@@ -44,30 +44,37 @@ Result<ops::CellStates> Recurrent::run_part(std::size_t part, const Tensor& x,
   weights.packed_input = p.weight_ih.good_packed();
   weights.packed_state = p.weight_hh.good_packed();
   return ops::recurrent(cell(), x, weights,
-                        {.h = part_of(start.h, part),
+                        {.ids = ids,
+                         .h = part_of(start.h, part),
                          .c = part_of(start.c, part),
                          .lengths = start.lengths,
                          .reverse = options_.bidirectional && part % 2 == 1});
 }
 
 Result<RecurrentResult> Recurrent::run(const Tensor& x, const RecurrentStart& start) const noexcept {
-  if (parts_.empty()) return fail(Errc::not_built, "recurrent", "nn::build the model first", x.shape().dims());
   if (x.rank() != 3) return fail(Errc::invalid_size, "recurrent", "needs x: [batch, seq, in]", x.shape().dims());
+  return run_all(x, x, start);
+}
+
+Result<RecurrentResult> Recurrent::run_all(const Tensor& x, const Tensor& steps,
+                                           const RecurrentStart& start) const noexcept {
+  if (parts_.empty()) return fail(Errc::not_built, "recurrent", "nn::build the model first", x.shape().dims());
+  const bool looked_up = &steps != &x;
   const std::int64_t states = options_.layers * directions();
   for (const auto* state : {&start.h, &start.c}) {
     if (!*state) return fail(state->error());
-    if ((*state)->shape().valid() && (*state)->shape() != Shape{states, x.dim(0), hidden_})
+    if ((*state)->shape().valid() && (*state)->shape() != Shape{states, steps.dim(0), hidden_})
       return fail(Errc::invalid_size, "recurrent", "states are [layers directions, batch, hidden]",
-                  (*state)->shape().dims(), Shape{states, x.dim(0), hidden_}.dims());
+                  (*state)->shape().dims(), Shape{states, steps.dim(0), hidden_}.dims());
   }
-  Result<Tensor> y = ops::transpose(x, 0, 1), h = Tensor(), c = Tensor();
+  Result<Tensor> y = ops::transpose(steps, 0, 1), h = Tensor(), c = Tensor();
   const auto way = static_cast<std::size_t>(directions());
   for (std::size_t part = 0; part < parts_.size(); part += way) {
     if (part && options_.dropout > 0) y = ops::dropout(y, options_.dropout);
     if (!y) return fail(y.error());
     std::array<Tensor, 2> sides;
     for (std::size_t d = 0; d < way; ++d) {
-      auto one = run_part(part + d, *y, start);
+      auto one = part == 0 && looked_up ? run_part(d, x, start, *y) : run_part(part + d, *y, start);
       if (!one) return fail(one.error());
       sides[d] = one->y;
       h = joined(h, one->h);
@@ -82,6 +89,13 @@ Result<RecurrentResult> Recurrent::run(const Tensor& x, const RecurrentStart& st
 
 Result<Tensor> Recurrent::operator()(const Tensor& x) const noexcept {
   auto all = run(x);
+  if (!all) return fail(all.error());
+  return all->y;
+}
+
+Result<Tensor> Recurrent::looked_up(const Tensor& table, const Tensor& ids) const noexcept {
+  if (ids.rank() != 2) return fail(Errc::invalid_size, "recurrent", "needs ids: [batch, seq]", ids.shape().dims());
+  auto all = run_all(table, ids, {});
   if (!all) return fail(all.error());
   return all->y;
 }

@@ -46,6 +46,9 @@ class Recurrent {
 
   // y alone, from a state of zeros.
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+  // y for x = table[ids], each row of the table multiplied once: what a chain makes of `embedding | lstm` where there are more ids, [batch,
+  // seq], than rows, [n, in]. The same bits as of x; gradients are sums in another order.
+  [[nodiscard]] Result<Tensor> looked_up(const Tensor& table, const Tensor& ids) const noexcept;
   // Errors: not_built, and those of ops::recurrent.
   [[nodiscard]] Result<RecurrentResult> run(const Tensor& x, const RecurrentStart& start = {}) const noexcept;
   // A state of zeros for `batch` sequences. Allocates. Errors: out_of_memory.
@@ -86,8 +89,11 @@ class Recurrent {
  private:
   [[nodiscard]] std::int64_t directions() const noexcept { return options_.bidirectional ? 2 : 1; }
   [[nodiscard]] Text name_of(std::string_view parameter, std::size_t part) const noexcept;
-  [[nodiscard]] Result<ops::CellStates> run_part(std::size_t part, const Tensor& x,
-                                                 const RecurrentStart& start) const noexcept;
+  // steps: x, or ids where x is a table.
+  [[nodiscard]] Result<RecurrentResult> run_all(const Tensor& x, const Tensor& steps,
+                                                const RecurrentStart& start) const noexcept;
+  [[nodiscard]] Result<ops::CellStates> run_part(std::size_t part, const Tensor& x, const RecurrentStart& start,
+                                                 const Tensor& ids = {}) const noexcept;
 
   ops::Cell cell_;
   std::int64_t hidden_;

@@ -5,33 +5,14 @@ module qorus.ops;
 import qorus.std;
 import :rules;
 import :loops;
+import :places;
 
 namespace qorus {
 namespace {
 
-// An index counted from the end made one counted from the front.
-std::size_t from_front(std::int32_t index, std::size_t extent) noexcept {
-  return static_cast<std::size_t>(index < 0 ? index + static_cast<std::int64_t>(extent) : index);
-}
-
-// A dense copy of the indices (or they themselves), all of them in [-extent, extent).
-Result<Tensor> checked_index(const char* op, const Operand& index, std::int64_t extent, Context& context) noexcept {
-  if (auto ok = index->check(DType::i32, op); !ok) return fail(ok.error());
-  auto dense = ops::contiguous(placed(index, context));
-  if (!dense || context.planning) return dense;
-  bool good = true;
-  for (const std::int32_t i : std::span(dense->i32(), dense->numel())) good = good && i >= -extent && i < extent;
-  if (!good) {
-    return fail(Errc::invalid_argument, op, "an index is out of the second's range", index->shape().dims(),
-                Shape{extent}.dims());
-  }
-  return dense;
-}
-
 struct TakeSaved {
   GradRef x;
-  const std::int32_t* index;
-  std::size_t outer, extent, count, inner;  // x: [outer, extent, inner], y: [outer, count, inner]
+  TakenRows rows;
 };
 
 // An index tensor and a dense tensor that it points into, along one axis.
@@ -117,24 +98,47 @@ void zero(const Context& context, float* data, std::size_t n) noexcept {
 
 }  // namespace
 
-// Cut by ranges of x's rows, each of which looks at all indices: rows that occur twice are added in order, whoever does it.
-void rules::take(const void* saved, Grads& grads) noexcept {
-  const auto& s = *static_cast<const TakeSaved*>(saved);
-  const Into dx = grads.into(s.x);
-  if (!dx || s.extent == 0) return;
+Result<Tensor> checked_index(const char* op, const Operand& index, std::int64_t extent, Context& context) noexcept {
+  if (auto ok = index->check(DType::i32, op); !ok) return fail(ok.error());
+  auto dense = ops::contiguous(placed(index, context));
+  if (!dense || context.planning) return dense;
+  bool good = true;
+  for (const std::int32_t i : std::span(dense->i32(), dense->numel())) good = good && i >= -extent && i < extent;
+  if (!good) {
+    return fail(Errc::invalid_argument, op, "an index is out of the second's range", index->shape().dims(),
+                Shape{extent}.dims());
+  }
+  return dense;
+}
+
+void take_rows(const Context& context, const TakenRows& rows, std::size_t bytes, const std::byte* x,
+               std::byte* y) noexcept {
+  parallel_rows(context, rows.outer * rows.count, bytes, [&](std::size_t row, std::size_t begin, std::size_t end) {
+    const std::size_t from = row / rows.count * rows.extent + from_front(rows.index[row % rows.count], rows.extent);
+    std::memcpy(y + row * bytes + begin, x + from * bytes + begin, end - begin);
+  });
+}
+
+void add_taken(const Context& context, const TakenRows& s, const float* dy, const Into& dx) noexcept {
+  if (s.extent == 0) return;
   const std::size_t wanted = (s.extent * s.inner + k_grain - 1) / k_grain;
   const std::size_t ranges = std::clamp<std::size_t>(wanted, 1, 16), rows = (s.extent + ranges - 1) / ranges;
   const std::size_t used = (s.extent + rows - 1) / rows;
-  parallel_chunks(grads.context(), s.outer * used, 1, [&](std::size_t piece, std::size_t) {
+  parallel_chunks(context, s.outer * used, 1, [&](std::size_t piece, std::size_t) {
     const std::size_t o = piece / used, first = piece % used * rows, last = std::min(first + rows, s.extent);
     float* to = dx.data + o * s.extent * s.inner;
-    const float* from = grads.out() + o * s.count * s.inner;
+    const float* from = dy + o * s.count * s.inner;
     if (!dx.accumulate) std::memset(to + first * s.inner, 0, (last - first) * s.inner * sizeof(float));
     for (std::size_t i = 0; i < s.count; ++i) {
       const std::size_t row = from_front(s.index[i], s.extent);
       if (row >= first && row < last) kernels::active().axpy(1, from + i * s.inner, to + row * s.inner, s.inner);
     }
   });
+}
+
+void rules::take(const void* saved, Grads& grads) noexcept {
+  const auto& s = *static_cast<const TakeSaved*>(saved);
+  if (const Into dx = grads.into(s.x)) add_taken(grads.context(), s.rows, grads.out(), dx);
 }
 
 void rules::gather(const void* saved, Grads& grads) noexcept {
@@ -160,9 +164,9 @@ Result<Tensor> take(const Operand& x, const Operand& index, int axis) noexcept {
   if (!at) return fail(at.error());
   std::array<std::int64_t, 2 * k_max_rank> extents{};
   std::size_t rank = 0;
-  TakeSaved saved{.outer = 1, .extent = static_cast<std::size_t>(x->dim(*at)), .count = index->numel(), .inner = 1};
+  TakenRows rows{nullptr, 1, static_cast<std::size_t>(x->dim(*at)), index->numel(), 1};
   for (int d = 0; d < x->rank(); ++d) {
-    if (d != *at) (d < *at ? saved.outer : saved.inner) *= static_cast<std::size_t>(x->dim(d));
+    if (d != *at) (d < *at ? rows.outer : rows.inner) *= static_cast<std::size_t>(x->dim(d));
     if (d != *at) extents[rank++] = x->dim(d);
     for (int i = 0; d == *at && i < index->rank(); ++i) extents[rank++] = index->dim(i);
   }
@@ -178,15 +182,9 @@ Result<Tensor> take(const Operand& x, const Operand& index, int axis) noexcept {
   if (!dense) return dense;
   auto y = Fresh::make(**context, shape, x->dtype());
   if (!y) return fail(y.error());
-  saved.index = places->i32();
-  saved.x = dense->grad_ref();
-  const std::size_t bytes = row_bytes(x->dtype(), saved.inner);
-  parallel_rows(**context, saved.outer * saved.count, bytes, [&](std::size_t row, std::size_t begin, std::size_t end) {
-    const std::size_t from =
-        row / saved.count * saved.extent + from_front(saved.index[row % saved.count], saved.extent);
-    std::memcpy(y->data() + row * bytes + begin, dense->data() + from * bytes + begin, end - begin);
-  });
-  return std::move(*y).freeze(rule(RuleId::take), {&*dense, &*places}, saved);
+  rows.index = places->i32();
+  take_rows(**context, rows, row_bytes(x->dtype(), rows.inner), dense->data(), y->data());
+  return std::move(*y).freeze(rule(RuleId::take), {&*dense, &*places}, TakeSaved{dense->grad_ref(), rows});
 }
 
 Result<Tensor> gather(const Operand& x, const Operand& index, int axis) noexcept {

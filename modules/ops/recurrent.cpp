@@ -4,6 +4,7 @@ module;
 module qorus.ops;
 import qorus.std;
 import :loops;
+import :places;
 import :product;
 import :rules;
 import :steps;
@@ -116,7 +117,7 @@ Status check_form(const RecurrentSizes& n, const Operand& x, const CellWeights& 
                   const CellOptions& options) noexcept {
   const char* op = "recurrent";
   const auto gates = static_cast<std::int64_t>(n.gates), hidden = static_cast<std::int64_t>(n.hidden);
-  if (w.input->shape() != Shape{gates, x->dim(2)})
+  if (w.input->shape() != Shape{gates, x->dim(-1)})
     return fail(Errc::invalid_size, op, "x: [seq, batch, in] and the input's weight: [gates hidden, in] must agree",
                 x->shape().dims(), w.input->shape().dims());
   for (const auto* bias : {&w.input_bias, &w.state_bias}) {
@@ -125,7 +126,7 @@ Status check_form(const RecurrentSizes& n, const Operand& x, const CellWeights& 
                   w.state->shape().dims());
   }
   for (const auto* state : {&options.h, &options.c}) {
-    if (given(*state) && (*state)->shape() != Shape{x->dim(1), hidden})
+    if (given(*state) && (*state)->shape() != Shape{static_cast<std::int64_t>(n.batch), hidden})
       return fail(Errc::invalid_size, op, "an initial state is [batch, hidden]", (*state)->shape().dims(),
                   x->shape().dims());
   }
@@ -134,14 +135,15 @@ Status check_form(const RecurrentSizes& n, const Operand& x, const CellWeights& 
   return {};
 }
 
-Status check_lengths(const Context& context, const Tensor& lengths, const Tensor& x) noexcept {
+// steps: [seq, batch, …].
+Status check_lengths(const Context& context, const Tensor& lengths, const Tensor& steps) noexcept {
   if (auto ok = lengths.check(DType::i32, "recurrent"); !ok) return ok;
-  if (lengths.shape() != Shape{x.dim(1)})
+  if (lengths.shape() != Shape{steps.dim(1)})
     return fail(Errc::invalid_size, "recurrent", "lengths: [batch] of x: [seq, batch, in]", lengths.shape().dims(),
-                x.shape().dims());
+                steps.shape().dims());
   for (std::size_t i = 0; i < lengths.numel() && !context.planning; ++i) {
-    if (lengths.i32()[i] < 0 || lengths.i32()[i] > x.dim(0))
-      return fail(Errc::invalid_argument, "recurrent", "a length is not in [0, seq]", x.shape().dims());
+    if (lengths.i32()[i] < 0 || lengths.i32()[i] > steps.dim(0))
+      return fail(Errc::invalid_argument, "recurrent", "a length is not in [0, seq]", steps.shape().dims());
   }
   return {};
 }
@@ -150,7 +152,7 @@ Status check_lengths(const Context& context, const Tensor& lengths, const Tensor
 struct Prepared {
   Context* context = nullptr;
   RecurrentSizes n{};
-  Tensor x, input, state, input_bias, state_bias, h, c, lengths;
+  Tensor x, ids, input, state, input_bias, state_bias, h, c, lengths;
 };
 
 Result<Prepared> prepare(Cell cell, const Operand& x, const CellWeights& w, const CellOptions& options) noexcept {
@@ -169,18 +171,30 @@ Result<Prepared> prepare(Cell cell, const Operand& x, const CellWeights& w, cons
     if (auto ok = join_context("recurrent", *each.from, shared); !ok) return fail(ok.error());
     if (auto ok = (*each.from)->check(DType::f32, "recurrent"); !ok) return fail(ok.error());
   }
-  if (x->rank() != 3 || w.state->rank() != 2 || w.state->dim(0) != gates_of(cell) * w.state->dim(1))
-    return fail(Errc::invalid_size, "recurrent", "x: [seq, batch, in] and the state's weight: [gates hidden, hidden]",
+  if (given(options.ids)) {
+    if (auto ok = join_context("recurrent", options.ids, shared); !ok) return fail(ok.error());
+  }
+  const Tensor& steps = given(options.ids) ? *options.ids : *x;
+  const bool looked_up = &steps != &*x;
+  if (x->rank() != (looked_up ? 2 : 3) || steps.rank() != (looked_up ? 2 : 3) || w.state->rank() != 2 ||
+      w.state->dim(0) != gates_of(cell) * w.state->dim(1))
+    return fail(Errc::invalid_size, "recurrent",
+                "x: [seq, batch, in], or [n, in] and ids: [seq, batch], and the state's weight: [gates hidden, hidden]",
                 x->shape().dims(), w.state->shape().dims());
   const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-  p.n = {cell, size(x->dim(0)), size(x->dim(1)), size(x->dim(2)), size(w.state->dim(1)), size(w.state->dim(0))};
+  p.n = {cell, size(steps.dim(0)), size(steps.dim(1)), size(x->dim(-1)), size(w.state->dim(1)), size(w.state->dim(0))};
   if (auto ok = check_form(p.n, x, w, options); !ok) return fail(ok.error());
   if (given(options.lengths)) {
     if (auto ok = join_context("recurrent", options.lengths, shared); !ok) return fail(ok.error());
     auto lengths = contiguous(placed(options.lengths, **context));
     if (!lengths) return fail(lengths.error());
-    if (auto ok = check_lengths(**context, *lengths, *x); !ok) return fail(ok.error());
+    if (auto ok = check_lengths(**context, *lengths, steps); !ok) return fail(ok.error());
     p.lengths = *lengths;
+  }
+  if (looked_up) {
+    auto ids = checked_index("recurrent", options.ids, x->dim(0), **context);
+    if (!ids) return fail(ids.error());
+    p.ids = *ids;
   }
   auto dense = contiguous(x);
   if (!dense) return fail(dense.error());
@@ -200,6 +214,7 @@ const float* floats_of(const Tensor& t) noexcept { return t.shape().valid() ? t.
 GradRef ref_of(const Tensor& t) noexcept { return t.shape().valid() ? t.grad_ref() : GradRef{}; }
 
 RecurrentSaved saved_of(const Prepared& p, bool reverse) noexcept {
+  const bool looked_up = p.ids.shape().valid();
   return {.n = p.n,
           .x = p.x.grad_ref(),
           .w_in = p.input.grad_ref(),
@@ -219,6 +234,9 @@ RecurrentSaved saved_of(const Prepared& p, bool reverse) noexcept {
           .state_row = p.state.stride(0),
           .state_col = p.state.stride(1),
           .lengths = p.lengths.shape().valid() ? p.lengths.i32() : nullptr,
+          .looked_up = looked_up,
+          .taken = {looked_up ? p.ids.i32() : nullptr, 1, static_cast<std::size_t>(p.x.dim(0)), p.n.seq * p.n.batch,
+                    p.n.gates},
           .reverse = reverse};
 }
 
@@ -264,7 +282,15 @@ Status project(const RecurrentSaved& s, Context& context, const Prepared& p, con
     }
     bias = both;
   }
-  auto done = run_product(context, {.m = s.n.seq * s.n.batch,
+  const std::size_t rows = s.looked_up ? s.taken.extent : s.n.seq * s.n.batch;
+  float* const all = s.gates ? s.gates : s.states;
+  float* gates = all;
+  if (s.looked_up) {
+    auto room = context.scratch->take(rows * s.n.gates * sizeof(float));
+    if (!room) return fail(room.error());
+    gates = reinterpret_cast<float*>(room->data);
+  }
+  auto done = run_product(context, {.m = rows,
                                     .n = s.n.gates,
                                     .k = s.n.in,
                                     .a = s.input,
@@ -274,9 +300,12 @@ Status project(const RecurrentSaved& s, Context& context, const Prepared& p, con
                                     .b_row = s.input_col,
                                     .b_col = s.input_row,
                                     .b_packed = packed,
-                                    .c = s.gates ? s.gates : s.states,
+                                    .c = gates,
                                     .c_row = static_cast<std::ptrdiff_t>(s.n.gates),
                                     .bias = bias});
+  if (s.looked_up && done)
+    take_rows(context, s.taken, s.n.gates * sizeof(float), reinterpret_cast<const std::byte*>(gates),
+              reinterpret_cast<std::byte*>(all));
   context.scratch->shrink_to(mark);
   return done;
 }
@@ -329,8 +358,8 @@ Result<CellStates> recurrent(Cell cell, const Operand& x, const CellWeights& wei
   if (!packed_input) return fail(packed_input.error());
   const auto packed_state = packed_of("recurrent", context, weights.packed_state, p->state);
   if (!packed_state) return fail(packed_state.error());
-  const std::int64_t seq = p->x.dim(0), batch = p->x.dim(1), hidden = p->state.dim(1),
-                     more = cell == Cell::lstm ? 2 : 1;
+  const auto seq = static_cast<std::int64_t>(p->n.seq), batch = static_cast<std::int64_t>(p->n.batch);
+  const std::int64_t hidden = p->state.dim(1), more = cell == Cell::lstm ? 2 : 1;
   auto out = Fresh::make(context, Shape{seq + more, batch, hidden});
   if (!out) return fail(out.error());
   RecurrentSaved s = saved_of(*p, options.reverse);
@@ -343,8 +372,8 @@ Result<CellStates> recurrent(Cell cell, const Operand& x, const CellWeights& wei
   if (auto ok = run_steps(s, context, out->f32(), *packed_state); !ok) return fail(ok.error());
   if (!tracked) context.scratch->shrink_to(mark);
   auto all = std::move(*out).freeze(
-      rule(RuleId::recurrent), {&p->x, &p->input, &p->state, &p->input_bias, &p->state_bias, &p->h, &p->c, &p->lengths},
-      s);
+      rule(RuleId::recurrent),
+      {&p->x, &p->ids, &p->input, &p->state, &p->input_bias, &p->state_bias, &p->h, &p->c, &p->lengths}, s);
   auto y = slice(all, 0, 0, seq), h = select(all, 0, seq), c = more == 2 ? select(all, 0, seq + 1) : y;
   if (!y || !h || !c) return fail(!y ? y.error() : !h ? h.error() : c.error());
   return CellStates{*y, *h, more == 2 ? *c : Tensor()};

@@ -2,7 +2,7 @@
 // the input's part of all steps; each step adds the state's part to it and applies one fused kernel. Sequences of a batch are
 // independent, so workers take blocks of them through all steps. One node on the tape.
 // Errors of all: an operand's own, stale_tensor, no_workspace, invalid_dtype, invalid_size (both shapes named), invalid_argument (a
-// length that is not in [0, seq]), out_of_memory.
+// length that is not in [0, seq], an id that is no row), out_of_memory.
 export module qorus.ops:recurrent;
 import qorus.std;
 import qorus.tensor;
@@ -28,6 +28,7 @@ struct CellWeights {
   Tensor packed_input = {}, packed_state = {};
 };
 struct CellOptions {
+  Result<Tensor> ids = Tensor();  // [seq, batch] i32: x is a table [n, in] then, and x[ids[t, b]] the input of step t
   Result<Tensor> h = Tensor(), c = Tensor();  // initial state, [batch, hidden]; default: zeros
   Result<Tensor> lengths =
       Tensor();          // [batch] i32: later steps of a sequence are 0 and leave its state alone; default: all whole
@@ -38,7 +39,7 @@ struct CellOptions {
 struct CellStates {
   Tensor y, h, c;
 };
-// x: [seq, batch, in].
+// x: [seq, batch, in]; or rows for `ids` to choose from, each of which goes through the input's product once, however often it is chosen.
 [[nodiscard]] Result<CellStates> recurrent(Cell cell, const Operand& x, const CellWeights& weights,
                                            const CellOptions& options = {}) noexcept;
 

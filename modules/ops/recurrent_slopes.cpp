@@ -4,6 +4,7 @@ module;
 module qorus.ops;
 import qorus.std;
 import :loops;
+import :places;
 import :product;
 import :rules;
 import :steps;
@@ -119,12 +120,24 @@ void weight_slope(Grads& grads, const Into& dw, const float* dz, std::size_t out
   grads.settle(run_product(grads.context(), weights.weight_gemm(dz, x, rows, {dw.data, dw.accumulate || more})));
 }
 
+// What all steps give the rows of the input: their own gradients, or the sums of those that chose a row of the table. Null where there is
+// no memory for them.
+const float* input_slopes(const RecurrentSaved& s, Grads& grads, const Slopes& d, bool wanted) noexcept {
+  if (!s.looked_up || !wanted) return d.dz;
+  float* sums = grads.temporary(s.taken.extent * s.n.gates);
+  if (sums) add_taken(grads.context(), s.taken, d.dz, {sums, false});
+  return sums;
+}
+
 // What all steps give together: the weights', biases' and the input's gradients.
 void gather_slopes(const RecurrentSaved& s, Grads& grads, const Slopes& d, const Into& dx, const Into& dw,
                    const Into& du) noexcept {
   const std::size_t steps = s.n.seq * s.n.batch, width = s.n.hidden;
   const float* ds = d.ds ? d.ds : d.dz;
-  if (dw) weight_slope(grads, dw, d.dz, s.n.gates, s.input, s.n.in, steps, false);
+  const std::size_t rows = s.looked_up ? s.taken.extent : steps;
+  const float* dz = input_slopes(s, grads, d, dw || dx);
+  if (!dz) return;
+  if (dw) weight_slope(grads, dw, dz, s.n.gates, s.input, s.n.in, rows, false);
   if (du) {  // every step's state before it: the steps but one, and the initial state
     const std::size_t later = s.n.seq > 1 ? steps - s.n.batch : 0;
     weight_slope(grads, du, s.reverse ? ds : ds + s.n.batch * s.n.gates, s.n.gates,
@@ -140,10 +153,10 @@ void gather_slopes(const RecurrentSaved& s, Grads& grads, const Slopes& d, const
   sum_bias(s.b_in, d.dz);
   sum_bias(s.b_state, ds);
   if (!dx) return;
-  grads.settle(run_product(grads.context(), {.m = steps,
+  grads.settle(run_product(grads.context(), {.m = rows,
                                              .n = s.n.in,
                                              .k = s.n.gates,
-                                             .a = d.dz,
+                                             .a = dz,
                                              .a_row = static_cast<std::ptrdiff_t>(s.n.gates),
                                              .a_col = 1,
                                              .b = s.w_input,

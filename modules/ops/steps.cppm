@@ -2,6 +2,7 @@
 module qorus.ops:steps;
 import qorus.std;
 import qorus.tensor;
+import :places;
 import :recurrent;
 
 namespace qorus {
@@ -21,6 +22,8 @@ struct RecurrentSaved {
   const float *input, *w_input, *w_hidden, *bias_state, *h_first, *c_first;
   std::ptrdiff_t input_row, input_col, state_row, state_col;  // strides of the weights
   const std::int32_t* lengths;
+  bool looked_up;   // the input is a table
+  TakenRows taken;  // the gates of every step, of those of the table's rows
   bool reverse;
   float* states;  // h of every step as the next one sees it: y, or beside it where lengths make y 0
   float* gates;   // [seq, batch, gates]: of the LSTM and GRU
