@@ -196,7 +196,7 @@ TEST(Recurrent, Errors) {
              wrong = Owned::from<std::int32_t>({0, 6, -8, 3, 3, 1}, {3, 2}),
              flat = Owned::from<std::int32_t>({0, 6, 2, 3, 3, 1}, {6});
   const auto of = [&](const Result<Owned>& rows, const Result<Tensor>& chosen) {
-    return ops::recurrent(Cell::lstm, in(rows), {in(wi), in(wh)}, {.ids = chosen, .h = in(h)});
+    return ops::recurrent(Cell::lstm, in(rows), {in(wi), in(wh)}, {.h = in(h), .ids = chosen});
   };
   EXPECT_OK(of(table, in(ids)));
   EXPECT_FAILS_SAYING(of(table, in(wrong)), "[3,2] and [7]: an index is out of the second's range");

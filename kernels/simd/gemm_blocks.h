@@ -187,36 +187,51 @@ GemmPlan plan(const Gemm& g) noexcept {
   return p;
 }
 
-inline F32 activate(Act act, F32 x) noexcept {
+template <class F>
+QORUS_INLINE void map_tile(float* tile, std::size_t rows, F f) noexcept {
+  for (float* const end = tile + rows * k_tile_cols; tile != end; tile += k_lanes) store(tile, f(load(tile)));
+}
+// A tile's values through the function, all vectors in a row: chosen once, and nothing else between them.
+[[gnu::noinline]] inline void activate_tile(Act act, float* tile, std::size_t rows) noexcept {
   switch (act) {
-    case Act::relu: return max(set(0.0f), x);
-    case Act::gelu: return gelu(x);
-    case Act::gelu_tanh: return gelu_tanh(x);
-    case Act::silu: return silu(x);
-    case Act::sigmoid: return sigmoid(x);
-    case Act::tanh: return tanh(x);
+    case Act::relu: return map_tile(tile, rows, [](F32 x) { return max(set(0.0f), x); });
+    case Act::gelu: return map_tile(tile, rows, [](F32 x) { return gelu(x); });
+    case Act::gelu_tanh: return map_tile(tile, rows, [](F32 x) { return gelu_tanh(x); });
+    case Act::silu: return map_tile(tile, rows, [](F32 x) { return silu(x); });
+    case Act::sigmoid: return map_tile(tile, rows, [](F32 x) { return sigmoid(x); });
+    case Act::tanh: return map_tile(tile, rows, [](F32 x) { return tanh(x); });
     case Act::none:
-    case Act::count_: break;
+    case Act::count_: return;
   }
-  return x;
 }
 
+// to[r, :] = tile[r, :] + residual[r, :], if there is one.
+template <class Part>
+QORUS_INLINE void put_tile(const float* tile, std::size_t rows, float* to, std::ptrdiff_t to_row, const float* residual,
+                           std::ptrdiff_t residual_row, Part part) noexcept {
+  for (std::size_t r = 0; r < rows; ++r, tile += k_tile_cols, to += to_row, residual += residual ? residual_row : 0) {
+    const F32 x = load(tile);
+    store(to, residual ? x + load(residual, part) : x, part);
+  }
+}
 // v = act(v + ...) of the tile's rows, from `tile` [rows, k_tile_cols] to c: what stands in for bias, pre, act and
 // residual.
-inline void write_tile(const Gemm& g, const float* tile, std::size_t i, std::size_t rows, std::size_t j,
-                       std::size_t cols, bool last) noexcept {
-  for (std::size_t r = 0; r < rows; ++r)
+inline void write_tile(const Gemm& g, float* tile, std::size_t i, std::size_t rows, std::size_t j, std::size_t cols,
+                       bool last) noexcept {
+  const auto row = static_cast<std::ptrdiff_t>(i);
+  const auto put = [&](float* to, std::ptrdiff_t to_row, const float* residual) __attribute__((always_inline)) {
     for (std::size_t v = 0; v < cols; v += k_lanes) {
-      const std::size_t count = smaller(cols - v, k_lanes);
-      const auto row = static_cast<std::ptrdiff_t>(i + r);
-      F32 x = load(tile + r * k_tile_cols + v);
-      if (last) {
-        if (g.pre) store(g.pre + row * g.pre_row + j + v, x, first_lanes(count));
-        x = activate(g.act, x);
-        if (g.residual) x = x + load(g.residual + row * g.residual_row + j + v, first_lanes(count));
-      }
-      store(g.c + row * g.c_row + j + v, x, first_lanes(count));
+      const float* const more = residual ? residual + row * g.residual_row + j + v : nullptr;
+      float* const at = to + row * to_row + j + v;
+      if (cols - v >= k_lanes)
+        put_tile(tile + v, rows, at, to_row, more, g.residual_row, All{});
+      else
+        put_tile(tile + v, rows, at, to_row, more, g.residual_row, first_lanes(cols - v));
     }
+  };
+  if (last && g.pre) put(g.pre, g.pre_row, nullptr);
+  if (last) activate_tile(g.act, tile, cols > k_tile_cols ? cols / k_tile_cols : rows);  // of one row, several panels
+  put(g.c, g.c_row, last ? g.residual : nullptr);
 }
 
 inline void read_tile(const Gemm& g, float* tile, std::size_t i, std::size_t rows, std::size_t j, std::size_t cols,

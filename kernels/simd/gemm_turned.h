@@ -60,18 +60,22 @@ inline void begin_turned(const Gemm& g, float* tile, std::size_t i, std::size_t 
       store(tile + c * k_tile_cols + r, x);
     }
 }
-inline void end_turned(const Gemm& g, const float* tile, std::size_t i, std::size_t rows, std::size_t j,
+inline void end_turned(const Gemm& g, float* tile, std::size_t i, std::size_t rows, std::size_t j,
                        std::size_t cols) noexcept {
-  for (std::size_t r = 0; r < rows; r += k_lanes)
-    for (std::size_t c = 0; c < cols; ++c) {
-      const std::size_t count = smaller(rows - r, k_lanes);
-      const auto row = static_cast<std::ptrdiff_t>(i + r);
-      F32 x = load(tile + c * k_tile_cols + r);
-      if (g.pre) scatter(g.pre + row * g.pre_row + j + c, g.pre_row, count, x);
-      x = activate(g.act, x);
-      if (g.residual) x = x + gather(g.residual + row * g.residual_row + j + c, g.residual_row, count);
-      scatter(g.c + row * g.c_row + j + c, g.c_row, count, x);
-    }
+  const auto each = [&](const auto& f) __attribute__((always_inline)) {
+    for (std::size_t r = 0; r < rows; r += k_lanes)
+      for (std::size_t c = 0; c < cols; ++c)
+        f(static_cast<std::ptrdiff_t>(i + r), j + c, smaller(rows - r, k_lanes), load(tile + c * k_tile_cols + r));
+  };
+  if (g.pre)
+    each([&](std::ptrdiff_t row, std::size_t col, std::size_t count, F32 x) {
+      scatter(g.pre + row * g.pre_row + col, g.pre_row, count, x);
+    });
+  activate_tile(g.act, tile, cols);
+  each([&](std::ptrdiff_t row, std::size_t col, std::size_t count, F32 x) {
+    if (g.residual) x = x + gather(g.residual + row * g.residual_row + col, g.residual_row, count);
+    scatter(g.c + row * g.c_row + col, g.c_row, count, x);
+  });
 }
 
 // Columns j ... of c, all its rows.

@@ -44,11 +44,11 @@ Result<ops::CellStates> Recurrent::run_part(std::size_t part, const Tensor& x, c
   weights.packed_input = p.weight_ih.good_packed();
   weights.packed_state = p.weight_hh.good_packed();
   return ops::recurrent(cell(), x, weights,
-                        {.ids = ids,
-                         .h = part_of(start.h, part),
+                        {.h = part_of(start.h, part),
                          .c = part_of(start.c, part),
                          .lengths = start.lengths,
-                         .reverse = options_.bidirectional && part % 2 == 1});
+                         .reverse = options_.bidirectional && part % 2 == 1,
+                         .ids = ids});
 }
 
 Result<RecurrentResult> Recurrent::run(const Tensor& x, const RecurrentStart& start) const noexcept {

@@ -28,11 +28,11 @@ struct CellWeights {
   Tensor packed_input = {}, packed_state = {};
 };
 struct CellOptions {
-  Result<Tensor> ids = Tensor();  // [seq, batch] i32: x is a table [n, in] then, and x[ids[t, b]] the input of step t
   Result<Tensor> h = Tensor(), c = Tensor();  // initial state, [batch, hidden]; default: zeros
   Result<Tensor> lengths =
       Tensor();          // [batch] i32: later steps of a sequence are 0 and leave its state alone; default: all whole
   bool reverse = false;  // from the last step (of each sequence) to the first
+  Result<Tensor> ids = Tensor();  // [seq, batch] i32: x is a table [n, in] then, and x[ids[t, b]] the input of step t
 };
 // y: [seq, batch, hidden], h of each step; h, c: [batch, hidden], the state after each sequence's last step. All carry gradients. c is the
 // LSTM's; otherwise invalid.
