@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,16 @@ TEST(LlmArchitectures, LogitsAreThoseOfTransformers) {
     // In pieces, token by token, and from a cache of f16.
     EXPECT_EQ(logits_of(*model, ids, {.context = context, .batch = 1, .threads = 1}), all) << name;
     EXPECT_EQ(logits_of(*model, ids, {.context = context, .batch = 5, .threads = 3}), all) << name;
+    // Where the last logits alone are wanted, the last block goes over their rows alone: of two sequences, together and in pieces.
+    const std::vector<float> last_two(all.end() - 2 * 48, all.end());
+    for (const std::int64_t batch : {256, 7, 1}) {
+      auto session = llm::Session::create(*model, {.context = context, .batch = batch, .sequences = 2, .threads = 2});
+      ASSERT_OK(session) << name;
+      const llm::SequenceInput inputs[] = {{1, std::span(ids).first(ids.size() - 1)}, {0, ids}};
+      auto given = session->feed_batch(inputs);
+      ASSERT_OK(given) << name << batch;
+      EXPECT_EQ(std::vector<float>(given->begin(), given->end()), last_two) << name << batch;
+    }
     const auto half = logits_of(*model, ids, {.context = context, .cache = DType::f16, .threads = 1});
     EXPECT_LE(distance(half, all), 2e-2 * largest(all)) << name;
     EXPECT_GT(distance(half, all), 0) << name;

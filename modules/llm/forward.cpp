@@ -8,6 +8,7 @@ namespace qorus::llm {
 // Each block has a frame of its own, so that the scratch in use is that of one block; what flows on is kept outside.
 Status Session::feed_pieces(See see, void* user, std::size_t first) noexcept {
   turn_to_positions();
+  if (auto chosen = choose_rows(see != nullptr); !chosen) return chosen;
   {
     auto frame = workspace_.frame();
     if (auto kept = keep_stream(embed(frame)); !kept) return kept;
@@ -28,6 +29,20 @@ Status Session::feed_pieces(See see, void* user, std::size_t first) noexcept {
     cache_.advance(piece.sequence, piece.count);
   }
   return {};
+}
+
+Status Session::choose_rows(bool all) noexcept {
+  wanted_.clear();
+  for (const Piece& piece : pieces_.span()) {
+    for (std::int64_t i = all ? 0 : piece.count - 1; i < piece.count && (all || piece.last); ++i) {
+      if (auto kept = wanted_.push(static_cast<std::int32_t>(piece.row + i)); !kept) return kept;
+    }
+  }
+  return {};
+}
+
+Result<Tensor> Session::wanted_of(Scope& frame, const Operand& rows) const noexcept {
+  return ops::take(rows, frame.input(Tensor::borrow(wanted_.span(), Shape{static_cast<std::int64_t>(wanted_.size())})));
 }
 
 // angle(p, i) = p turn(i), in double.
@@ -73,50 +88,67 @@ Status Session::keep_stream(const Result<Tensor>& x) noexcept {
 Result<Tensor> Session::forward_block(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
   const Block& block = model_->layers().blocks[static_cast<std::size_t>(layer)];
   auto attended = (x | block.attn_norm).and_then([&](const Tensor& h) { return attend(frame, layer, h); });
-  auto sum = x + (attended | block.o_proj | block.attn_post_norm);
+  if (attended && wanted_.empty() && narrows(layer)) return x;
+  const Result<Tensor> rows = narrows(layer) ? wanted_of(frame, x) : x;
+  auto sum = rows + (attended | block.o_proj | block.attn_post_norm);
   return sum + sum.and_then([&](const Tensor& h) { return block.feed_forward(h); });
 }
 
-// x: [rows, d_model] to [rows, heads head_dim], each piece of a sequence with what its own cache holds.
+// x: [rows, d_model] to [rows, heads head_dim] (of a block that narrows: of the wanted rows), each piece of a sequence with what its own cache
+// holds.
 Result<Tensor> Session::attend(Scope& frame, std::int64_t layer, const Tensor& x) noexcept {
   const Config& c = model_->config();
   const Block& block = model_->layers().blocks[static_cast<std::size_t>(layer)];
-  const std::int64_t rows = x.dim(0);
+  const bool narrow = narrows(layer);
+  const std::int64_t rows = x.dim(0), asking = narrow ? static_cast<std::int64_t>(wanted_.size()) : rows;
   const std::size_t kind = block.window > 0 ? 1 : 0;
   const auto heads_of = [&](const Result<Tensor>& y, std::int64_t heads) {
-    return ops::transpose(ops::reshape(y, {1, rows, heads, c.head_dim}), 1, 2);
+    return ops::transpose(ops::reshape(y, {1, -1, heads, c.head_dim}), 1, 2);
   };
-  const auto turned = [&](const Result<Tensor>& y) {
+  const auto turned = [&](const Result<Tensor>& y, bool some) {
     if (c.architecture->learned_positions) return ops::contiguous(y);
-    auto cosine = ops::slice(frame.input(cosine_[kind]), 0, 0, rows),
-         sine = ops::slice(frame.input(sine_[kind]), 0, 0, rows);
-    return ops::rope(y, cosine, sine, c.pairs);
+    const auto angles = [&](const Owned& table) {
+      return some ? wanted_of(frame, frame.input(table)) : ops::slice(frame.input(table), 0, 0, rows);
+    };
+    return ops::rope(y, angles(cosine_[kind]), angles(sine_[kind]), c.pairs);
   };
   Tensor qkv[3];
   const Factor factors[] = {{&block.q_proj}, {&block.k_proj}, {&block.v_proj}};
-  if (auto done = project(x, factors, qkv); !done) return fail(done.error());
-  auto q = turned(heads_of(qkv[0], c.heads) | block.q_norm);
-  auto k = turned(heads_of(qkv[1], c.kv_heads) | block.k_norm);
+  const std::span<const Factor> all = factors;
+  if (auto done = project(x, narrow ? all.subspan(1) : all, std::span(qkv).subspan(narrow)); !done)
+    return fail(done.error());
+  auto k = turned(heads_of(qkv[1], c.kv_heads) | block.k_norm, false);
   auto v = heads_of(qkv[2], c.kv_heads);
-  if (!q) return q;
-  if (!k) return k;
-  if (!v) return v;
-  const auto attended = [&](const Piece& piece) -> Result<Tensor> {
-    const auto own = [&](const Tensor& t) { return ops::slice(t, 2, piece.row, piece.row + piece.count); };
-    auto keys = own(*k), values = own(*v), queries = own(*q);
+  if (!k || !v) return k ? v : k;
+  const auto own = [](const Tensor& t, std::int64_t first, std::int64_t count) {
+    return ops::slice(t, 2, first, first + count);
+  };
+  for (const Piece& piece : pieces_.span()) {
+    auto keys = own(*k, piece.row, piece.count), values = own(*v, piece.row, piece.count);
     if (!keys || !values) return keys ? values : keys;
     if (auto kept = cache_.append(piece.sequence, layer, *keys, *values); !kept) return fail(kept.error());
-    return queries.and_then([&](const Tensor& t) { return see_cache(frame, layer, piece, t); });
-  };
+  }
+  if (asking == 0) return k;
+  if (narrow) {
+    auto some = wanted_of(frame, x);
+    if (!some) return some;
+    if (auto done = project(*some, all.first(1), qkv); !done) return fail(done.error());
+  }
+  auto q = turned(heads_of(qkv[0], c.heads) | block.q_norm, narrow);
+  if (!q) return q;
   const std::int64_t width = c.heads * c.head_dim;
-  if (pieces_.size() == 1) return ops::reshape(attended(pieces_[0]), {rows, width});
-  auto y = Fresh::make(frame.context(), Shape{rows, width});
+  if (pieces_.size() == 1) return ops::reshape(see_cache(frame, layer, pieces_[0], *q), {asking, width});
+  auto y = Fresh::make(frame.context(), Shape{asking, width});
   if (!y) return fail(y.error());
+  std::int64_t at = 0;
   for (const Piece& piece : pieces_.span()) {
-    auto part = attended(piece);
+    const std::int64_t count = narrow ? piece.last : piece.count;
+    if (count == 0) continue;
+    auto part = own(*q, at, count).and_then([&](const Tensor& t) { return see_cache(frame, layer, piece, t); });
     if (!part) return part;
-    const auto at = static_cast<std::size_t>(piece.row * width);
-    if (auto copied = part->copy_to(std::span(y->f32() + at, part->numel())); !copied) return fail(copied.error());
+    if (auto copied = part->copy_to(std::span(y->f32() + at * width, part->numel())); !copied)
+      return fail(copied.error());
+    at += count;
   }
   return std::move(*y).freeze();
 }
@@ -131,25 +163,13 @@ Result<Tensor> Session::see_cache(Scope& frame, std::int64_t layer, const Piece&
       {.causal = true, .scale = c.attention_scale, .window = window, .joined = true, .softcap = c.attention_cap});
 }
 
-// The logits that are wanted: of every row, or of each input's last one.
+// The logits of the wanted rows, which are what the last block gave.
 Status Session::give_logits(Scope& frame, See see, void* user, std::size_t first) noexcept {
   const Config& c = model_->config();
   const std::size_t vocab = static_cast<std::size_t>(c.vocab);
-  const auto rows = static_cast<std::int64_t>(ids_.size());
-  wanted_.clear();
-  for (const Piece& piece : pieces_.span()) {
-    for (std::int64_t i = see ? 0 : piece.count - 1; i < piece.count; ++i) {
-      if (!see && !piece.last) break;
-      if (auto kept = wanted_.push(static_cast<std::int32_t>(piece.row + i)); !kept) return kept;
-    }
-  }
   if (wanted_.empty()) return {};
   if (auto there = ready(); !there) return there;
-  auto x = ops::slice(frame.input(stream_), 0, 0, rows);
-  if (wanted_.size() != ids_.size()) {
-    const std::span<const std::int32_t> wanted = wanted_.span();
-    x = ops::take(x, frame.input(Tensor::borrow(wanted, Shape{static_cast<std::int64_t>(wanted.size())})));
-  }
+  auto x = ops::slice(frame.input(stream_), 0, 0, static_cast<std::int64_t>(wanted_.size()));
   auto logits = x | model_->layers().norm | model_->layers().head;
   if (c.logit_cap > 0) logits = ops::tanh(logits / c.logit_cap) * c.logit_cap;
   if (!logits) return fail(logits.error());

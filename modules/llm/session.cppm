@@ -92,6 +92,13 @@ class Session {
                                                         void* user) noexcept;
   [[nodiscard]] Status feed_pieces(See see, void* user, std::size_t first) noexcept;
   void turn_to_positions() noexcept;
+  // Makes wanted_: all rows, or each input's last one.
+  [[nodiscard]] Status choose_rows(bool all) noexcept;
+  // Whether a block goes over the wanted rows alone, once the keys and values of all are kept: the last one, as no other block reads the rest.
+  [[nodiscard]] bool narrows(std::int64_t layer) const noexcept {
+    return layer + 1 == model_->config().layers && wanted_.size() != ids_.size();
+  }
+  [[nodiscard]] Result<Tensor> wanted_of(Scope& frame, const Operand& rows) const noexcept;
   [[nodiscard]] Result<Tensor> embed(Scope& frame) noexcept;
   [[nodiscard]] Result<Tensor> forward_block(Scope& frame, std::int64_t layer, const Tensor& x) noexcept;
   [[nodiscard]] Result<Tensor> attend(Scope& frame, std::int64_t layer, const Tensor& x) noexcept;
