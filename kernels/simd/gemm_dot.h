@@ -12,7 +12,9 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_dots = 6;  // rows at a time
-// Floats that each of them is fetched ahead, in matrices up to a size: from L2 and L3 it helps, from memory it hinders.
+// Floats that each of them is fetched ahead, in matrices up to a size: on Zen 4 it helps from L2 and L3 and hinders from memory; on Zen 3,
+// with vectors of half a line, it takes time wherever they lie.
+constexpr bool k_dots_ahead = k_lanes > 8;
 constexpr std::size_t k_dot_ahead = 64, k_dot_ahead_most = std::size_t{1} << 22;
 constexpr std::size_t k_dot_work = 1u << 17;  // multiply-adds of a task: half a megabyte to read
 
@@ -20,29 +22,35 @@ inline bool is_dots(const Gemm& g) noexcept {
   return g.vector && !g.b_packed && g.a_col == 1 && g.b_row == 1 && (g.m == 1 || g.n == 1);
 }
 
-// out[r] = sum over k of x[k] rows[r * step + k], r < k_dots.
-inline void dot_rows(const float* x, const float* const (&rows)[k_dots], std::size_t k, std::size_t ahead,
-                     float* out) noexcept {
-  F32 acc[k_dots];
+// out[r] = sum over k of x[k] rows[r * step + k], r < R. t_ahead: the rows are fetched k_dot_ahead ahead.
+template <int R, bool t_ahead>
+[[gnu::noinline]] void dot_rows(const float* x, const float* rows, std::ptrdiff_t step, std::size_t k,
+                                float* out) noexcept {
+  F32 acc[R];
+  const float* row[R];
 #pragma unroll
-  for (std::size_t r = 0; r < k_dots; ++r) acc[r] = set(0.0f);
+  for (int r = 0; r < R; ++r) {
+    acc[r] = set(0.0f);
+    row[r] = rows + r * step;
+    own_register(row[r]);
+  }
   std::size_t i = 0;
   for (; i + k_lanes <= k; i += k_lanes) {
     const F32 v = load(x + i);
 #pragma unroll
-    for (std::size_t r = 0; r < k_dots; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(rows[r] + i + ahead), _MM_HINT_T0);
-      acc[r] = fma(v, load(rows[r] + i), acc[r]);
+    for (int r = 0; r < R; ++r) {
+      if (t_ahead) _mm_prefetch(reinterpret_cast<const char*>(row[r] + i + k_dot_ahead), _MM_HINT_T0);
+      acc[r] = fma(v, load(row[r] + i), acc[r]);
     }
   }
   if (i < k) {
     const Some part = first_lanes(k - i);
     const F32 v = load(x + i, part);
 #pragma unroll
-    for (std::size_t r = 0; r < k_dots; ++r) acc[r] = fma(v, load(rows[r] + i, part), acc[r]);
+    for (int r = 0; r < R; ++r) acc[r] = fma(v, load(row[r] + i, part), acc[r]);
   }
 #pragma unroll
-  for (std::size_t r = 0; r < k_dots; ++r) out[r] = sum(acc[r]);
+  for (int r = 0; r < R; ++r) out[r] = sum(acc[r]);
 }
 
 inline GemmPlan plan_dots(const Gemm& g) noexcept {
@@ -60,14 +68,13 @@ inline void dot_task(const Gemm& g, std::size_t each, std::size_t index) noexcep
   const std::size_t end = smaller(row ? g.n : g.m, (index + 1) * each);
   const float *x = row ? g.a : g.b, *matrix = row ? g.b : g.a;
   const std::ptrdiff_t step = row ? g.b_col : g.a_row;
-  const std::size_t ahead = g.m * g.n * g.k <= k_dot_ahead_most ? k_dot_ahead : 0;
-  for (std::size_t j = index * each; j < end; j += k_dots) {
-    const std::size_t count = smaller(k_dots, end - j);
-    const float* rows[k_dots];
-    for (std::size_t r = 0; r < k_dots; ++r)  // past the last one: again the last one
-      rows[r] = matrix + static_cast<std::ptrdiff_t>(j + smaller(r, count - 1)) * step;
+  const bool near = k_dots_ahead && g.m * g.n * g.k <= k_dot_ahead_most;
+  for (std::size_t j = index * each, count; j < end; j += count) {
+    count = end - j < k_dots ? 1 : k_dots;
+    const float* const rows = matrix + static_cast<std::ptrdiff_t>(j) * step;
     float sums[k_dots];
-    dot_rows(x, rows, g.k, ahead, sums);
+    const auto dot = count == 1 ? dot_rows<1, false> : near ? dot_rows<k_dots, k_dots_ahead> : dot_rows<k_dots, false>;
+    dot(x, rows, step, g.k, sums);
     alignas(64) float tile[k_dots * k_tile_cols];
     const std::size_t i = row ? 0 : j, rows_of_c = row ? 1 : count, col = row ? j : 0, cols = row ? count : 1;
     read_tile(g, tile, i, rows_of_c, col, cols, g.accumulate, true);
