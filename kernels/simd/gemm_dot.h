@@ -22,23 +22,24 @@ inline bool is_dots(const Gemm& g) noexcept {
   return g.vector && !g.b_packed && g.a_col == 1 && g.b_row == 1 && (g.m == 1 || g.n == 1);
 }
 
-// out[r] = sum over k of x[k] rows[r * step + k], r < R. t_ahead: the rows are fetched k_dot_ahead ahead.
-template <int R, bool t_ahead>
-[[gnu::noinline]] void dot_rows(const float* x, const float* rows, std::ptrdiff_t step, std::size_t k,
-                                float* out) noexcept {
+// out[r] = sum over k of x[k] rows[r * step + k], r < count; past the last one: again the last one. t_ahead: fetched k_dot_ahead ahead.
+template <bool t_ahead>
+[[gnu::noinline]] void dot_rows(const float* x, const float* rows, std::ptrdiff_t step, std::size_t count,
+                                std::size_t k, float* out) noexcept {
+  constexpr std::size_t R = k_dots;
   F32 acc[R];
   const float* row[R];
 #pragma unroll
-  for (int r = 0; r < R; ++r) {
+  for (std::size_t r = 0; r < R; ++r) {
     acc[r] = set(0.0f);
-    row[r] = rows + r * step;
+    row[r] = rows + static_cast<std::ptrdiff_t>(smaller(r, count - 1)) * step;
     own_register(row[r]);
   }
   std::size_t i = 0;
   for (; i + k_lanes <= k; i += k_lanes) {
     const F32 v = load(x + i);
 #pragma unroll
-    for (int r = 0; r < R; ++r) {
+    for (std::size_t r = 0; r < R; ++r) {
       if (t_ahead) _mm_prefetch(reinterpret_cast<const char*>(row[r] + i + k_dot_ahead), _MM_HINT_T0);
       acc[r] = fma(v, load(row[r] + i), acc[r]);
     }
@@ -47,10 +48,10 @@ template <int R, bool t_ahead>
     const Some part = first_lanes(k - i);
     const F32 v = load(x + i, part);
 #pragma unroll
-    for (int r = 0; r < R; ++r) acc[r] = fma(v, load(row[r] + i, part), acc[r]);
+    for (std::size_t r = 0; r < R; ++r) acc[r] = fma(v, load(row[r] + i, part), acc[r]);
   }
 #pragma unroll
-  for (int r = 0; r < R; ++r) out[r] = sum(acc[r]);
+  for (std::size_t r = 0; r < R; ++r) out[r] = sum(acc[r]);
 }
 
 inline GemmPlan plan_dots(const Gemm& g) noexcept {
@@ -69,12 +70,11 @@ inline void dot_task(const Gemm& g, std::size_t each, std::size_t index) noexcep
   const float *x = row ? g.a : g.b, *matrix = row ? g.b : g.a;
   const std::ptrdiff_t step = row ? g.b_col : g.a_row;
   const bool near = k_dots_ahead && g.m * g.n * g.k <= k_dot_ahead_most;
-  for (std::size_t j = index * each, count; j < end; j += count) {
-    count = end - j < k_dots ? 1 : k_dots;
+  for (std::size_t j = index * each; j < end; j += k_dots) {
+    const std::size_t count = smaller(k_dots, end - j);
     const float* const rows = matrix + static_cast<std::ptrdiff_t>(j) * step;
     float sums[k_dots];
-    const auto dot = count == 1 ? dot_rows<1, false> : near ? dot_rows<k_dots, k_dots_ahead> : dot_rows<k_dots, false>;
-    dot(x, rows, step, g.k, sums);
+    (near ? dot_rows<k_dots_ahead> : dot_rows<false>)(x, rows, step, count, g.k, sums);
     alignas(64) float tile[k_dots * k_tile_cols];
     const std::size_t i = row ? 0 : j, rows_of_c = row ? 1 : count, col = row ? j : 0, cols = row ? count : 1;
     read_tile(g, tile, i, rows_of_c, col, cols, g.accumulate, true);

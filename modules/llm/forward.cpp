@@ -34,7 +34,7 @@ Status Session::feed_pieces(See see, void* user, std::size_t first) noexcept {
 Status Session::choose_rows(bool all) noexcept {
   wanted_.clear();
   for (const Piece& piece : pieces_.span()) {
-    for (std::int64_t i = all ? 0 : piece.count - 1; i < piece.count && (all || piece.last); ++i) {
+    for (std::int64_t i = all ? 0 : piece.count - piece.last; i < piece.count; ++i) {
       if (auto kept = wanted_.push(static_cast<std::int32_t>(piece.row + i)); !kept) return kept;
     }
   }
@@ -128,7 +128,7 @@ Result<Tensor> Session::attend(Scope& frame, std::int64_t layer, const Tensor& x
     if (!keys || !values) return keys ? values : keys;
     if (auto kept = cache_.append(piece.sequence, layer, *keys, *values); !kept) return fail(kept.error());
   }
-  if (asking == 0) return k;
+  if (asking == 0) return k;  // nobody reads a result: what counts is in the cache
   if (narrow) {
     auto some = wanted_of(frame, x);
     if (!some) return some;

@@ -171,11 +171,11 @@ Result<Prepared> prepare(Cell cell, const Operand& x, const CellWeights& w, cons
     if (auto ok = join_context("recurrent", *each.from, shared); !ok) return fail(ok.error());
     if (auto ok = (*each.from)->check(DType::f32, "recurrent"); !ok) return fail(ok.error());
   }
-  if (given(options.ids)) {
+  const bool looked_up = given(options.ids);
+  if (looked_up) {
     if (auto ok = join_context("recurrent", options.ids, shared); !ok) return fail(ok.error());
   }
-  const Tensor& steps = given(options.ids) ? *options.ids : *x;
-  const bool looked_up = &steps != &*x;
+  const Tensor& steps = looked_up ? *options.ids : *x;
   if (x->rank() != (looked_up ? 2 : 3) || steps.rank() != (looked_up ? 2 : 3) || w.state->rank() != 2 ||
       w.state->dim(0) != gates_of(cell) * w.state->dim(1))
     return fail(Errc::invalid_size, "recurrent",
