@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,29 +64,32 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
                         : Tensor::borrow(std::span<const float>(x), input);
   const Tensor ys =
       Tensor::borrow(std::span<const std::int32_t>(y), ids ? input : Shape{static_cast<std::int64_t>(batch)});
-  if (auto packed = train ? Status() : model->pack(); !packed) give_up(packed.error());
-  std::optional<Optimizer> optimizer;
-  if (train) optimizer.emplace(optim::adamw(*model));
   Workspace ws{{.scratch = 1_GiB, .threads = settings.threads}};
-  const auto step = [&] {
-    if (train) {
-      auto tape = ws.record();
-      auto done =
-          (tape.input(xs) | (*model | loss::cross_entropy(ys))).and_then(backward).and_then([&](const Gradients& g) {
-            return optimizer->step(*model, g);
-          });
-      if (!done) give_up(done.error());
-    } else {
-      auto frame = ws.frame();
-      auto out = frame.input(xs) | *model;
-      if (!out) give_up(out.error());
-    }
-  };
-  const auto samples = bench::time_step(settings.threads, step, settings.seconds);
   const std::string config = "\"batch\":" + std::to_string(batch) +
                              ",\"parameters\":" + std::to_string(model->parameter_count()) + ",\"isa\":\"" +
                              cpu_info().isa + "\"";
-  bench::report((name + "_" + phase).c_str(), "0.1.0", config, settings.threads, samples, 1, "steps/s");
+  const auto time = [&](const auto& step) {
+    const auto samples = bench::time_step(settings.threads, step, settings.seconds);
+    bench::report((name + "_" + phase).c_str(), "0.1.0", config, settings.threads, samples, 1, "steps/s");
+  };
+  if (!train) {
+    const auto packed = nn::packed(std::move(*model));
+    if (!packed) give_up(packed.error());
+    return time([&] {
+      auto frame = ws.frame();
+      auto out = frame.input(xs) | *packed;
+      if (!out) give_up(out.error());
+    });
+  }
+  Optimizer optimizer = optim::adamw(*model);
+  time([&] {
+    auto tape = ws.record();
+    auto done =
+        (tape.input(xs) | (*model | loss::cross_entropy(ys))).and_then(backward).and_then([&](const Gradients& g) {
+          return optimizer.step(*model, g);
+        });
+    if (!done) give_up(done.error());
+  });
 }
 
 // A model of sequences of `context` ids below `vocab`.

@@ -1,5 +1,7 @@
 // The loop underneath, on a tape: nothing is allocated after the first step.
+#include <cstdint>
 #include <cstdio>
+#include <utility>
 
 import qorus;
 using namespace qorus;
@@ -26,4 +28,15 @@ int main() {
   auto result = train::evaluate(*model, digits->test);
   if (!result) return report(result);
   std::printf("test accuracy %.2f %%\n", 100 * result->accuracy);
+
+  // Only computes from here on: its weights are in memory once, as products read them.
+  auto ready = nn::packed(std::move(*model));
+  if (!ready) return report(ready);
+  for (auto const& [x, y] : digits->test | data::batch(1)) {
+    auto frame = ws.frame();
+    auto digit = ops::argmax(frame.input(x) | *ready).and_then([](const Tensor& t) { return t.item<std::int32_t>(); });
+    if (!digit) return report(digit);
+    std::printf("the first test digit, a %d, looks like a %d\n", *y.item<std::int32_t>(), *digit);
+    break;
+  }
 }

@@ -432,6 +432,19 @@ TEST(Slab, EndsItsLifetimeWhereverItWasMoved) {
   EXPECT_FALSE(life.alive());
 }
 
+TEST(Slab, DiscardLeavesItsNeighboursAlone) {
+  auto slab = Slab::create(6_MiB);
+  ASSERT_OK(slab);
+  std::memset(slab->data(), 7, slab->size());
+  for (const std::size_t begin : {std::size_t{100}, 1_MiB, 5_MiB - 1}) {
+    for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{5000}, std::size_t{70001}}) {
+      slab->discard(begin, begin + count);
+      std::memset(slab->data() + begin, 7, count);
+    }
+  }
+  EXPECT_TRUE(std::all_of(slab->data(), slab->data() + slab->size(), [](std::byte b) { return b == std::byte{7}; }));
+}
+
 TEST(Slab, ReportsWhatCannotBeHad) {
   EXPECT_FAILS(Slab::create(k_max), Errc::overflow);
   QORUS_NEEDS_ALLOCATION_COUNTER();

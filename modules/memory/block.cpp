@@ -2,8 +2,11 @@
 module;
 #include <sched.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <sys/mman.h>
+
+#include <cstdint>
 
 module qorus.memory;
 import qorus.std;
@@ -63,23 +66,33 @@ Result<Slab> Slab::create(std::size_t bytes) noexcept {
   slab.block_ = *block;
   constexpr std::size_t k_huge = 2_MiB;
   const bool huge = *size >= 2 * k_huge;
-  void* place = nullptr;  // not aligned_alloc: that one wants a size which is a multiple of the alignment
-  if (::posix_memalign(&place, huge ? k_huge : k_alignment, *size) != 0) {
-    return fail(Errc::out_of_memory, "Slab", "the system has no more memory");
-  }
-  slab.data_ = static_cast<std::byte*>(place);
+  const std::size_t alignment = huge ? k_huge : k_alignment;
+  auto room = (Checked(*size) + Checked(alignment)).get("Slab");
+  if (!room) return fail(room.error());
+  slab.taken_ = ::calloc(*room, 1);  // a large piece is fresh pages of the system, zero and untouched
+  if (!slab.taken_) return fail(Errc::out_of_memory, "Slab", "the system has no more memory");
+  const auto start = reinterpret_cast<std::uintptr_t>(slab.taken_);
+  slab.data_ = static_cast<std::byte*>(slab.taken_) + (align_up(start, alignment) - start);
   if (huge) ::madvise(slab.data_, *size, MADV_HUGEPAGE);  // a hint: a system that refuses it is no failure
-  std::memset(slab.data_, 0, *size);
   slab.size_ = bytes;
   return slab;
 }
 
+void Slab::discard(std::size_t begin, std::size_t end) noexcept {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const auto start = reinterpret_cast<std::uintptr_t>(data_);
+  const std::uintptr_t first = align_up(start + begin, page), last = (start + end) / page * page;
+  if (first < last) ::madvise(data_ + (first - start), last - first, MADV_DONTNEED);  // where it fails, memory is kept
+}
+
 Slab::Slab(Slab&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
+    : taken_(std::exchange(other.taken_, nullptr)),
+      data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       block_(std::exchange(other.block_, nullptr)) {}
 
 Slab& Slab::operator=(Slab&& other) noexcept {
+  std::swap(taken_, other.taken_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(block_, other.block_);
@@ -88,7 +101,7 @@ Slab& Slab::operator=(Slab&& other) noexcept {
 
 Slab::~Slab() {
   release_block(block_);
-  std::free(data_);
+  std::free(taken_);
 }
 
 }  // namespace qorus

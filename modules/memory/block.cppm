@@ -42,7 +42,7 @@ void release_block(Block* block) noexcept;
 }
 
 // An owning handle on aligned memory and its block: zero-filled, 64-byte aligned, movable, freed at the end of its life.
-// Every tensor that points into it is stale from then on. Allocates once. Errors: out_of_memory.
+// Every tensor that points into it is stale from then on. Allocates once; a large one takes pages as they are touched. Errors: out_of_memory.
 class Slab {
  public:
   Slab() noexcept = default;
@@ -61,8 +61,11 @@ class Slab {
   void renew() noexcept {
     if (block_) block_->generation.fetch_add(1, std::memory_order_acq_rel);
   }
+  // Forgets bytes begin to end-1, whose values are unspecified then: the system gets the whole pages among them back.
+  void discard(std::size_t begin, std::size_t end) noexcept;
 
  private:
+  void* taken_ = nullptr;  // what the memory lies in, as it was allocated
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   Block* block_ = nullptr;

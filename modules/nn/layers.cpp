@@ -8,15 +8,22 @@ Tensor Param::good_packed() const noexcept { return packed.shape().valid() && pa
 
 namespace {
 
+// The weight; where only its packed copy is there (nn::packed) and that will be read instead, the copy's memory in the weight's shape.
+Result<Tensor> weight_or_copy(const Linear& layer, const Tensor& packed, std::int64_t width, const Tensor& x) noexcept {
+  auto w = use(layer.weight, Shape{width, x.dim(-1)}, x, "linear");
+  if (!w || w->alive() || !packed.shape().valid() || recorded(x) || !x.context()) return w;
+  return Tensor(packed.data(), DType::f32, Layout::dense(w->shape()), packed.lifetime()).in(*x.context());
+}
+
 // Calls call(weight, parts) with what the layer has beside x.
 template <class F>
 Result<Tensor> with_parts(const Linear& layer, const Tensor& x, std::int64_t width, ops::LinearParts& parts,
                           const F& call) noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
-  const auto w = use(layer.weight, Shape{width, x.dim(-1)}, x, "linear");
+  const Tensor packed = layer.weight.good_packed();
+  const auto w = weight_or_copy(layer, packed, width, x);
   const Result<Tensor> b = layer.has_bias ? use(layer.bias, Shape{width}, x, "linear") : w;
   const Operand shift = b;
-  const Tensor packed = layer.weight.good_packed();
   if (layer.has_bias) parts.bias = &shift;
   if (packed.shape().valid()) parts.packed = &packed;
   return call(w, parts);

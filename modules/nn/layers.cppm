@@ -16,7 +16,7 @@ concept Layer = requires(const L& layer, const Tensor& x) {
 // y = x weight^T + bias; x: […, in], y: […, out]. weight: [out, in], bias: [out].
 struct Linear {
   static constexpr std::string_view k_name = "linear";
-  Param weight{.packs = true}, bias{.role = Role::bias};
+  Param weight{.packs = true, .alone = true}, bias{.role = Role::bias};
   std::int64_t out_features = 0;
   bool has_bias = true;
 

@@ -119,6 +119,17 @@ const Parameter* Parameters::bound_to(std::string_view name) const noexcept {
   return found == list_.end() ? nullptr : found;
 }
 
+bool Parameters::shares(std::string_view name) const noexcept {
+  return std::any_of(tied_.begin(), tied_.end(),
+                     [&](const Tied& tied) { return bound_to(tied.name.view()) == bound_to(name); });
+}
+
+void Parameters::give_up(Param& param) noexcept {
+  const auto begin = static_cast<std::size_t>(param.tensor.data() - slab_.data());
+  slab_.discard(begin, begin + param.tensor.numel() * sizeof(float));
+  param.tensor = Tensor(param.tensor.data(), DType::f32, param.tensor.layout(), Lifetime{slab_.block(), 0});
+}
+
 Status Parameters::lay_out() noexcept {
   constexpr std::size_t k_floats = k_alignment / sizeof(float);
   Checked floats = 0;

@@ -77,6 +77,10 @@ class Parameters {
   [[nodiscard]] Status fill(const Initializer& init) noexcept;
   // Lays the slab out anew, with every parameter whose name begins with `prefix` trained or not. Values stay.
   [[nodiscard]] Status retrain(std::string_view prefix, bool trainable) noexcept;
+  // Whether a tie joins the member of this name to another.
+  [[nodiscard]] bool shares(std::string_view name) const noexcept;
+  // Gives the memory of a parameter back to the system, for good; its tensor is stale then.
+  void give_up(Param& param) noexcept;
   // The parameter that a member of this name is bound to: its own, or that of a tie.
   [[nodiscard]] const Parameter* bound_to(std::string_view name) const noexcept;
 
@@ -106,30 +110,10 @@ class Model : public Parameters {
   [[nodiscard]] DType input_dtype() const noexcept { return input_dtype_; }
 
   // Lays out a second copy of the weights for the products of inference, which are faster then, most of all for few rows; the
-  // same bits. Costs the weights' memory once more (16/9 of it for convolutions of 3 by 3). Training and assign() drop it. Errors: out_of_memory.
+  // same bits. Costs the weights' memory once more (16/9 of it for convolutions of 3 by 3); nn::packed does not. Training and assign()
+  // drop it. Errors: out_of_memory.
   [[nodiscard]] Status pack() noexcept {
-    Checked floats = 0;
-    visit(layers_, [&](std::string_view, const Param& param) {
-      if (param.packs && param.bound())
-        floats = (floats + ops::packed_size(param.tensor.shape())).aligned(k_alignment / sizeof(float));
-    });
-    auto bytes = (floats * sizeof(float)).get("pack");
-    if (!bytes) return fail(bytes.error());
-    auto slab = Slab::create(*bytes);
-    if (!slab) return fail(slab.error());
-    packed_ = std::move(*slab);
-    std::size_t at = 0;
-    Status status;
-    visit(layers_, [&](std::string_view, Param& param) {
-      if (!status || !param.packs || !param.bound()) return;
-      const std::size_t size = ops::packed_size(param.tensor.shape());
-      auto* place = reinterpret_cast<float*>(packed_.data()) + at;
-      status = ops::pack_weight(param.tensor, {place, size});
-      param.packed = Tensor(packed_.data() + at * sizeof(float), DType::f32,
-                            Layout::dense(Shape{static_cast<std::int64_t>(size)}), packed_.lifetime());
-      at = align_up(at + size, k_alignment / sizeof(float));
-    });
-    return status;
+    return pack_each([](std::string_view, Param&) {});
   }
 
   [[nodiscard]] static Result<Model> make(L layers, const Shape& example, const Initializer& init,
@@ -160,6 +144,37 @@ class Model : public Parameters {
   }
 
  private:
+  template <Layer>
+  friend class Packed;
+
+  // pack(), and done(name, param) after each.
+  template <class F>
+  [[nodiscard]] Status pack_each(const F& done) noexcept {
+    Checked floats = 0;
+    visit(layers_, [&](std::string_view, const Param& param) {
+      if (param.packs && param.bound())
+        floats = (floats + ops::packed_size(param.tensor.shape())).aligned(k_alignment / sizeof(float));
+    });
+    auto bytes = (floats * sizeof(float)).get("pack");
+    if (!bytes) return fail(bytes.error());
+    auto slab = Slab::create(*bytes);
+    if (!slab) return fail(slab.error());
+    packed_ = std::move(*slab);
+    std::size_t at = 0;
+    Status status;
+    visit(layers_, [&](std::string_view name, Param& param) {
+      if (!status || !param.packs || !param.bound()) return;
+      const std::size_t size = ops::packed_size(param.tensor.shape());
+      auto* place = reinterpret_cast<float*>(packed_.data()) + at;
+      status = ops::pack_weight(param.tensor, {place, size});
+      param.packed = Tensor(packed_.data() + at * sizeof(float), DType::f32,
+                            Layout::dense(Shape{static_cast<std::int64_t>(size)}), packed_.lifetime());
+      at = align_up(at + size, k_alignment / sizeof(float));
+      if (status) done(name, param);
+    });
+    return status;
+  }
+
   Model(L layers, const Shape& example, DType dtype) noexcept
       : layers_(std::move(layers)), input_shape_(example), input_dtype_(dtype) {}
 
@@ -192,6 +207,35 @@ template <Layer L>
 [[nodiscard]] Result<Model<L>> build(L layers, const Shape& example, const Initializer& init = init::kaiming(0),
                                      const BuildOptions& options = {}) noexcept {
   return Model<L>::make(std::move(layers), example, init, options);
+}
+
+// A model that only computes, with its linear layers' weights in memory once, as products read them fastest (those that are tied, and what
+// other layers pack: twice, as after Model::pack()). The same bits. Its weights cannot be read any more: under a tape it gives stale_tensor.
+template <Layer L>
+class Packed {
+ public:
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return model_(x); }
+  [[nodiscard]] const L& layers() const noexcept { return model_.layers(); }
+  [[nodiscard]] const Shape& input_shape() const noexcept { return model_.input_shape(); }
+  [[nodiscard]] DType input_dtype() const noexcept { return model_.input_dtype(); }
+  [[nodiscard]] std::size_t parameter_count() const noexcept { return model_.parameter_count(); }
+
+  [[nodiscard]] static Result<Packed> make(Model<L>&& model) noexcept {
+    auto done = model.pack_each([&](std::string_view name, Param& param) {
+      if (param.alone && !model.shares(name)) model.give_up(param);
+    });
+    if (!done) return fail(done.error());
+    return Packed(std::move(model));
+  }
+
+ private:
+  explicit Packed(Model<L>&& model) noexcept : model_(std::move(model)) {}
+  Model<L> model_;
+};
+// The model packed; it is left as it was if that fails. Takes no more memory than the model and its largest weight. Errors: out_of_memory.
+template <Layer L>
+[[nodiscard]] Result<Packed<L>> packed(Model<L>&& model) noexcept {
+  return Packed<L>::make(std::move(model));
 }
 
 // A model that ends in a loss: the scores of one that ends in a linear layer without bias, or is a language model, are never whole in memory

@@ -19,6 +19,7 @@ struct Param {
   Role role = Role::weight;
   bool trainable = true;
   bool packs = false;  // a weight that products read: nn::Model::pack lays out a copy of it
+  bool alone = false;  // in inference that copy alone is read, so that nn::packed keeps nothing else
   Tensor packed = {};  // that copy; stale once a parameter of the model was changed
   // That copy while it is good, else no tensor.
   [[nodiscard]] Tensor good_packed() const noexcept;
