@@ -1,6 +1,7 @@
 // qorus.memory without its files (file_test.cpp): errors and their text, checked sizes, List, arenas, slabs, the host.
 #include "tests/testing.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
