@@ -173,7 +173,7 @@ TEST_F(Finetune, AdaptersLearnOverQ4K) {
   auto vocabulary = text::byte_vocabulary();
   ASSERT_OK(vocabulary);
   {
-    auto layers = nn::llama({.vocab = 257, .d_model = 256, .heads = 4, .layers = 4, .block = {.d_ff = 256}});
+    auto layers = nn::llama({.vocab = 257, .d_model = 256, .heads = 4, .layers = 8, .block = {.d_ff = 512}});
     auto random = nn::build(std::move(layers), {80}, init::normal(3), {.input = DType::i32});
     ASSERT_OK(random);
     ASSERT_OK(tune::write_gguf(*random, vocabulary->spec(), path, {.type = "q4_k_m", .threads = 2}));
@@ -371,7 +371,7 @@ TEST_F(Finetune, RecomputedBlocksGiveTheSameGradients) {
     bytes[again] = workspace.counters().high_water;
   }
   EXPECT_EQ(gradients[0], gradients[1]);
-  EXPECT_LT(bytes[1], bytes[0] / 2);
+  EXPECT_LT(static_cast<double>(bytes[1]), 0.6 * static_cast<double>(bytes[0]));
 }
 
 // A rate that diverges ends with an error; the weights are those before the pass, which are finite.

@@ -600,6 +600,53 @@ TEST(Arena, ShrinksToAMark) {
   EXPECT_TRUE(kept->lifetime.alive());
 }
 
+TEST(Arena, TakesFromBothEndsUntilTheyMeet) {
+  auto arena = Arena::create(64 * 1024);
+  ASSERT_OK(arena);
+  const Slice low = arena->take(1000).value(), first = arena->take_far(100).value(),
+              second = arena->take_far(1).value();
+  EXPECT_EQ(first.data, low.data + 64 * 1024 - 128);
+  EXPECT_EQ(second.data, first.data - 64);
+  EXPECT_EQ(arena->far_mark(), 192u);
+  EXPECT_EQ(arena->counters().in_use, 1024u + 192);
+  EXPECT_FAILS(arena->take(64 * 1024 - 1024 - 192 + 1), Errc::out_of_memory);
+  EXPECT_FAILS(arena->take_far(64 * 1024 - 1024 - 192 + 1), Errc::out_of_memory);
+  EXPECT_FAILS(arena->take_far(k_max), Errc::out_of_memory);
+  EXPECT_OK(arena->take_far(64 * 1024 - 1024 - 192));
+  EXPECT_EQ(arena->counters().high_water, 64u * 1024);
+  arena->shrink_far_to(128);
+  EXPECT_EQ(arena->take_far(1).value().data, second.data);
+  EXPECT_TRUE(first.lifetime.alive());
+  arena->shrink_far_to(0);
+  EXPECT_FALSE(first.lifetime.alive());
+  EXPECT_TRUE(low.lifetime.alive());
+  EXPECT_EQ(arena->counters().in_use, 1024u);
+}
+
+TEST(Arena, FramesAndResetDropTheFarEnd) {
+  auto arena = Arena::create(64 * 1024);
+  ASSERT_OK(arena);
+  const Slice outer = arena->take_far(64).value();
+  Lifetime transient;
+  {
+    const Frame frame(*arena);
+    EXPECT_OK(arena->take_far(64));
+    const std::size_t mark = arena->far_mark();
+    transient = arena->take_far(64, true).value().lifetime;
+    EXPECT_TRUE(transient.alive());
+    arena->end_transients(mark);
+    EXPECT_FALSE(transient.alive());
+    EXPECT_EQ(arena->far_mark(), mark);
+  }
+  EXPECT_EQ(arena->far_mark(), 64u);
+  EXPECT_TRUE(outer.lifetime.alive());
+  Arena moved = std::move(*arena);
+  EXPECT_EQ(moved.far_mark(), 64u);
+  moved.reset();
+  EXPECT_EQ(moved.far_mark(), 0u);
+  EXPECT_FALSE(outer.lifetime.alive());
+}
+
 TEST(Arena, WarmTakesAndRewindsAllocateNothing) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
   auto arena = Arena::create(1_MiB);

@@ -11,7 +11,7 @@ endfunction()
 qorus_ops_test(ops_test ops_elementwise_test.cpp ops_reduce_test.cpp ops_product_test.cpp ops_attention_test.cpp ops_recurrent_test.cpp ops_experts_test.cpp ops_shape_test.cpp
   ops_cast_test.cpp ops_errors_test.cpp ops_refusals_test.cpp ops_seldom_test.cpp)
 qorus_ops_test(conv_test ops_conv_test.cpp)
-qorus_ops_test(tape_test tape_test.cpp workspace_test.cpp)
+qorus_ops_test(tape_test tape_test.cpp workspace_test.cpp rematerialize_test.cpp)
 
 # ONNX' own cases.
 add_library(qorus_test_onnx STATIC EXCLUDE_FROM_ALL)

@@ -90,8 +90,7 @@ Result<Tensor> Session::forward_block(Scope& frame, std::int64_t layer, const Te
   auto attended = (x | block.attn_norm).and_then([&](const Tensor& h) { return attend(frame, layer, h); });
   if (attended && wanted_.empty() && narrows(layer)) return x;
   const Result<Tensor> rows = narrows(layer) ? wanted_of(frame, x) : x;
-  auto sum = rows + (attended | block.o_proj | block.attn_post_norm);
-  return sum + sum.and_then([&](const Tensor& h) { return block.feed_forward(h); });
+  return rows.and_then([&](const Tensor& t) { return block.around(t, attended); });
 }
 
 // x: [rows, d_model] to [rows, heads head_dim] (of a block that narrows: of the wanted rows), each piece of a sequence with what its own cache

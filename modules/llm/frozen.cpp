@@ -136,12 +136,13 @@ Status FrozenWeight::backward(Context& context, const float* dy, std::size_t row
   });
 }
 
-Result<Tensor> frozen_linear(const Operand& input, const Operand& weight, const Operand* bias) noexcept {
+Result<Tensor> frozen_linear(const Operand& input, const Operand& weight, const Operand* bias,
+                             bool transient) noexcept {
   auto context = checked_context("frozen_linear", input, weight, bias);
   if (!context) return fail(context.error());
   auto x = ops::contiguous(input);
   if (!x) return x;
-  auto y = Fresh::make(**context, x->shape().with(-1, weight->dim(0)));
+  auto y = Fresh::make_transient(**context, x->shape().with(-1, weight->dim(0)), transient);
   if (!y) return fail(y.error());
   const std::size_t rows = x->numel() / static_cast<std::size_t>(std::max<std::int64_t>(x->dim(-1), 1));
   const FrozenWeight frozen(*weight);

@@ -37,7 +37,9 @@ class FrozenWeight {
 // y = x weight^T (+ bias), whose backward is dx = dy weight: neither weight nor bias has a gradient. x: […, in], y: […, out]; bias may be
 // null. Agrees with ops::linear, but takes the memory of one tile and not that of the whole matrix in f32. Errors: an operand's own,
 // invalid_dtype, invalid_size (both shapes named), no_workspace, stale_tensor, out_of_memory.
-[[nodiscard]] Result<Tensor> frozen_linear(const Operand& x, const Operand& weight, const Operand* bias) noexcept;
+// transient: as ops::LinearParts has it.
+[[nodiscard]] Result<Tensor> frozen_linear(const Operand& x, const Operand& weight, const Operand* bias,
+                                           bool transient = false) noexcept;
 
 // y[r] = weights[e] x[r] for the expert e of row r, and 0 where a row has none: ops::expert_linear over weights that have no gradient and lie
 // apart. x: [rows, in], sorted by expert; weights: [out, in] each; ends: [experts] i32, rising, as ops::route gives them. Errors: as above;

@@ -13,41 +13,58 @@ Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
   return ops::layer_norm(x, w, nn::use(bias, cols, x, "norm"), eps);
 }
 
-Result<Tensor> Projection::with(const Tensor& x, Activation activation) const noexcept {
+Result<Tensor> Projection::with(const Tensor& x, Activation activation, bool transient) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
   const bool adapted = lora_a.bound(), packed = is_packed(*this, x);
-  const bool as_stored = !packed && weight.bound() && weight.tensor.dtype() != DType::f32;
-  if (!adapted && !packed && !as_stored) return Linear::with(x, activation);
-  Result<Tensor> y;
-  if (packed) {
-    Tensor product;
-    const Factor factor{this, adapted ? Activation::none : activation};
-    if (auto done = products(x, {&factor, 1}, {&product, 1}); !done) return fail(done.error());
-    if (!adapted) return product;
-    y = product;
-  } else if (as_stored) {
-    auto w = nn::use(weight, Shape{out_features, x.dim(-1)}, x, "linear");
-    const Result<Tensor> b = has_bias ? nn::use(bias, Shape{out_features}, x, "linear") : w;
+  const auto stored = [&](const Tensor& t, Activation last, bool passes) -> Result<Tensor> {
+    if (packed) {
+      Tensor product;
+      const Factor factor{this, last};
+      if (auto done = products(t, {&factor, 1}, {&product, 1}); !done) return fail(done.error());
+      return product;
+    }
+    if (!weight.bound() || weight.tensor.dtype() == DType::f32)
+      return to(t, out_features, {.activation = last, .transient = passes});
+    auto w = nn::use(weight, Shape{out_features, t.dim(-1)}, t, "linear");
+    const Result<Tensor> b = has_bias ? nn::use(bias, Shape{out_features}, t, "linear") : w;
     const Operand shift = b;
-    y = frozen_linear(x, w, has_bias ? &shift : nullptr);
-  } else {
-    y = Linear::with(x, Activation::none);
-  }
-  if (adapted) {
-    auto a = nn::use(lora_a, lora_a.tensor.shape(), x, "lora"), b = nn::use(lora_b, lora_b.tensor.shape(), x, "lora");
-    const Operand plain = y;
-    y = ops::linear(ops::linear(x, a) * lora_scale, b, {.residual = &plain});
-  }
-  return ops::activate(y, activation);
+    return ops::activate(frozen_linear(t, w, has_bias ? &shift : nullptr, passes && last == Activation::none), last);
+  };
+  if (!adapted) return stored(x, activation, transient);
+  const auto changed = [&](const Tensor& t) -> Result<Tensor> {
+    const auto product = stored(t, Activation::none, true);
+    const Operand plain = product;
+    auto a = nn::use(lora_a, lora_a.tensor.shape(), t, "lora"), b = nn::use(lora_b, lora_b.tensor.shape(), t, "lora");
+    return ops::linear(ops::linear(t, a) * lora_scale, b,
+                       {.residual = &plain, .transient = transient && activation == Activation::none});
+  };
+  return ops::activate(with_transients(x, changed), activation);
 }
 
-Result<Tensor> Feed::operator()(const Tensor& x) const noexcept {
-  if (!gated) return up.with(x, activation) | down;
+Result<Tensor> Feed::run(const Tensor& x, bool transient) const noexcept {
+  const auto out = [&](const Tensor& h) { return down.with(h, Activation::none, transient); };
+  if (!gated) return up.with(x, activation).and_then(out);
   Tensor both[2];
   const bool again = recorded(x);  // the backward computes the activation again: nothing is kept of it
   const Factor factors[] = {{&gate, again ? Activation::none : activation}, {&up}};
   if (auto done = project(x, factors, both); !done) return fail(done.error());
-  return (again ? ops::gated(both[0], both[1], activation) : ops::mul(both[0], both[1])) | down;
+  if (!again) return ops::mul(both[0], both[1]).and_then(out);
+  return rematerialize(both[0], [&](const Tensor& g) { return ops::gated(g, both[1], activation); }, out);
+}
+
+Result<Tensor> Block::feed_forward(const Tensor& x) const noexcept {
+  const auto feeds = [&](const Tensor& h) {
+    return experts.each.empty() ? feed.run(h, ffn_post_norm.kind == Norm::Kind::none) : experts(h);
+  };
+  return rematerialize(x, ffn_norm, feeds) | ffn_post_norm;
+}
+
+Result<Tensor> Block::around(const Tensor& x, const Result<Tensor>& attended) const noexcept {
+  const bool transient = attn_post_norm.kind == Norm::Kind::none;
+  const auto project = [&](const Tensor& t) { return o_proj.with(t, Activation::none, transient) | attn_post_norm; };
+  const auto attend = [&](const Tensor& t) { return t + attended.and_then(project); };
+  const auto feed_on = [&](const Tensor& t) { return t + feed_forward(t); };
+  return with_transients(x, attend).and_then([&](const Tensor& sum) { return with_transients(sum, feed_on); });
 }
 
 namespace {

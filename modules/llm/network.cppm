@@ -30,7 +30,8 @@ struct Projection : nn::Linear {
                       &Projection::lora_b);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return with(x, Activation::none); }
-  [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation) const noexcept;
+  // transient: as ops::LinearParts has it.
+  [[nodiscard]] Result<Tensor> with(const Tensor& x, Activation activation, bool transient = false) const noexcept;
 };
 
 // down(act(gate x) * up x), or down(act(up x)) where there is no gate.
@@ -42,7 +43,8 @@ struct Feed {
   static constexpr auto fields() {
     return nn::fields("ffn_gate", &Feed::gate, "ffn_up", &Feed::up, "ffn_down", &Feed::down);
   }
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return run(x, false); }
+  [[nodiscard]] Result<Tensor> run(const Tensor& x, bool transient) const noexcept;
 };
 
 // Each row goes through the `used` experts that the router rates highest, and their results are added, each times its share of a
@@ -99,9 +101,10 @@ struct Block {
     }
     f(std::string_view("post_ffw_norm"), self.ffn_post_norm);
   }
-  [[nodiscard]] Result<Tensor> feed_forward(const Tensor& x) const noexcept {
-    return experts.each.empty() ? x | ffn_norm | feed | ffn_post_norm : x | ffn_norm | experts | ffn_post_norm;
-  }
+  // What follows attention, given what it made of norm(x): the rest of y, both sums.
+  [[nodiscard]] Result<Tensor> around(const Tensor& x, const Result<Tensor>& attended) const noexcept;
+  // norm(feed(norm x))
+  [[nodiscard]] Result<Tensor> feed_forward(const Tensor& x) const noexcept;
 };
 
 // Parameters are named as in GGUF: token_embd.weight, blk.0.attn_q.weight, … Those of parts that are not there are unbound.

@@ -1,5 +1,5 @@
 // Scratch memory: one slab of address space, bumped and rewound, never freed piecewise. The system commits a page when it is
-// first touched, so a generous arena costs address space, not memory.
+// first touched, so a generous arena costs address space, not memory. What comes and goes while other things stay is taken at its far end.
 export module qorus.memory:arena;
 import qorus.std;
 import :error;
@@ -32,7 +32,7 @@ class Frame {
 
  private:
   Arena* arena_;
-  std::size_t mark_;
+  std::size_t mark_, far_mark_;
 };
 
 // One thread at a time. Movable while no frame is open.
@@ -56,16 +56,27 @@ class Arena {
   // Drops all that was taken after mark() gave `mark`, lifetimes untouched: for a caller that knows nobody else has any of it.
   void shrink_to(std::size_t mark) noexcept;
   [[nodiscard]] std::size_t mark() const noexcept { return used_; }
+  // The same at the far end, which grows downwards: last taken, first dropped. A slice there is stale once all of it is dropped, a
+  // transient one after end_transients, which drops what was taken since the mark. Errors: out_of_memory.
+  [[nodiscard]] Result<Slice> take_far(std::size_t bytes, bool transient = false) noexcept;
+  void shrink_far_to(std::size_t mark) noexcept;
+  void end_transients(std::size_t mark) noexcept;
+  [[nodiscard]] std::size_t far_mark() const noexcept { return far_; }
+  [[nodiscard]] const Block* far_block() const noexcept { return far_block_; }
+  [[nodiscard]] const Block* transient_block() const noexcept { return transient_block_; }
   [[nodiscard]] const ArenaCounters& counters() const noexcept { return counters_; }
 
  private:
   friend class Frame;
+  // How much is taken, with so many bytes more of it. Errors: out_of_memory.
+  [[nodiscard]] Status grow(std::size_t& end, std::size_t bytes) noexcept;
   static constexpr int k_max_depth = 32;
 
   std::byte* data_ = nullptr;
-  std::size_t size_ = 0, used_ = 0;
+  std::size_t size_ = 0, used_ = 0, far_ = 0;
   int depth_ = 0;  // frames open; deeper ones than k_max_depth share the last block
   Block* blocks_[k_max_depth] = {};
+  Block *far_block_ = nullptr, *transient_block_ = nullptr;
   ArenaCounters counters_;
 };
 

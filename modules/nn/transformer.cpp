@@ -54,19 +54,28 @@ Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& i
     return fail(Errc::invalid_size, "attention", "needs x: [batch, seq, d_model]", x.shape().dims(),
                 source.shape().dims());
   const std::int64_t head_dim = q_proj.out_features / heads;
-  auto q = split(q_proj(x), heads, head_dim), k = split(k_proj(source), kv_heads, head_dim),
-       v = split(v_proj(source), kv_heads, head_dim);
   if (!in.past_keys) return fail(in.past_keys.error());
   if (given(in.past_keys) != given(in.past_values))
     return fail(Errc::invalid_argument, "attention", "past keys and values come together");
   const std::int64_t past = continues ? in.past_keys->dim(2) : 0;
   Context* context = x.alive() ? x.context() : nullptr;
-  if (options.rope > 0 && context && k && q) {
-    auto tables = ops::rope_tables(*context, k->dim(2), head_dim / 2, options.rope, past);
+  Result<Tensor> q, k, v = split(v_proj(source), kv_heads, head_dim);
+  if (options.rope > 0 && context) {
+    auto tables = ops::rope_tables(*context, source.dim(1), head_dim / 2, options.rope, past);
     if (!tables) return fail(tables.error());
-    q = ops::rope(q, ops::slice(tables->cosine, 0, 0, q->dim(2)), ops::slice(tables->sine, 0, 0, q->dim(2)),
-                  options.pairs);
-    k = ops::rope(k, tables->cosine, tables->sine, options.pairs);
+    // No rule reads what is turned.
+    const auto turned = [&](const Linear& projection, const Tensor& of, std::int64_t count) {
+      return with_transients(of, [&](const Tensor& t) {
+        const std::int64_t seq = t.dim(1);
+        return ops::rope(split(projection.to(t, projection.out_features, {.transient = true}), count, head_dim),
+                         ops::slice(tables->cosine, 0, 0, seq), ops::slice(tables->sine, 0, 0, seq), options.pairs);
+      });
+    };
+    q = turned(q_proj, x, heads);
+    k = turned(k_proj, source, kv_heads);
+  } else {
+    q = split(q_proj(x), heads, head_dim);
+    k = split(k_proj(source), kv_heads, head_dim);
   }
   if (continues) {
     k = ops::concat({in.past_keys, k}, 2);
@@ -104,7 +113,8 @@ Result<Tensor> FeedForward::run(const Tensor& x, const Operand* residual) const 
                width = std::size_t(std::max<std::int64_t>(up_proj.out_features, 1));
     if (f != Activation::relu && rows >= k_large / width && recorded(x)) {
       auto inner = up_proj(x);
-      return inner ? down_proj.after(*inner, x.dim(-1), {.residual = residual, .activation = f}) : inner;
+      return inner ? down_proj.after(*inner, x.dim(-1), {.residual = residual, .activation = f, .spends = true})
+                   : inner;
     }
     auto inner = up_proj.with(x, f);
     return inner ? down_proj.to(*inner, x.dim(-1), {.residual = residual}) : inner;
@@ -112,7 +122,7 @@ Result<Tensor> FeedForward::run(const Tensor& x, const Operand* residual) const 
   auto gate = gate_proj(x);
   if (!gate) return gate;
   auto up = up_proj(x);
-  return up ? down_proj.gated(*gate, *up, x.dim(-1), {.residual = residual, .activation = f}) : up;
+  return up ? down_proj.gated(*gate, *up, x.dim(-1), {.residual = residual, .activation = f, .spends = true}) : up;
 }
 
 Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
@@ -151,9 +161,9 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
   const auto part = [&](const Result<Tensor>& in, const Norm& norm, const auto& body) -> Result<Tensor> {
     if (!in) return in;
     const auto run = [&](const Tensor& t) -> Result<Tensor> {
-      auto sum = pre_norm ? norm(t) : t;
       const Operand around = t;
-      if (sum) sum = body(*sum, dropout > 0 ? nullptr : &around);
+      const auto inner = [&](const Tensor& in) { return body(in, dropout > 0 ? nullptr : &around); };
+      auto sum = pre_norm ? rematerialize(t, norm, inner) : inner(t);
       if (dropout > 0) sum = ops::add(t, ops::dropout(sum, dropout));
       return pre_norm || !sum ? sum : norm(*sum);
     };

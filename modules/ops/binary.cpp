@@ -102,7 +102,10 @@ Result<Tensor> binary(Binary op, const char* name, const Operand& a, const Opera
     }
   });
   const BinarySaved saved{first, second, y->f32(), aligned->shape, op, rectified};
-  return std::move(*y).freeze(rule(RuleId::binary), {&first, &second}, saved);
+  if (op != Binary::add && op != Binary::sub)
+    return std::move(*y).freeze(rule(RuleId::binary), {&first, &second}, saved);
+  const Tensor left = first.unread(), right = second.unread();
+  return std::move(*y).freeze(rule(RuleId::binary), {&left, &right}, saved);
 }
 
 Result<Tensor> compare(Compare op, const char* name, const Operand& a, const Operand& b) noexcept {

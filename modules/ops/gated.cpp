@@ -23,6 +23,7 @@ struct GatedLinearSaved {
   GradRef residual;
   LinearWeights weights;
   std::size_t rows;
+  bool spends;
 };
 
 constexpr std::size_t k_piece = 1024;  // elements that stay in the first-level cache from one step to the next
@@ -105,7 +106,7 @@ Result<Tensor> linear_of(const char* op, const Operand& gate, const Operand* up,
   auto y = Fresh::make(**context, gate->shape().with(-1, weight->dim(0)));
   if (!y) return fail(y.error());
   const GatedLinearSaved saved{pair->saved(parts.activation), call->residual.grad_ref(), call->weights(),
-                               call->rows(y->shape())};
+                               call->rows(y->shape()), parts.spends};
   const std::size_t mark = (*context)->scratch->mark();
   auto room = (*context)->scratch->take(saved.gate.n * sizeof(float));
   if (!room) return fail(room.error());
@@ -127,7 +128,10 @@ void rules::gated(const void* saved, Grads& grads) noexcept {
 
 void rules::gated_linear(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const GatedLinearSaved*>(saved);
-  const Into dg = grads.into(s.gate.gate), du = grads.into(s.gate.up);
+  const auto place = [&](const GradRef& ref, const float* values) {
+    return s.spends ? grads.into_spent(ref, values) : grads.into(ref);
+  };
+  const Into dg = place(s.gate.gate, s.gate.gates), du = place(s.gate.up, s.gate.ups);
   float* const h = grads.temporary(s.gate.n);
   if (!h) return;
   if (s.weights.weight) gate_elements(grads.context(), s.gate, h);
@@ -139,6 +143,10 @@ void rules::gated_linear(const void* saved, Grads& grads) noexcept {
   grads.pass(s.residual);
 }
 
+void rules::remake_gated(const void* saved, const Context& context, float* result) noexcept {
+  gate_elements(context, *static_cast<const Gate*>(saved), result);
+}
+
 namespace ops {
 
 Result<Tensor> gated(const Operand& gate, const Operand& up, Activation activation) noexcept {
@@ -146,7 +154,7 @@ Result<Tensor> gated(const Operand& gate, const Operand& up, Activation activati
   if (!context) return fail(context.error());
   const auto pair = pair_of("gated", gate, &up, **context);
   if (!pair) return fail(pair.error());
-  auto y = Fresh::make(**context, gate->shape());
+  auto y = Fresh::make_remade(**context, gate->shape(), pair->gate.tracked() || pair->up.tracked());
   if (!y) return fail(y.error());
   const Gate saved = pair->saved(activation);
   gate_elements(**context, saved, y->f32());

@@ -231,7 +231,8 @@ Result<Tensor> linear(const Operand& input, const Operand& weight, const LinearP
   Context& context = *call->context;
   auto x = contiguous(placed(input, context));
   if (!x) return x;
-  auto y = Fresh::make(context, x->shape().with(-1, weight->dim(0)));
+  auto y = Fresh::make_transient(context, x->shape().with(-1, weight->dim(0)),
+                                 parts.transient && parts.activation == Activation::none);
   if (!y) return fail(y.error());
   const bool tracked =
       context.record && (x->tracked() || weight->tracked() || call->bias.tracked() || call->residual.tracked());
@@ -246,7 +247,8 @@ Result<Tensor> linear(const Operand& input, const Operand& weight, const LinearP
   const LinearSaved saved{
       x->grad_ref(), call->residual.grad_ref(), call->weights(), x->f32(), before ? before : y->f32(), y->f32(),
       rows,          parts.activation};
-  return std::move(*y).freeze(rule(RuleId::linear), {&*x, &*weight, &call->bias, &call->residual}, saved);
+  const Tensor around = call->residual.unread();
+  return std::move(*y).freeze(rule(RuleId::linear), {&*x, &*weight, &call->bias, &around}, saved);
 }
 
 }  // namespace ops

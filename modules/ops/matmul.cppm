@@ -26,6 +26,10 @@ struct LinearParts {
   const Operand* residual = nullptr;  // of y's shape: what goes around the layer, added last
   const Tensor* packed = nullptr;     // what pack_weight made of the weight; not read while a tape records
   Activation activation = Activation::none;
+  // linear, without an activation: no rule reads y, so that it may be gone once with_transients ends.
+  bool transient = false;
+  // gated_linear, activated_linear: nothing else reads gate and up, so that their gradients may take their memory.
+  bool spends = false;
 };
 // y = activation(x weight^T + bias) + residual; x: […, in], weight: [out, in], y: […, out]. One pass over y (the residual of an activation:
 // two); agrees with the composition matmul, add, activation, add. A weight of another floating type or in a block format is cast to f32

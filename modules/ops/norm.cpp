@@ -11,10 +11,25 @@ namespace {
 
 struct NormSaved {
   GradRef x, weight, bias;
-  const float *input, *weights;
-  const float *mean, *rstd;  // mean is null for rms_norm
+  const float *input, *weights, *shift;  // shift: null without a bias
+  float *mean, *rstd;                    // mean is null for rms_norm
   std::size_t rows, cols;
+  float eps;
 };
+
+// y, and the statistics of its rows.
+void run_norm(const Context& context, const NormSaved& s, float* y) noexcept {
+  parallel_chunks(context, s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
+    const float* const in = s.input + begin * s.cols;
+    float* const out = y + begin * s.cols;
+    if (s.mean) {
+      kernels::active().layer_norm(in, s.weights, s.shift, out, s.mean + begin, s.rstd + begin, end - begin, s.cols,
+                                   s.eps);
+    } else {
+      kernels::active().rms_norm(in, s.weights, out, s.rstd + begin, end - begin, s.cols, s.eps);
+    }
+  });
+}
 
 Status check_vector(const char* op, const Tensor& x, const Tensor& vector) noexcept {
   if (x.rank() < 1 || x.dim(-1) == 0 || vector.rank() != 1 || vector.dim(0) != x.dim(-1)) {
@@ -24,35 +39,34 @@ Status check_vector(const char* op, const Tensor& x, const Tensor& vector) noexc
   return {};
 }
 
-// Both norms: `mean` is wanted for layer_norm alone. `run(begin row, rows, y, mean, rstd)` calls the kernel.
-template <class Run>
+// Both norms; weight and bias are dense.
 Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, const Tensor& weight, const Tensor* bias,
-                         bool centred, const Run& run) noexcept {
+                         float eps) noexcept {
   auto x = ops::contiguous(operand);
   if (!x) return x;
-  auto y = Fresh::make(context, x->shape());
+  auto y = Fresh::make_remade(context, x->shape(), x->tracked() || weight.tracked() || (bias && bias->tracked()));
   if (!y) return fail(y.error());
   const auto cols = static_cast<std::size_t>(x->dim(-1));
   const std::size_t rows = x->numel() / cols;
   const auto count = static_cast<std::int64_t>(rows);
   auto rstd = Fresh::make(context, Shape{count});
   if (!rstd) return fail(rstd.error());
+  const bool centred = id == RuleId::layer_norm;
   auto mean = Fresh::make(context, Shape{centred ? count : 0});
   if (!mean) return fail(mean.error());
-  parallel_chunks(context, rows, row_grain(cols, rows), [&](std::size_t begin, std::size_t end) {
-    run(x->f32() + begin * cols, y->f32() + begin * cols, centred ? mean->f32() + begin : nullptr, rstd->f32() + begin,
-        end - begin, cols);
-  });
   const Tensor none;
   const NormSaved saved{x->grad_ref(),
                         weight.grad_ref(),
                         bias ? bias->grad_ref() : GradRef{},
                         x->f32(),
                         weight.f32(),
+                        bias ? bias->f32() : nullptr,
                         centred ? mean->f32() : nullptr,
                         rstd->f32(),
                         rows,
-                        cols};
+                        cols,
+                        eps};
+  run_norm(context, saved, y->f32());
   return std::move(*y).freeze(rule(id), {&*x, &weight, bias ? bias : &none}, saved);
 }
 
@@ -95,14 +109,14 @@ Result<Tensor> run_layer_norm(const Operand& x, const Operand& weight, const Ope
   if (!w) return w;
   const Result<Tensor> b = bias ? ops::contiguous(*bias) : w;
   if (!b) return b;
-  const float* shift = bias ? b->f32() : nullptr;
-  return normalize(RuleId::layer_norm, context, x, *w, bias ? &*b : nullptr, true,
-                   [&](const float* in, float* out, float* mean, float* rstd, std::size_t rows, std::size_t cols) {
-                     kernels::active().layer_norm(in, w->f32(), shift, out, mean, rstd, rows, cols, eps);
-                   });
+  return normalize(RuleId::layer_norm, context, x, *w, bias ? &*b : nullptr, eps);
 }
 
 }  // namespace
+
+void rules::remake_norm(const void* saved, const Context& context, float* result) noexcept {
+  run_norm(context, *static_cast<const NormSaved*>(saved), result);
+}
 
 void rules::layer_norm(const void* saved, Grads& grads) noexcept {
   normalize_rule(*static_cast<const NormSaved*>(saved), grads,
@@ -143,10 +157,7 @@ Result<Tensor> rms_norm(const Operand& x, const Operand& weight, float eps) noex
   if (auto fits = check_vector("rms_norm", *x, *weight); !fits) return fail(fits.error());
   auto w = contiguous(weight);
   if (!w) return w;
-  return normalize(RuleId::rms_norm, **context, x, *w, nullptr, false,
-                   [&](const float* in, float* out, float*, float* rstd, std::size_t rows, std::size_t cols) {
-                     kernels::active().rms_norm(in, w->f32(), out, rstd, rows, cols, eps);
-                   });
+  return normalize(RuleId::rms_norm, **context, x, *w, nullptr, eps);
 }
 
 }  // namespace ops

@@ -99,7 +99,8 @@ Result<Tensor> rope(const Operand& operand, const Operand& cosine, const Operand
                   false);
     }
   });
-  return std::move(*y).freeze(rule(RuleId::rope), {&*x, &*c, &*s}, saved);
+  const Tensor source = x->unread();
+  return std::move(*y).freeze(rule(RuleId::rope), {&source, &*c, &*s}, saved);
 }
 
 }  // namespace ops

@@ -5,6 +5,7 @@ module qorus.ops;
 import qorus.std;
 import :rules;
 import :kept;
+import :remade;
 import :loops;
 
 namespace qorus {
@@ -36,6 +37,7 @@ struct GradState {
   const StateUpdate* updates = nullptr;
   std::size_t first_temporary = 0, last_temporary = 0;  // arena marks; equal when there is none
   std::span<const std::byte> unfolded;                  // the block's memory whose nodes are run
+  Renewal* remade = nullptr;                            // the last results that were made again and are still needed
   Error failure;
 };
 
@@ -149,9 +151,28 @@ Error exhausted() noexcept {
       .code = Errc::out_of_memory, .op = "backward", .text = "the workspace's scratch is too small for the gradients"};
 }
 
+bool unfolded(const GradState& state, const void* place) noexcept {
+  const auto* const at = static_cast<const std::byte*>(place);
+  return at >= state.unfolded.data() && at < state.unfolded.data() + state.unfolded.size();
+}
+
 void run_node(const Node& node, Grads& grads) noexcept { rule_of(node.rule).backward(node.saved, grads); }
 
 }  // namespace
+
+Status remake(Context& context, const Node& node, Renewal*& innermost) noexcept {
+  auto& renewal = *static_cast<Renewal*>(const_cast<void*>(node.saved));
+  Arena& arena = *renewal.arena;
+  renewal.resumed = arena.far_mark();
+  // Transient results may have lain before it.
+  if (auto gap = arena.take_far(renewal.far_mark - renewal.resumed); !gap) return fail(gap.error());
+  auto place = arena.take_far(renewal.made.bytes);
+  if (!place) return fail(place.error());
+  const Node& maker = *renewal.made.node;
+  rule_of(maker.rule).remake(maker.saved, context, reinterpret_cast<float*>(place->data));
+  renewal.outer = std::exchange(innermost, &renewal);
+  return {};
+}
 
 Into Grads::into(const GradRef& input) noexcept {
   if (!input || state_->failure.code != Errc::ok) return {};
@@ -179,6 +200,14 @@ Into Grads::into_out(const GradRef& input) noexcept {
   if (!reusable) return into(input);
   out_given_away_ = true;
   return {state_->slots[input.slot].data = out_, false};
+}
+
+Into Grads::into_spent(const GradRef& input, const float* spent) noexcept {
+  if (!input || state_->failure.code != Errc::ok) return {};
+  // An unfolded block's memory will be another's before all of that block's gradients are read.
+  const bool usable = !input.leaf() && !state_->slots[input.slot].data && !unfolded(*state_, spent);
+  if (!usable) return into(input);
+  return {state_->slots[input.slot].data = const_cast<float*>(spent), false};
 }
 
 void Grads::pass(const GradRef& input) noexcept {
@@ -228,8 +257,7 @@ void Grads::update_state(const StateUpdate& update) noexcept {
   auto* placed = take_array<StateUpdate>(*context_, 1);
   if (!placed) return settle(fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small"));
   *placed = update;
-  const auto* value = reinterpret_cast<const std::byte*>(update.value);
-  if (value >= state_->unfolded.data() && value < state_->unfolded.data() + state_->unfolded.size()) {
+  if (unfolded(*state_, update.value)) {
     auto* copy = take_array<float>(*context_, update.count);  // the next block's memory will be there
     if (!copy) return settle(fail(Errc::out_of_memory, "backward", "the workspace's scratch is too small"));
     if (!context_->planning) std::copy_n(update.value, update.count, copy);
@@ -282,7 +310,11 @@ Result<Gradients> run_backward(const Tensor& result, const float* given) noexcep
     if (!context->planning) std::memcpy(seed.data, given ? given : &k_one, result.numel() * sizeof(float));
   }
   context->record = nullptr;  // rules compute; they are not recorded
-  for (Node* node = context->newest; node; node = node->previous) {
+  for (Node* node = context->newest; node; node = before(*node, state.remade)) {
+    if (gives_up(*node)) {
+      if (auto made = remake(*context, *node, state.remade); !made) return fail(made.error());
+      continue;
+    }
     if (stands_for_block(*node)) {
       auto memory = unfold(*context, *node);
       if (!memory) return fail(memory.error());

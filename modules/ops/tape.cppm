@@ -31,6 +31,8 @@ class Grads;
 struct Rule {
   const char* name;
   void (*backward)(const void* saved, Grads& grads) noexcept;
+  // Makes the operation's result again, the same bits; null: it cannot (see Fresh::make_remade).
+  void (*remake)(const void* saved, const Context& context, float* result) noexcept = nullptr;
 };
 [[nodiscard]] inline RuleRef custom_rule(const Rule& rule) noexcept { return {.custom = &rule}; }
 
@@ -46,6 +48,9 @@ class Grads {
   // The same; but if nothing was written there yet and the sizes agree, it is the output's own memory, which is not needed after
   // this node: for rules that work element by element and read out()[i] before they write data[i]. Once per node.
   [[nodiscard]] Into into_out(const GradRef& input) noexcept;
+  // The same; but if nothing was written there yet it is `spent`, dense memory of the input's size on the tape whose values no rule
+  // reads once this one has written there.
+  [[nodiscard]] Into into_spent(const GradRef& input, const float* spent) noexcept;
   // Adds the output's gradient to the input's as it is (same element count); costs nothing where the memory can be handed over.
   void pass(const GradRef& input) noexcept;
   // Adds out()[0] times `slope` to the input's: of a loss, one number, whose slopes by that input the forward has made.

@@ -29,7 +29,8 @@ Result<Tensor> record_view(const Tensor& x, const Layout& seen, const Layout& se
   }
   if (!x.tracked() || !context->record) return view;
   Node node{.rule = rule(RuleId::view), .out_numel = view.numel()};
-  if (x.lifetime().block != context->scope.block) node.reads[node.read_count++] = x.lifetime();
+  const Lifetime life = x.unread().lifetime();
+  if (life.block && !context->holds(life)) node.reads[node.read_count++] = life;
   const ViewSaved saved{x.grad_ref(), seen_dense};
   auto slot = context->record(*context, node, &saved, sizeof saved);
   if (!slot) return fail(slot.error());

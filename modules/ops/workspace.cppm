@@ -52,6 +52,26 @@ template <class F>
       x, &layer, [](const void* f, const Tensor& y) noexcept { return Result<Tensor>((*static_cast<const F*>(f))(y)); },
       spent);
 }
+// use(make(x)), of which a tape keeps less: if make ends in an operation that costs little (a norm, ops::gated), its result lies at the far
+// end of the workspace's memory while `use` runs, is gone then, and the backward makes it again before it needs it. The same bits. `use`
+// gives a result of its own. Errors: those of both; stale_tensor, later, for who keeps what `use` was given.
+[[nodiscard]] Result<Tensor> rematerialize(const Tensor& x, const void* make, LayerCall make_call, const void* use,
+                                           LayerCall use_call) noexcept;
+template <class Make, class Use>
+[[nodiscard]] Result<Tensor> rematerialize(const Tensor& x, const Make& make, const Use& use) noexcept {
+  return rematerialize(
+      x, &make,
+      [](const void* f, const Tensor& t) noexcept { return Result<Tensor>((*static_cast<const Make*>(f))(t)); }, &use,
+      [](const void* f, const Tensor& t) noexcept { return Result<Tensor>((*static_cast<const Use*>(f))(t)); });
+}
+// body(x), of which a tape keeps less: results that were asked to be transient (ops::LinearParts, Fresh::make_transient) are gone when it
+// ends. What it gives is none of them; a rule that reads one finds it stale (backward then fails with stale_tensor). Errors: those of body.
+[[nodiscard]] Result<Tensor> with_transients(const Tensor& x, const void* body, LayerCall call) noexcept;
+template <class F>
+[[nodiscard]] Result<Tensor> with_transients(const Tensor& x, const F& body) noexcept {
+  return with_transients(
+      x, &body, [](const void* f, const Tensor& t) noexcept { return Result<Tensor>((*static_cast<const F*>(f))(t)); });
+}
 // Whether what is computed of x is recorded; false if x is gone.
 [[nodiscard]] bool recorded(const Tensor& x) noexcept;
 // Where the memory of x's workspace begins that nobody has yet; null if there is none.

@@ -36,6 +36,13 @@ struct Node {
 
 class Tensor;
 
+// A result that a tape gives up once it was used, and that its rule makes again in the backward (rematerialize).
+struct Remade {
+  Node* node = nullptr;        // that made it
+  std::byte* place = nullptr;  // at the far end of the arena
+  std::size_t bytes = 0;
+};
+
 // The results that were made while a block runs whose insides a tape keeps in bf16 (WorkspaceOptions::bf16), by address. Those beyond so
 // many are kept as they are.
 struct MadeResults {
@@ -71,8 +78,10 @@ struct Context {
   // Appends a copy of the node and of what its rule saved; gives its output's slot. Null without a tape.
   Result<std::uint32_t> (*record)(Context& context, const Node& node, const void* saved,
                                   std::size_t saved_size) noexcept = nullptr;
-  void* tape = nullptr;    // the recording's state
-  Node* newest = nullptr;  // its last node; a frame inside a recording takes its own nodes away when it ends
+  void* tape = nullptr;      // the recording's state
+  Node* newest = nullptr;    // its last node; a frame inside a recording takes its own nodes away when it ends
+  Remade* remade = nullptr;  // wanted: the next result that can be made again
+  bool transients = false;   // results may be transient (with_transients)
 
   // Where blocks (layers that run in frames of their own where nothing is recorded) run on a tape that keeps their insides in bf16, one
   // after the other at the same place. Null: they run where all does, and are kept as they are.
@@ -85,6 +94,11 @@ struct Context {
   // Learns the shape of a parameter that is not bound yet, during nn::build; null otherwise.
   Status (*declare)(void* builder, const void* parameter, const Dims& shape) noexcept = nullptr;
   void* builder = nullptr;
+
+  // Whether memory ends with the innermost frame, or, at the arena's far end, is there again when a rule reads it.
+  [[nodiscard]] bool holds(const Lifetime& life) const noexcept {
+    return life.block == scope.block || life.block == scratch->far_block();
+  }
 
   // `count` counter values of the generator, no other draw's.
   [[nodiscard]] std::uint64_t draw(std::uint64_t count) noexcept {

@@ -108,6 +108,12 @@ Tensor Tensor::with_slot(std::uint32_t slot) const noexcept {
   return tracked;
 }
 
+Tensor Tensor::unread() const noexcept {
+  Tensor input = *this;
+  if (context_ && scope_.alive() && lifetime_.block == context_->scratch->transient_block()) input.lifetime_ = {};
+  return input;
+}
+
 Result<Fresh> Fresh::make(Context& context, const Shape& shape, DType dtype) noexcept {
   if (context.failure.code != Errc::ok) return fail(context.failure);
   if (!shape.valid()) return fail(Errc::invalid_size, "result", "the result would have no valid shape");
@@ -125,6 +131,33 @@ Result<Fresh> Fresh::make(Context& context, const Shape& shape, DType dtype) noe
   return fresh;
 }
 
+Result<Fresh> Fresh::make_far(Context& context, const Shape& shape, bool transient) noexcept {
+  if (!shape.valid()) return make(context, shape);
+  auto slice = context.scratch->take_far(row_bytes(DType::f32, shape.numel()), transient);
+  if (!slice) return fail(slice.error());
+  Fresh fresh;
+  fresh.data_ = slice->data;
+  fresh.lifetime_ = slice->lifetime;
+  fresh.context_ = &context;
+  fresh.shape_ = shape;
+  return fresh;
+}
+
+Result<Fresh> Fresh::make_remade(Context& context, const Shape& shape, bool tracked) noexcept {
+  if (!tracked || !context.record || !context.remade) return make(context, shape);
+  auto far = make_far(context, shape, false);
+  if (!far) return fail(far.error());
+  Fresh fresh = std::move(*far);
+  fresh.remade_ = std::exchange(context.remade, nullptr);
+  *fresh.remade_ = {nullptr, fresh.data_, row_bytes(DType::f32, shape.numel())};
+  return fresh;
+}
+
+Result<Fresh> Fresh::make_transient(Context& context, const Shape& shape, bool wanted) noexcept {
+  if (wanted && context.record && context.transients) return make_far(context, shape, true);
+  return make(context, shape);
+}
+
 Tensor Fresh::freeze() && noexcept { return Tensor(data_, dtype_, Layout::dense(shape_), lifetime_).in(*context_); }
 
 Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs, const void* saved,
@@ -136,7 +169,7 @@ Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const 
   for (const Tensor* input : inputs) {
     tracked = tracked || input->tracked();
     const Lifetime& life = input->lifetime();
-    if (!life.block || life.block == frozen.lifetime().block) continue;
+    if (!life.block || context_->holds(life)) continue;
     const auto same = [&](const Lifetime& known) {
       return known.block == life.block && known.generation == life.generation;
     };
@@ -149,6 +182,7 @@ Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const 
   if (!tracked) return frozen;
   auto slot = context_->record(*context_, node, saved, size);
   if (!slot) return fail(slot.error());
+  if (remade_) remade_->node = context_->newest;
   return frozen.with_slot(*slot);
 }
 

@@ -116,6 +116,8 @@ class Tensor {
   // The same elements in a context: what an input of a computation is.
   [[nodiscard]] Tensor in(Context& context) const noexcept;
   [[nodiscard]] Tensor with_slot(std::uint32_t slot) const noexcept;
+  // The same for the inputs of a rule that does not read its values: so that it may be transient.
+  [[nodiscard]] Tensor unread() const noexcept;
 
  private:
   static constexpr std::int64_t k_bad = -1;
@@ -154,6 +156,12 @@ class Fresh {
  public:
   // Uninitialised elements in the context's arena. Errors: out_of_memory, invalid_size.
   [[nodiscard]] static Result<Fresh> make(Context& context, const Shape& shape, DType dtype = DType::f32) noexcept;
+  // The same, f32, for an operation whose rule can make its result again, if it is `tracked`: where rematerialize wants that, the elements
+  // lie at the far end of the arena. Errors: as make.
+  [[nodiscard]] static Result<Fresh> make_remade(Context& context, const Shape& shape, bool tracked) noexcept;
+  // The same for an operation whose rule does not read its result, if that is `wanted`: there until with_transients ends, where one stands
+  // and a tape records.
+  [[nodiscard]] static Result<Fresh> make_transient(Context& context, const Shape& shape, bool wanted) noexcept;
   Fresh(Fresh&&) noexcept = default;
   Fresh& operator=(Fresh&&) noexcept = default;
 
@@ -178,6 +186,7 @@ class Fresh {
 
  private:
   Fresh() = default;
+  [[nodiscard]] static Result<Fresh> make_far(Context& context, const Shape& shape, bool transient) noexcept;
   [[nodiscard]] Result<Tensor> freeze_recorded(RuleRef rule, std::initializer_list<const Tensor*> inputs,
                                                const void* saved, std::size_t size) && noexcept;
 
@@ -186,6 +195,7 @@ class Fresh {
   Lifetime lifetime_;
   Shape shape_;
   DType dtype_ = DType::f32;
+  Remade* remade_ = nullptr;
 };
 
 }  // namespace qorus

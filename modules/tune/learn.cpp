@@ -95,15 +95,18 @@ Result<Tensor> Tuner::attend(const llm::Block& block, const Tensor& x, const Ten
   const auto heads_of = [&](const Result<Tensor>& y, std::int64_t heads) {
     return ops::reshape(y, {batch, seq, heads, c.head_dim});
   };
-  const auto turned = [&](const Result<Tensor>& y) {
-    auto t = ops::transpose(y, 1, 2);
-    if (c.architecture->learned_positions) return t;
-    Context& context = *x.context();
-    return ops::rope(t, ops::slice(cosine_[kind].tensor().in(context), 0, 0, seq),
-                     ops::slice(sine_[kind].tensor().in(context), 0, 0, seq), c.pairs);
+  const bool turns = !c.architecture->learned_positions;
+  const auto turned = [&](const llm::Projection& projection, std::int64_t heads, const llm::Norm& norm) {
+    const bool transient = turns && norm.kind == llm::Norm::Kind::none;
+    return with_transients(x, [&](const Tensor& h) {
+      auto t = ops::transpose(heads_of(projection.with(h, Activation::none, transient), heads) | norm, 1, 2);
+      if (!turns) return t;
+      Context& context = *h.context();
+      return ops::rope(t, ops::slice(cosine_[kind].tensor().in(context), 0, 0, seq),
+                       ops::slice(sine_[kind].tensor().in(context), 0, 0, seq), c.pairs);
+    });
   };
-  auto q = turned(heads_of(x | block.q_proj, c.heads) | block.q_norm),
-       k = turned(heads_of(x | block.k_proj, c.kv_heads) | block.k_norm),
+  auto q = turned(block.q_proj, c.heads, block.q_norm), k = turned(block.k_proj, c.kv_heads, block.k_norm),
        v = ops::transpose(heads_of(x | block.v_proj, c.kv_heads), 1, 2);
   auto y = ops::attention(q, k, v,
                           {.causal = true,
@@ -117,9 +120,8 @@ Result<Tensor> Tuner::attend(const llm::Block& block, const Tensor& x, const Ten
 
 Result<Tensor> Tuner::block(const llm::Block& block, const Tensor& x, const Tensor& mask,
                             std::int64_t batch) const noexcept {
-  auto attended = (x | block.attn_norm).and_then([&](const Tensor& h) { return attend(block, h, mask, batch); });
-  auto sum = x + (attended | block.o_proj | block.attn_post_norm);
-  return sum + sum.and_then([&](const Tensor& h) { return block.feed_forward(h); });
+  return block.around(
+      x, rematerialize(x, block.attn_norm, [&](const Tensor& h) { return attend(block, h, mask, batch); }));
 }
 
 struct Tuner::LayerCall {
