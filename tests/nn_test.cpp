@@ -393,6 +393,38 @@ TEST(Summary, CountsAndReads) {
   EXPECT_NE(text.find("203530"), text.npos) << text;
 }
 
+// A norm before a layer of products is made again in the backward: the same bits in less memory, whatever comes behind.
+TEST(Fusion, ATapeKeepsNothingOfNormsBeforeProducts) {
+  struct Outcome {
+    std::vector<float> gradients;
+    std::size_t bytes = 0;
+  };
+  const auto x = ramp(64 * 48), y = ramp(64 * 48);
+  const auto run = [&](const auto& layers) {
+    Outcome outcome;
+    auto model = nn::build(layers, {48}, init::normal(3));
+    EXPECT_OK(model);
+    Workspace ws{{.scratch = 16_MiB, .threads = 2}};
+    auto tape = ws.record();
+    auto done = (tape.input(view(x, {64, 48})) | (*model | loss::mse(view(y, {64, 48})))).and_then(backward);
+    EXPECT_OK(done);
+    const auto slab = done->slab(model->block());
+    outcome.gradients.assign(slab->begin(), slab->end());
+    outcome.bytes = ws.counters().high_water;
+    return outcome;
+  };
+  const auto expect_leaner = [&](const auto& fused, const auto& plain, std::size_t arrays) {
+    const Outcome got = run(fused), wanted = run(plain);
+    EXPECT_EQ(got.gradients, wanted.gradients);
+    EXPECT_LE(got.bytes + arrays * 64 * 48 * sizeof(float), wanted.bytes + 4096);
+  };
+  const auto plain = [] { return PlainLinear{nn::linear(48)}; };
+  const auto three = [](const auto& block) { return nn::residual(block) | nn::residual(block) | nn::residual(block); };
+  expect_leaner(three(nn::layer_norm() | nn::linear(48)), three(nn::layer_norm() | plain()), 2);
+  expect_leaner(three(nn::rms_norm() | nn::linear(48) | nn::gelu()), three(nn::rms_norm() | plain() | nn::gelu()), 2);
+  expect_leaner(nn::linear(48) | nn::layer_norm() | nn::linear(48), nn::linear(48) | nn::layer_norm() | plain(), 0);
+}
+
 TEST(Inference, AllocatesNothingAndDoesNotDependOnThreads) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
   auto model = nn::build(nn::linear(96) | nn::gelu() | nn::linear(33) | nn::softmax(), {50});

@@ -31,6 +31,12 @@ concept ReadsTables = requires(const L& layer, const Tensor& table, const Tensor
   { layer.looked_up(table, ids) } -> std::same_as<Result<Tensor>>;
 };
 
+// A layer whose result a tape need not keep for a layer of products behind it (rematerialize).
+template <class L>
+concept Remakes = requires {
+  { L::k_remakes } -> std::convertible_to<bool>;
+};
+
 // layer(lookup(ids)), by the table where that has fewer rows.
 template <Lookup A, ReadsTables B>
 [[nodiscard]] Result<Tensor> after_lookup(const A& lookup, const B& layer, const Tensor& ids) noexcept {
@@ -84,6 +90,9 @@ struct Chain {
     } else if constexpr (looks_up<last>()) {
       step<last>(y, Unseen{});
       return y ? loss(*y) : y;
+    } else if constexpr (remade<last>()) {
+      return rematerialize(*y, std::get<last - 1>(layers),
+                           [&](const Tensor& t) { return loss_of(std::get<last>(layers), t, loss); });
     } else {
       return loss_of(std::get<last>(layers), *y, loss);
     }
@@ -123,6 +132,15 @@ struct Chain {
       return Lookup<Part<I - 1>> && ReadsTables<Part<I>>;
     }
   }
+  // Whether what part I reads is made again in the backward. Not where outputs are observed.
+  template <std::size_t I>
+  static constexpr bool remade() {
+    if constexpr (I == 0 || I >= sizeof...(Ls)) {
+      return false;
+    } else {
+      return Remakes<Part<I - 1>> && Fusable<Part<I>>;
+    }
+  }
   struct Unseen {
     void operator()(std::size_t, const auto&, const Tensor&) const noexcept {}
   };
@@ -130,14 +148,22 @@ struct Chain {
   void step(Result<Tensor>& y, const F& observe) const noexcept {
     if (!y) return;
     const auto& layer = std::get<I>(layers);
-    if constexpr (std::same_as<F, Unseen> && looks_up<I + 1>()) {
+    const auto run = [&](const Tensor& t) {
+      if constexpr (taken<I + 1>()) {
+        return layer.with(t, Part<I + 1>::k_activation);
+      } else {
+        return layer(t);
+      }
+    };
+    constexpr bool unseen = std::same_as<F, Unseen>;
+    if constexpr (unseen && (looks_up<I + 1>() || remade<I + 1>())) {
       return;
-    } else if constexpr (std::same_as<F, Unseen> && looks_up<I>()) {
+    } else if constexpr (unseen && looks_up<I>()) {
       y = after_lookup(std::get<I - 1>(layers), layer, *y);
-    } else if constexpr (taken<I + 1>()) {
-      y = layer.with(*y, Part<I + 1>::k_activation);
+    } else if constexpr (unseen && remade<I>()) {
+      y = rematerialize(*y, std::get<I - 1>(layers), run);
     } else if constexpr (!taken<I>()) {
-      y = layer(*y);
+      y = run(*y);
     }
     if (y) observe(I, layer, *y);
   }

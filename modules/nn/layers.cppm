@@ -79,6 +79,7 @@ struct Embedding {
 // (x - mean) / sqrt(var + eps) weight + bias over the last axis.
 struct LayerNorm {
   static constexpr std::string_view k_name = "layer_norm";
+  static constexpr bool k_remakes = true;
   Param weight{.role = Role::gain}, bias{.role = Role::bias};
   float eps = 1e-5f;
   bool has_bias = true;
@@ -102,6 +103,7 @@ struct LayerNormOptions {
 // x / sqrt(mean(x^2) + eps) weight over the last axis.
 struct RmsNorm {
   static constexpr std::string_view k_name = "rms_norm";
+  static constexpr bool k_remakes = true;
   Param weight{.role = Role::gain};
   float eps = 1e-5f;
 

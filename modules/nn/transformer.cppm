@@ -101,6 +101,7 @@ struct FeedForwardOptions {
 // Layer norm or RMS norm, chosen at run time.
 struct Norm {
   static constexpr std::string_view k_name = "norm";
+  static constexpr bool k_remakes = true;
   Param weight{.role = Role::gain}, bias{.role = Role::bias};
   bool rms = false, has_bias = true;
   float eps = 1e-5f;
