@@ -161,6 +161,23 @@ TEST(Rematerialize, WantsAResultOfUsesOwn) {
   EXPECT_FAILS(rematerialize(Tensor(), norm, same), Errc::invalid_size);
 }
 
+// What failed takes no memory from what follows, and what came before is still differentiated.
+TEST(Rematerialize, ATapeGoesOnAfterAnError) {
+  const Compute plain = three_times(false, layer_normed, multiplied),
+                lean = three_times(true, layer_normed, multiplied);
+  const Compute both = [&](const Inputs& in) {
+    auto y = lean(in);
+    const auto norm = [&](const Tensor& t) { return layer_normed(in, t); };
+    EXPECT_FAILS(rematerialize(*in.x, norm, [](const Tensor& t) { return ops::matmul(t, t); }), Errc::invalid_size);
+    EXPECT_FAILS(rematerialize(*in.x, norm, [](const Tensor& t) -> Result<Tensor> { return t; }), Errc::unsupported);
+    EXPECT_EQ(in.x->context()->scratch->far_mark(), 0u);
+    return y;
+  };
+  const Outcome got = run(both);
+  EXPECT_EQ(got.error.code, Errc::ok) << got.error.message().c_str();
+  EXPECT_EQ(got.values, run(plain).values);
+}
+
 TEST(Rematerialize, EndsWithAnErrorWhereMemoryDoes) {
   const Compute lean = three_times(true, layer_normed, multiplied);
   const std::size_t enough = run(lean).bytes;
@@ -192,6 +209,18 @@ Result<Tensor> doubled(const Inputs& /*in*/, const Tensor& x) {
   const DoubleSaved saved{x.grad_ref(), x.f32(), x.numel()};
   k_double.remake(&saved, *x.context(), y->f32());
   return std::move(*y).freeze(custom_rule(k_double), {&x}, saved);
+}
+
+TEST(Rematerialize, RefusesAnOperationThatIsNotOnTheTape) {
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  auto tape = ws.record();
+  auto x = tape.input(Tensor::borrow(std::span<const float>(numbers(0)), {k_rows, k_cols}));
+  const auto careless = [](const Tensor& t) -> Result<Tensor> {
+    auto y = Fresh::make_remade(*t.context(), t.shape(), true);
+    if (!y) return fail(y.error());
+    return std::move(*y).freeze(custom_rule(k_double), {&t}, DoubleSaved{});
+  };
+  EXPECT_FAILS(rematerialize(*x, careless, [](const Tensor& t) { return ops::square(t); }), Errc::unsupported);
 }
 
 TEST(Rematerialize, TakesACallersOwnRule) {

@@ -28,14 +28,19 @@ Result<Tensor> rematerialize(const Tensor& x, const void* make, LayerCall make_c
   const auto y = make_call(make, x);
   context.remade = outer;
   auto z = y ? use_call(use, *y) : y;
-  if (!z || !made.node) return z;
-  if (z->data() >= made.place && z->data() < made.place + made.bytes)
-    return fail(Errc::unsupported, "rematerialize", "what is to be used is itself the result", z->shape().dims());
-  auto node = context.record(context, Node{.rule = custom_rule(k_given_up)}, &renewal, sizeof renewal);
-  if (!node) return fail(node.error());
+  Status status;
+  if (z && made.node) {
+    const bool own = z->data() < made.place || z->data() >= made.place + made.bytes;
+    auto node = own ? context.record(context, Node{.rule = custom_rule(k_given_up)}, &renewal, sizeof renewal)
+                    : fail(Errc::unsupported, "rematerialize", "what is to be used is itself the result");
+    if (!node) status = fail(node.error());
+  } else if (z && made.place) {
+    status = fail(Errc::unsupported, "rematerialize", "the operation is not on the tape, although it said so");
+  }
   // Unless transient results lie beyond it, with which it will go.
-  if (context.scratch->far_mark() == renewal.far_mark + align_up(made.bytes))
-    context.scratch->shrink_far_to(renewal.far_mark);
+  const bool last = context.scratch->far_mark() == renewal.far_mark + align_up(made.bytes);
+  if (last || !context.transients) context.scratch->shrink_far_to(renewal.far_mark);
+  if (!status) return fail(status.error());
   return z;
 }
 

@@ -169,7 +169,7 @@ Status remake(Context& context, const Node& node, Renewal*& innermost) noexcept 
   auto place = arena.take_far(renewal.made.bytes);
   if (!place) return fail(place.error());
   const Node& maker = *renewal.made.node;
-  rule_of(maker.rule).remake(maker.saved, context, reinterpret_cast<float*>(place->data));
+  if (!context.planning) rule_of(maker.rule).remake(maker.saved, context, reinterpret_cast<float*>(place->data));
   renewal.outer = std::exchange(innermost, &renewal);
   return {};
 }
