@@ -332,27 +332,31 @@ TEST_F(TornDeathTest, GoToTheHandlerThatWasThere) {
 TEST_F(TornDeathTest, NoMemoryToKeepTrackOfFiles) {
   EXPECT_EXIT(
       {
-        std::vector<Arena> arenas;
+        std::vector<Block*> records;
         std::vector<MappedFile> files;
-        arenas.reserve(1000);
+        records.reserve(100000);
         files.reserve(900);
         const std::string path = folder / "file";
         int code = 46;
-        for (int i = 0; i < 100; ++i) {  // records for all the files that one table can watch, and more
-          auto arena = Arena::create(1);
-          if (arena) arenas.push_back(std::move(*arena));
+        const auto take = [&] {
+          const auto record = acquire_block();
+          if (record) records.push_back(*record);
+          return record.has_value() && records.size() < records.capacity();
+        };
+        const auto give_back = [&] {
+          for (Block* record : records) release_block(record);
+          records.clear();
+        };
+        while (records.size() < 3300 && take()) {  // for all the files that one table can watch, and more
         }
-        arenas.clear();
+        give_back();
         {
           const qorus_test::FailingAllocations failing;
-          for (bool more = true; more;) {  // they take records until there are none
-            auto arena = Arena::create(1);
-            more = arena.has_value() && arenas.size() < arenas.capacity();
-            if (more) arenas.push_back(std::move(*arena));
+          while (take()) {  // until there are none
           }
           const auto none = MappedFile::open(path);
           if (none || none.error().code != Errc::out_of_memory) code = 1;
-          arenas.clear();
+          give_back();
           for (bool more = true; more;) {
             auto file = MappedFile::open(path);
             more = file.has_value() && files.size() < files.capacity();
