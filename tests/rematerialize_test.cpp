@@ -119,6 +119,19 @@ TEST(Rematerialize, Nests) {
   expect_leaner(three_times(false, rms_normed, inner(false)), three_times(true, rms_normed, inner(true)), 4 * k_bytes);
 }
 
+// A span inside what makes the result of another.
+TEST(Rematerialize, IsThereForTheNextResultOnceASpanHasEnded) {
+  const auto make = [](bool lean) {
+    return [lean](const Inputs& in, const Tensor& t) {
+      const auto norm = [&](const Tensor& h) { return layer_normed(in, h); };
+      const auto use = [&](const Tensor& h) { return multiplied(in, h); };
+      auto inner = lean ? rematerialize(t, norm, use) : norm(t).and_then(use);
+      return inner.and_then([&](const Tensor& h) { return rms_normed(in, h); });
+    };
+  };
+  expect_leaner(three_times(false, make(false), multiplied), three_times(true, make(true), multiplied), 4 * k_bytes);
+}
+
 TEST(Rematerialize, WhatWasGivenUpIsStale) {
   Workspace ws{{.scratch = 4_MiB, .threads = 1}};
   auto tape = ws.record();
@@ -260,7 +273,7 @@ TEST(Transients, GiveTheSameBitsInLessMemory) {
   expect_leaner(four_times(false, turned), four_times(true, turned), 3 * k_bytes);
   // An activation's rule reads the result: it is kept.
   const auto active = [](const Inputs& in, const Tensor& t, bool lean) {
-    return t + ops::linear(t, in.weight, {.activation = Activation::gelu, .transient = lean});
+    return t + ops::linear(t, in.weight, {.activation = Activation::relu, .transient = lean});
   };
   expect_leaner(four_times(false, active), four_times(true, active), 0);
 }
@@ -274,7 +287,9 @@ TEST(Transients, GoTogetherWithWhatIsMadeAgain) {
     const auto through = [&](const Tensor& h, const auto& use) {
       return lean ? rematerialize(h, norm, use) : norm(h).and_then(use);
     };
-    return through(t, kept) + transient(t) + through(t, transient) + through(t, kept);
+    // The first one is there until the end, whatever is made at the far end meanwhile.
+    const auto first = through(t, transient), after = through(t, kept), second = transient(t), third = transient(t);
+    return first + second + third + after + through(t, kept);
   };
   expect_leaner(four_times(false, mixed), four_times(true, mixed), 9 * k_bytes);
   const auto nested = [&](const Inputs& in, const Tensor& t, bool lean) -> Result<Tensor> {
@@ -284,6 +299,30 @@ TEST(Transients, GoTogetherWithWhatIsMadeAgain) {
   };
   const auto outside = [&](bool lean) { return [&, lean](const Inputs& in) { return nested(in, *in.x, lean); }; };
   EXPECT_EQ(run(outside(true)).values, run(outside(false)).values);
+}
+
+TEST(Transients, OutsideOfAnySpanAreKept) {
+  const Compute compute = [](const Inputs& in) {
+    auto y = ops::linear(in.x, in.weight, {.transient = true});
+    EXPECT_EQ(in.x->context()->scratch->far_mark(), 0u);
+    return ops::square(y);
+  };
+  const Outcome got = run(compute);
+  EXPECT_EQ(got.error.code, Errc::ok);
+  EXPECT_EQ(got.values, run([](const Inputs& in) { return ops::square(ops::linear(in.x, in.weight)); }).values);
+}
+
+// Only transient inputs may be gone: of all others a rule may need more than their values.
+TEST(Transients, OtherInputsHaveToBeThere) {
+  Workspace ws{{.scratch = 4_MiB, .threads = 1}};
+  auto tape = ws.record();
+  auto owned = Owned::from<float>({1, 2, 3}, {3});
+  ASSERT_OK(owned);
+  auto x = tape.watch(*owned);
+  auto y = ops::sum(x + x);
+  ASSERT_OK(y);
+  *owned = Owned();
+  EXPECT_FAILS(backward(*y), Errc::stale_tensor);
 }
 
 TEST(Transients, ThatARuleReadsAreRefused) {
