@@ -10,32 +10,16 @@
 #include <utility>
 #include <vector>
 
-#include "tests/testing.h"
+#include "tests/nn_testing.h"
 
 import qorus.nn;
 
+#include "tests/nn_running.h"
+
 using namespace qorus;
+using namespace qorus_test;
 
 namespace {
-
-std::vector<float> ramp(std::size_t n) {
-  std::vector<float> values(n);
-  for (std::size_t i = 0; i < n; ++i) values[i] = std::sin(0.7f * static_cast<float>(i) + 0.3f);
-  return values;
-}
-
-Tensor view(const std::vector<float>& values, const Shape& shape) {
-  return Tensor::borrow(std::span<const float>(values), shape);
-}
-
-template <class M>
-std::vector<float> outputs(const M& model, const Tensor& x, int threads = 1) {
-  Workspace ws{{.scratch = 64_MiB, .threads = threads}};
-  auto frame = ws.frame();
-  auto y = frame.input(x) | model;
-  EXPECT_OK(y);
-  return y ? y->to_vector().value() : std::vector<float>{};
-}
 
 // Bytes of the whole pages of [data, data + bytes) that the system holds in memory.
 std::size_t resident(const std::byte* data, std::size_t bytes) {
@@ -66,7 +50,7 @@ TEST(Pack, GivesTheSameBitsUntilAParameterChanges) {
   auto model =
       nn::build(nn::linear(65) | nn::relu() | nn::linear(33, {.bias = false}) | nn::named("out", nn::linear(2)), {50});
   ASSERT_OK(model);
-  const auto x = ramp(9 * 50);
+  const auto x = waves(9 * 50);
   for (const std::int64_t rows : {1, 3, 9}) {
     const Tensor in = Tensor::borrow(std::span<const float>(x).first(static_cast<std::size_t>(rows) * 50), {rows, 50});
     const auto plain = outputs(*model, in);
@@ -90,7 +74,7 @@ TEST(Pack, ConvolutionsGiveTheSameBitsUntilAParameterChanges) {
                              nn::conv2d(16, 3, {.padding = 1, .groups = 2}),
                          {3, 9, 11});
   ASSERT_OK(model);
-  const auto x = ramp(3 * 3 * 9 * 11);
+  const auto x = waves(3 * 3 * 9 * 11);
   const auto pictures = [&](std::int64_t batch) {
     return Tensor::borrow(std::span<const float>(x).first(static_cast<std::size_t>(batch) * 297), {batch, 3, 9, 11});
   };
@@ -128,7 +112,7 @@ TEST(Pack, ConvolutionsGiveTheSameBitsUntilAParameterChanges) {
 }
 
 TEST(Packed, GivesTheSameBitsWhateverTheModel) {
-  const auto x = ramp(5 * 60);
+  const auto x = waves(5 * 60);
   expect_same_packed(nn::build(nn::linear(65) | nn::gelu() | nn::linear(33, {.bias = false}), {60}), view(x, {5, 60}));
   expect_same_packed(nn::build(nn::lstm(20) | nn::linear(7), {6, 10}), view(x, {5, 6, 10}));
   expect_same_packed(nn::build(nn::conv2d(8, 3) | nn::relu() | nn::flatten() | nn::linear(4), {3, 4, 5}),
@@ -151,7 +135,7 @@ TEST(Packed, GivesTheSameBitsWhateverTheModel) {
 TEST(Packed, HoldsWeightsOnceAndRefusesToTrain) {
   auto model = nn::build(nn::linear(1024) | nn::relu() | nn::linear(512), {512});
   ASSERT_OK(model);
-  const auto x = ramp(3 * 512);
+  const auto x = waves(3 * 512);
   const auto plain = outputs(*model, view(x, {3, 512}));
   const Tensor first = *model->parameter("0.weight"), second = *model->parameter("2.weight");
   const std::size_t bytes = first.numel() * sizeof(float);
@@ -173,7 +157,7 @@ TEST(Packed, AllocatesNothingOnceWarm) {
   ASSERT_OK(model);
   const auto packed = nn::packed(std::move(*model));
   ASSERT_OK(packed);
-  const auto x = ramp(40 * 50);
+  const auto x = waves(40 * 50);
   Workspace ws{{.scratch = 4_MiB, .threads = 2}};
   for (int run = 0; run < 3; ++run) {
     const auto allocated = qorus_test::allocations_of([&] {

@@ -7,24 +7,14 @@
 #include <vector>
 
 #include "tests/allocation_counter.h"
-#include "tests/testing.h"
+#include "tests/nn_testing.h"
 
 import qorus.nn;
 
+#include "tests/nn_running.h"
+
 using namespace qorus;
-
-namespace {
-
-std::vector<float> ramp(std::size_t n) {
-  std::vector<float> values(n);
-  for (std::size_t i = 0; i < n; ++i) values[i] = std::sin(0.7f * static_cast<float>(i) + 0.3f);
-  return values;
-}
-Tensor view(const std::vector<float>& values, const Shape& shape) {
-  return Tensor::borrow(std::span<const float>(values), shape);
-}
-
-}  // namespace
+using namespace qorus_test;
 
 TEST(Recurrent, NamesAndShapesAreThoseOfPyTorch) {
   auto model = nn::build(nn::named("lstm", nn::lstm(5, {.layers = 2, .bidirectional = true})) | nn::linear(3), {7, 4});
@@ -47,7 +37,7 @@ TEST(Recurrent, NamesAndShapesAreThoseOfPyTorch) {
 TEST(Recurrent, BothDirectionsOfAStackAreTheOperationTwice) {
   auto model = nn::build(nn::lstm(3, {.layers = 2, .bidirectional = true}), {5, 4}, init::xavier(3));
   ASSERT_OK(model);
-  const auto values = ramp(2 * 5 * 4);
+  const auto values = waves(2 * 5 * 4);
   Workspace ws{{.scratch = 16_MiB, .threads = 1}};
   auto frame = ws.frame();
   const auto lengths = Owned::from<std::int32_t>({5, 3}, {2});
@@ -72,7 +62,7 @@ TEST(Recurrent, StepsGiveWhatTheWholeSequenceGives) {
     auto model = nn::build(layer, {6, 4}, init::xavier(3));
     ASSERT_OK(model);
     ASSERT_OK(model->pack());
-    const auto values = ramp(6 * 4);
+    const auto values = waves(6 * 4);
     Workspace ws{{.scratch = 16_MiB, .threads = 1}};
     std::vector<float> whole, last;
     {
@@ -108,7 +98,7 @@ TEST(Recurrent, AWarmTrainingStepAllocatesNothing) {
   auto model = nn::build(
       nn::gru(8, {.layers = 2, .bidirectional = true, .dropout = 0.1f}) | nn::last_step() | nn::linear(2), {9, 3});
   ASSERT_OK(model);
-  const auto values = ramp(20 * 9 * 3);
+  const auto values = waves(20 * 9 * 3);
   Workspace ws{{.scratch = 64_MiB, .threads = 2}};
   std::uint64_t allocations = 0;
   for (int i = 0; i < 3; ++i) {

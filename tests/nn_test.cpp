@@ -11,11 +11,14 @@
 #include <utility>
 #include <vector>
 
-#include "tests/testing.h"
+#include "tests/nn_testing.h"
 
 import qorus.nn;
 
+#include "tests/nn_running.h"
+
 using namespace qorus;
+using namespace qorus_test;
 
 namespace {
 
@@ -41,25 +44,6 @@ std::vector<std::string> names_of(const nn::Parameters& model) {
   std::vector<std::string> names;
   for (const auto& parameter : model.parameters()) names.emplace_back(parameter.name.c_str());
   return names;
-}
-
-std::vector<float> ramp(std::size_t n) {
-  std::vector<float> values(n);
-  for (std::size_t i = 0; i < n; ++i) values[i] = std::sin(0.7f * static_cast<float>(i) + 0.3f);
-  return values;
-}
-
-Tensor view(const std::vector<float>& values, const Shape& shape) {
-  return Tensor::borrow(std::span<const float>(values), shape);
-}
-
-template <class M>
-std::vector<float> outputs(const M& model, const Tensor& x, int threads = 1) {
-  Workspace ws{{.scratch = 16_MiB, .threads = threads}};
-  auto frame = ws.frame();
-  auto y = frame.input(x) | model;
-  EXPECT_OK(y);
-  return y ? *y->to_vector() : std::vector<float>{};
 }
 
 }  // namespace
@@ -90,7 +74,7 @@ TEST(Build, CustomLayersRepeatsAndResiduals) {
   EXPECT_EQ(names_of(*model), wanted);
   EXPECT_NE(*model->parameter("0.0.body.gate_proj.weight")->to_vector(),
             *model->parameter("0.1.body.gate_proj.weight")->to_vector());
-  EXPECT_EQ(outputs(*model, view(ramp(12), {3, 4})).size(), 9u);
+  EXPECT_EQ(outputs(*model, view(waves(12), {3, 4})).size(), 9u);
 }
 
 TEST(Build, EveryParameterIsAlignedAndInTheSlab) {
@@ -117,15 +101,15 @@ TEST(Build, ErrorsNameTheLayerAndTheShapes) {
   ASSERT_OK(model);
   Workspace ws{{.scratch = 1_MiB, .threads = 1}};
   auto frame = ws.frame();
-  EXPECT_FAILS_SAYING(frame.input(view(ramp(8), {2, 4})) | *model, "linear: invalid size: [2,4] and [2,3]");
-  EXPECT_FAILS(frame.input(view(ramp(8), {2, 4})) | nn::linear(5), Errc::not_built);
+  EXPECT_FAILS_SAYING(frame.input(view(waves(8), {2, 4})) | *model, "linear: invalid size: [2,4] and [2,3]");
+  EXPECT_FAILS(frame.input(view(waves(8), {2, 4})) | nn::linear(5), Errc::not_built);
 }
 
 TEST(Build, AFailedModelPassesItsErrorDownThePipe) {
   auto model = nn::build(nn::linear(-1), {3});
   Workspace ws{{.scratch = 1_MiB, .threads = 1}};
   auto frame = ws.frame();
-  EXPECT_FAILS(frame.input(view(ramp(3), {1, 3})) | model | nn::relu(), Errc::invalid_size);
+  EXPECT_FAILS(frame.input(view(waves(3), {1, 3})) | model | nn::relu(), Errc::invalid_size);
 }
 
 TEST(Build, ParametersAreStaleOnceTheModelIsGone) {
@@ -136,7 +120,7 @@ TEST(Build, ParametersAreStaleOnceTheModelIsGone) {
     weight = *model->parameter("weight");
     auto moved = std::move(*model);
     EXPECT_TRUE(weight.alive());
-    EXPECT_EQ(outputs(moved, view(ramp(6), {2, 3})).size(), 4u);
+    EXPECT_EQ(outputs(moved, view(waves(6), {2, 3})).size(), 4u);
   }
   EXPECT_FAILS(weight.to_vector(), Errc::stale_tensor);
 }
@@ -144,7 +128,7 @@ TEST(Build, ParametersAreStaleOnceTheModelIsGone) {
 TEST(Assign, ReplacesOrRefuses) {
   auto model = nn::build(nn::linear(2), {3});
   ASSERT_OK(model);
-  const auto values = ramp(6);
+  const auto values = waves(6);
   ASSERT_OK(model->assign("weight", view(values, {2, 3})));
   EXPECT_EQ(*model->parameter("weight")->to_vector(), values);
   EXPECT_FAILS_SAYING(model->assign("weight", view(values, {3, 2})), "weight: invalid size: [3,2] and [2,3]");
@@ -166,7 +150,7 @@ void expect_fused_agrees() {
   auto plain = nn::build(PlainLinear{nn::linear(9)} | nn::Activate<A>{} | nn::linear(2), {7}, init::xavier(3));
   ASSERT_OK(fused);
   ASSERT_OK(plain);
-  const auto x = ramp(5 * 7);
+  const auto x = waves(5 * 7);
   const auto run = [&](const auto& model, const char* name, std::size_t nodes) {
     Workspace ws{{.scratch = 4_MiB, .threads = 1}};
     auto tape = ws.record();
@@ -211,7 +195,7 @@ TEST(Dropout, DropsOnATapeAndNowhereElse) {
 
 // Each loss ends a pipe, and gives what its operation gives.
 TEST(Loss, EndsAPipe) {
-  const auto x = ramp(12), t = std::vector<float>{0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1};
+  const auto x = waves(12), t = std::vector<float>{0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1};
   const std::vector<std::int32_t> classes = {0, 3, 2};
   Workspace ws{{.scratch = 1_MiB, .threads = 1}};
   auto frame = ws.frame();
@@ -259,7 +243,7 @@ std::array<std::size_t, 2> expect_loss_of_whole(const M& model, const Tensor& x,
 }
 
 TEST(Loss, UnderAModelIsThatOfItsResult) {
-  const auto x = ramp(5 * 6);
+  const auto x = waves(5 * 6);
   const std::vector<std::int32_t> classes = {0, 3, 2, 1, 1};
   const Tensor in = view(x, {5, 6}), labels = Tensor::borrow(std::span<const std::int32_t>(classes), {5});
   const auto check = [&](auto layers) {
@@ -276,7 +260,7 @@ TEST(Loss, UnderAModelIsThatOfItsResult) {
   check(nn::residual(nn::linear(6)) | nn::linear(4, {.bias = false}) | nn::softmax());
   auto model = nn::build(nn::linear(7) | nn::linear(4, {.bias = false}), {6});
   ASSERT_OK(model);
-  const auto wanted = ramp(20);
+  const auto wanted = waves(20);
   expect_loss_of_whole(*model, in, loss::mse(view(wanted, {5, 4})));
   Workspace ws{{.scratch = 1_MiB, .threads = 1}};
   auto frame = ws.frame();
@@ -358,7 +342,7 @@ TEST(Init, OrthogonalRowsOrColumns) {
 TEST(Plan, EqualsWhatARunTakes) {
   auto model = nn::build(nn::linear(64) | nn::gelu() | nn::linear(10), {32});
   ASSERT_OK(model);
-  const auto x = ramp(16 * 32);
+  const auto x = waves(16 * 32);
   for (const int threads : {1, 2}) {
     auto planned = nn::plan(*model, {16, 32}, {.training = true, .threads = threads});
     ASSERT_OK(planned);
@@ -399,7 +383,7 @@ TEST(Fusion, ATapeKeepsNothingOfNormsBeforeProducts) {
     std::vector<float> gradients;
     std::size_t bytes = 0;
   };
-  const auto x = ramp(64 * 48), y = ramp(64 * 48);
+  const auto x = waves(64 * 48), y = waves(64 * 48);
   const auto run = [&](const auto& layers) {
     Outcome outcome;
     auto model = nn::build(layers, {48}, init::normal(3));
@@ -429,7 +413,7 @@ TEST(Inference, AllocatesNothingAndDoesNotDependOnThreads) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
   auto model = nn::build(nn::linear(96) | nn::gelu() | nn::linear(33) | nn::softmax(), {50});
   ASSERT_OK(model);
-  const auto x = ramp(40 * 50);
+  const auto x = waves(40 * 50);
   std::vector<float> wanted;
   for (const int threads : {1, 2, 3}) {
     Workspace ws{{.scratch = 4_MiB, .threads = threads}};

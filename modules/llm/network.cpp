@@ -16,6 +16,7 @@ Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
 Result<Tensor> Projection::with(const Tensor& x, Activation activation, bool transient) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "linear", "needs at least one axis", x.shape().dims());
   const bool adapted = lora_a.bound(), packed = is_packed(*this, x);
+  transient = transient && activation == Activation::none;
   const auto stored = [&](const Tensor& t, Activation last, bool passes) -> Result<Tensor> {
     if (packed) {
       Tensor product;
@@ -28,15 +29,14 @@ Result<Tensor> Projection::with(const Tensor& x, Activation activation, bool tra
     auto w = nn::use(weight, Shape{out_features, t.dim(-1)}, t, "linear");
     const Result<Tensor> b = has_bias ? nn::use(bias, Shape{out_features}, t, "linear") : w;
     const Operand shift = b;
-    return ops::activate(frozen_linear(t, w, has_bias ? &shift : nullptr, passes && last == Activation::none), last);
+    return ops::activate(frozen_linear(t, w, has_bias ? &shift : nullptr, passes), last);
   };
   if (!adapted) return stored(x, activation, transient);
   const auto changed = [&](const Tensor& t) -> Result<Tensor> {
     const auto product = stored(t, Activation::none, true);
     const Operand plain = product;
     auto a = nn::use(lora_a, lora_a.tensor.shape(), t, "lora"), b = nn::use(lora_b, lora_b.tensor.shape(), t, "lora");
-    return ops::linear(ops::linear(t, a) * lora_scale, b,
-                       {.residual = &plain, .transient = transient && activation == Activation::none});
+    return ops::linear(ops::linear(t, a) * lora_scale, b, {.residual = &plain, .transient = transient});
   };
   return ops::activate(with_transients(x, changed), activation);
 }
