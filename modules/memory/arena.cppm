@@ -68,7 +68,7 @@ class Arena {
 
  private:
   friend class Frame;
-  // How much is taken, with so many bytes more of it. Errors: out_of_memory.
+  // Moves one of the two ends, used_ or far_, by so many bytes, aligned, and counts them. Errors: out_of_memory.
   [[nodiscard]] Status grow(std::size_t& end, std::size_t bytes) noexcept;
   static constexpr int k_max_depth = 32;
 

@@ -232,7 +232,8 @@ class Packed {
   explicit Packed(Model<L>&& model) noexcept : model_(std::move(model)) {}
   Model<L> model_;
 };
-// The model packed; it is left as it was if that fails. Takes no more memory than the model and its largest weight. Errors: out_of_memory.
+// The model packed; it is left as it was if that fails. The weights that are there once afterwards are laid out one by one, each given back
+// before the next. Errors: out_of_memory.
 template <Layer L>
 [[nodiscard]] Result<Packed<L>> packed(Model<L>&& model) noexcept {
   return Packed<L>::make(std::move(model));
