@@ -189,6 +189,8 @@ float slope(float at, const F& f) {
 TEST(Kinks, HaveTheSlopesOfPyTorch) {
   EXPECT_EQ(slope(0, [](const Tensor& x) { return ops::relu(x); }), 0);
   EXPECT_EQ(slope(0, [](const Tensor& x) { return ops::abs(x); }), 0);
+  EXPECT_EQ(slope(0, [](const Tensor& x) { return ops::sum_abs(x); }), 0);
+  EXPECT_EQ(slope(1, [](const Tensor& x) { return ops::sum_abs(x); }), 1);
   EXPECT_EQ(slope(0, [](const Tensor& x) { return ops::leaky_relu(x, 0.1f); }), 0.1f);
   EXPECT_EQ(slope(0, [](const Tensor& x) { return ops::elu(x, 2); }), 2);
   EXPECT_EQ(slope(1, [](const Tensor& x) { return ops::maximum(x, 1); }), 0.5f);
@@ -225,6 +227,57 @@ TEST(Elementwise, BitsDoNotDependOnWorkers) {
           {{{300, 400}}, {{400}}, whole({300, 1}, 0, 2, DType::u8)}),
   };
   for (const Case& c : cases) EXPECT_EQ(check_bits(c), "") << c.name;
+}
+
+// y and the gradients of a and b, by the given functions used twice over, so that gradients meet.
+std::vector<float> twice_over(const std::function<Result<Tensor>(const Tensor&, const Tensor&)>& f,
+                              std::span<const float> a, std::span<const float> b, std::span<const float> slopes) {
+  Workspace ws{{.scratch = 64_MiB, .threads = 2}};
+  auto tape = ws.record();
+  const Shape shape{static_cast<std::int64_t>(a.size())};
+  const auto x = tape.watch(Tensor::borrow(a, shape)).value(), z = tape.watch(Tensor::borrow(b, shape)).value();
+  const auto y = ops::add(f(x, z), f(z, x)).value();
+  const auto gradients = backward_from(y, Tensor::borrow(slopes, shape)).value();
+  auto all = y.to_vector().value();
+  for (const Tensor& of : {x, z}) {
+    const auto slope = gradients.of(of)->to_vector().value();
+    all.insert(all.end(), slope.begin(), slope.end());
+  }
+  return all;
+}
+
+// However a large tensor is cut into tasks, its elements get what they get in a small one.
+TEST(Elementwise, LargeTensorsHaveTheBitsOfTheirParts) {
+  constexpr std::size_t k_all = 300001, k_part = 9999;
+  const Owned first = random_owned({k_all}, 1, 0.5f, 2), second = random_owned({k_all}, 2, 0.5f, 2),
+              third = random_owned({k_all}, 3);
+  const auto span_of = [](const Owned& t) { return std::span<const float>(t.tensor().f32(), k_all); };
+  const auto a = span_of(first), b = span_of(second), slopes = span_of(third);
+  const std::pair<const char*, std::function<Result<Tensor>(const Tensor&, const Tensor&)>> functions[] = {
+      {"add", [](const Tensor& x, const Tensor& z) { return ops::add(x, z); }},
+      {"sub", [](const Tensor& x, const Tensor& z) { return ops::sub(x, z); }},
+      {"mul", [](const Tensor& x, const Tensor& z) { return ops::mul(x, z); }},
+      {"div", [](const Tensor& x, const Tensor& z) { return ops::div(x, z); }},
+      {"pow", [](const Tensor& x, const Tensor& z) { return ops::pow(x, z); }},
+      {"maximum", [](const Tensor& x, const Tensor& z) { return ops::maximum(x, z); }},
+      {"gated", [](const Tensor& x, const Tensor& z) { return ops::gated(x, z, Activation::gelu); }},
+      {"where", [](const Tensor& x, const Tensor& z) { return ops::where(ops::less(x, z), x, z); }},
+      {"clamp", [](const Tensor& x, const Tensor& /*z*/) { return ops::clamp(x, 0.75f, 1.25f); }},
+      {"log", [](const Tensor& x, const Tensor& /*z*/) { return ops::log(x); }},
+      {"huber", [](const Tensor& x, const Tensor& z) { return ops::huber(x, z, 0.5f, ops::Reduce::none); }},
+      {"relu", [](const Tensor& x, const Tensor& z) { return ops::relu(ops::sub(x, z)); }},
+      {"add_relu", [](const Tensor& x, const Tensor& z) { return ops::add_relu(x, ops::neg(z)); }},
+  };
+  for (const auto& [name, f] : functions) {
+    const auto whole = twice_over(f, a, b, slopes);
+    std::vector<float> parts(whole.size());
+    for (std::size_t at = 0; at < k_all; at += k_part) {
+      const std::size_t count = std::min(k_part, k_all - at);
+      const auto part = twice_over(f, a.subspan(at, count), b.subspan(at, count), slopes.subspan(at, count));
+      for (std::size_t i = 0; i < 3; ++i) std::copy_n(&part[i * count], count, &parts[i * k_all + at]);
+    }
+    EXPECT_EQ(parts, whole) << name;
+  }
 }
 
 // Elements of a contiguous operand are read where they are: a result takes its own memory and nothing else.

@@ -303,6 +303,59 @@ TEST(Products, AResidualAndAGateAreTheirCompositionToTheBit) {
   }
 }
 
+// Rows enough for several runs of h, whose memory none of them exceeds: the composition's bits, in values and gradients.
+TEST(Products, AGateGoesByRunsOfRowsToTheBit) {
+  constexpr std::int64_t k_rows = 1300, k_in = 24, k_out = 9;
+  const Owned gate = random_owned({k_rows, k_in}, 1), up = random_owned({k_rows, k_in}, 2),
+              weight = random_owned({k_out, k_in}, 3), around = random_owned({k_rows, k_out}, 4),
+              slopes = random_owned({k_rows, k_out}, 5);
+  const auto outcome = [&](int threads, bool fused) {
+    Workspace ws{{.scratch = 16_MiB, .threads = threads}};
+    auto tape = ws.record();
+    const auto g = tape.watch(gate), u = tape.watch(up), w = tape.watch(weight), r = tape.watch(around);
+    const Operand residual = r;
+    const std::size_t before = ws.counters().high_water;
+    auto y = fused ? ops::gated_linear(g, u, w, {.residual = &residual, .activation = Activation::silu})
+                   : ops::linear(ops::gated(g, u, Activation::silu), w, {.residual = &residual});
+    EXPECT_OK(y);
+    if (fused && threads == 1)
+      EXPECT_LT(ws.counters().high_water - before, (k_rows * k_in / 2 + k_rows * k_out) * sizeof(float));
+    std::vector<float> all = y->to_vector().value();
+    const auto gradients = backward_from(*y, slopes);
+    for (const auto* of : {&g, &u, &w, &r}) {
+      const auto slope = gradients->of(**of)->to_vector().value();
+      all.insert(all.end(), slope.begin(), slope.end());
+    }
+    return all;
+  };
+  const auto wanted = outcome(1, false);
+  for (const int threads : {1, 2, 5}) EXPECT_EQ(outcome(threads, true), wanted) << threads;
+}
+
+// A weight's gradient over many rows: summed in runs, to the bits of one chain per element, without a copy of all the rows.
+TEST(Products, AWeightsGradientGoesByRunsToTheBit) {
+  constexpr std::int64_t k_rows = 4000, k_in = 24, k_out = 512;
+  constexpr std::size_t k_copy = k_rows * k_out * sizeof(float);
+  const Owned x = random_owned({k_rows, k_in}, 1), weight = random_owned({k_out, k_in}, 2),
+              slopes = random_owned({k_rows, k_out}, 3);
+  auto frame = workspace(1).frame();
+  const auto columns =
+      ops::contiguous(ops::transpose(frame.input(slopes)));  // a product that goes over all of k at once
+  const auto wanted = ops::matmul(columns, frame.input(x))->to_vector().value();
+  for (const int threads : {1, 2, 3}) {
+    Workspace ws{{.scratch = 64_MiB, .threads = threads}};
+    auto tape = ws.record();
+    const auto w = tape.watch(weight);
+    const auto y = ops::linear(tape.input(x), w);
+    ASSERT_OK(y);
+    const std::size_t before = ws.counters().high_water;
+    const auto gradients = backward_from(*y, slopes);
+    ASSERT_OK(gradients);
+    EXPECT_EQ(gradients->of(*w)->to_vector().value(), wanted) << threads;
+    EXPECT_LT(ws.counters().high_water - before, k_copy) << threads;
+  }
+}
+
 TEST(Products, PartsThatDoNotFit) {
   const Owned a = random_owned({2, 3}), b = random_owned({4, 3}), c = random_owned({2, 5});
   auto frame = workspace(1).frame();

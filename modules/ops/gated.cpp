@@ -17,6 +17,10 @@ struct Gate {
   const float *gates, *ups;
   std::size_t n;
   Activation activation;
+
+  [[nodiscard]] Gate piece(std::size_t first, std::size_t count) const noexcept {
+    return {gate, up, gates + first, ups ? ups + first : nullptr, count, activation};
+  }
 };
 struct GatedLinearSaved {
   Gate gate;
@@ -27,6 +31,21 @@ struct GatedLinearSaved {
 };
 
 constexpr std::size_t k_piece = 1024;  // elements that stay in the first-level cache from one step to the next
+
+// Runs f(first, count) over runs of rows, so that h takes no more memory than one of them has: long enough that what a product does once
+// for its weights is little beside it.
+template <class F>
+Status each_run(std::size_t run, std::size_t rows, const F& f) {
+  std::size_t first = 0;
+  do {  // once for no rows at all, whose weight's gradient is zero
+    if (auto done = f(first, std::min(run, rows - first)); !done) return done;
+    first += run;
+  } while (first < rows);
+  return {};
+}
+std::size_t run_of(const Context& context, std::size_t rows) noexcept {
+  return std::min(rows, 128 * std::max<std::size_t>(4, static_cast<std::size_t>(context.executor.width)));
+}
 
 // Runs f(begin, count) over pieces of n elements, on all workers.
 template <class F>
@@ -108,11 +127,15 @@ Result<Tensor> linear_of(const char* op, const Operand& gate, const Operand* up,
   const GatedLinearSaved saved{pair->saved(parts.activation), call->residual.grad_ref(), call->weights(),
                                call->rows(y->shape()), parts.spends};
   const std::size_t mark = (*context)->scratch->mark();
-  auto room = (*context)->scratch->take(saved.gate.n * sizeof(float));
+  const std::size_t run = run_of(**context, saved.rows), in = saved.weights.in, out = saved.weights.out;
+  auto room = (*context)->scratch->take(run * in * sizeof(float));
   if (!room) return fail(room.error());
   auto* const h = reinterpret_cast<float*>(room->data);
-  gate_elements(**context, saved.gate, h);
-  if (auto done = call->run(h, saved.rows, Activation::none, nullptr, y->f32()); !done) return fail(done.error());
+  const auto done = each_run(run, saved.rows, [&](std::size_t first, std::size_t count) {
+    gate_elements(**context, saved.gate.piece(first * in, count * in), h);
+    return call->run(h, {first, count}, Activation::none, nullptr, y->f32() + first * out);
+  });
+  if (!done) return fail(done.error());
   (*context)->scratch->shrink_to(mark);
   return std::move(*y).freeze(rule(RuleId::gated_linear),
                               {&pair->gate, &pair->up, &*weight, &call->bias, &call->residual}, saved);
@@ -132,14 +155,25 @@ void rules::gated_linear(const void* saved, Grads& grads) noexcept {
     return s.spends ? grads.into_spent(ref, values) : grads.into(ref);
   };
   const Into dg = place(s.gate.gate, s.gate.gates), du = place(s.gate.up, s.gate.ups);
-  float* const h = grads.temporary(s.gate.n);
+  s.weights.give_bias(grads, grads.out(), s.rows);
+  Into dw = grads.into(s.weights.weight);
+  Context& context = grads.context();
+  const std::size_t run = run_of(context, s.rows), in = s.weights.in;
+  float* const h = grads.temporary(run * in);
   if (!h) return;
-  if (s.weights.weight) gate_elements(grads.context(), s.gate, h);
-  s.weights.give(grads, grads.out(), h, s.rows);
-  if (dg || du) {
-    grads.settle(run_product(grads.context(), s.weights.input_gemm(grads.out(), s.rows, {h, false})));
-    gate_slopes(grads.context(), s.gate, h, dg, du);
-  }
+  grads.settle(each_run(run, s.rows, [&](std::size_t first, std::size_t count) -> Status {
+    const Gate piece = s.gate.piece(first * in, count * in);
+    const float* const dz = grads.out() + first * s.weights.out;
+    if (dw) {
+      gate_elements(context, piece, h);
+      if (auto done = run_product(context, s.weights.weight_gemm(dz, h, count, dw)); !done) return done;
+      dw.accumulate = true;
+    }
+    if (!dg && !du) return {};
+    if (auto done = run_product(context, s.weights.input_gemm(dz, count, {h, false})); !done) return done;
+    gate_slopes(context, piece, h, dg.from(first * in), du.from(first * in));
+    return {};
+  }));
   grads.pass(s.residual);
 }
 

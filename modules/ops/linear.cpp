@@ -105,10 +105,11 @@ LinearWeights LinearCall::weights() const noexcept {
           weight.stride(1)};
 }
 
-Status LinearCall::run(const float* x, std::size_t rows, Activation activation, float* before,
-                       float* y) const noexcept {
+Status LinearCall::run(const float* x, Rows rows, Activation activation, float* before, float* y) const noexcept {
   const std::int64_t in = weight.dim(1), out = weight.dim(0);
-  return run_product(*context, {.m = rows,
+  const float* const around =
+      residual.shape().valid() ? residual.f32() + rows.first * static_cast<std::size_t>(out) : nullptr;
+  return run_product(*context, {.m = rows.count,
                                 .n = static_cast<std::size_t>(out),
                                 .k = static_cast<std::size_t>(in),
                                 .a = x,
@@ -124,7 +125,7 @@ Status LinearCall::run(const float* x, std::size_t rows, Activation activation, 
                                 .act = kernel_of(activation),
                                 .pre = before,
                                 .pre_row = out,
-                                .residual = residual.shape().valid() ? residual.f32() : nullptr,
+                                .residual = around,
                                 .residual_row = out});
 }
 
@@ -159,9 +160,13 @@ Gemm LinearWeights::input_gemm(const float* dz, std::size_t rows, const Into& dx
 }
 
 void LinearWeights::give(Grads& grads, const float* dz, const float* x, std::size_t rows) const noexcept {
+  give_bias(grads, dz, rows);
+  if (const Into dw = grads.into(weight)) grads.settle(run_product(grads.context(), weight_gemm(dz, x, rows, dw)));
+}
+
+void LinearWeights::give_bias(Grads& grads, const float* dz, std::size_t rows) const noexcept {
   const Shape wide{static_cast<std::int64_t>(out)};
   if (const Into db = grads.into(bias)) sum_to(grads, dz, wide.inserted(0, static_cast<std::int64_t>(rows)), wide, db);
-  if (const Into dw = grads.into(weight)) grads.settle(run_product(grads.context(), weight_gemm(dz, x, rows, dw)));
 }
 
 // dz = dy activation'; dbias = sum over rows of dz; dweight = dz^T x; dx = dz weight; the residual's is dy.
@@ -243,7 +248,7 @@ Result<Tensor> linear(const Operand& input, const Operand& weight, const LinearP
     before = kept->f32();
   }
   const std::size_t rows = call->rows(y->shape());
-  if (auto done = call->run(x->f32(), rows, parts.activation, before, y->f32()); !done) return fail(done.error());
+  if (auto done = call->run(x->f32(), {0, rows}, parts.activation, before, y->f32()); !done) return fail(done.error());
   const LinearSaved saved{
       x->grad_ref(), call->residual.grad_ref(), call->weights(), x->f32(), before ? before : y->f32(), y->f32(),
       rows,          parts.activation};

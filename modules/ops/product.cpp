@@ -51,10 +51,18 @@ Status clear(Context& context, const Gemm& gemm, const Batch& batch) noexcept {
   return {};
 }
 
-}  // namespace
+// How many steps of k to take at a time. A weight's gradient, A^T B, is summed over the rows in runs whose copies of A stay small: c, which
+// is passed once for each, goes on where the run before left it, so that the bits are those of one run.
+std::size_t steps_of(const Gemm& g) noexcept {
+  constexpr std::size_t k_copy = std::size_t{1} << 20,
+                        k_least = 768;  // floats; steps, a multiple of what the kernels take
+  const bool transposed = g.a_row == 1 && g.a_col != 1,
+             plain = !g.bias && !g.pre && !g.residual && g.act == kernels::Act::none;
+  if (!transposed || !plain || g.b_packed || g.k < 2 * g.n) return std::max<std::size_t>(g.k, 1);
+  return std::max(k_least, k_copy / g.m / k_least * k_least);
+}
 
-Status run_product(Context& context, const Gemm& gemm) noexcept {
-  if (gemm.m == 0 || gemm.n == 0) return {};
+Status run_whole(Context& context, const Gemm& gemm) noexcept {
   const kernels::Table& table = kernels::active();
   const GemmPlan plan = table.gemm_plan(gemm);
   const std::size_t mark = context.scratch->mark(), worker_bytes = align_up(plan.worker_bytes);
@@ -68,6 +76,22 @@ Status run_product(Context& context, const Gemm& gemm) noexcept {
     });
   }
   context.scratch->shrink_to(mark);
+  return {};
+}
+
+}  // namespace
+
+Status run_product(Context& context, const Gemm& gemm) noexcept {
+  if (gemm.m == 0 || gemm.n == 0) return {};
+  Gemm part = gemm;
+  const std::size_t steps = steps_of(gemm);
+  for (std::size_t done = 0; done == 0 || done < gemm.k; done += steps) {
+    part.a = gemm.a + static_cast<std::ptrdiff_t>(done) * gemm.a_col;
+    part.b = gemm.b + static_cast<std::ptrdiff_t>(done) * gemm.b_row;
+    part.k = std::min(steps, gemm.k - done);
+    part.accumulate = gemm.accumulate || done > 0;
+    if (auto status = run_whole(context, part); !status) return status;
+  }
   return {};
 }
 

@@ -44,8 +44,14 @@ struct LinearWeights {
   [[nodiscard]] kernels::Gemm weight_gemm(const float* dz, const float* x, std::size_t rows,
                                           const Into& dw) const noexcept;
   [[nodiscard]] kernels::Gemm input_gemm(const float* dz, std::size_t rows, const Into& dx) const noexcept;
-  // Gives the weight and the bias (the sum over the rows of dz) their gradients.
+  // Gives the weight and the bias (the sum over the rows of dz) their gradients; the bias alone.
   void give(Grads& grads, const float* dz, const float* x, std::size_t rows) const noexcept;
+  void give_bias(Grads& grads, const float* dz, std::size_t rows) const noexcept;
+};
+
+// Some rows of a matrix.
+struct Rows {
+  std::size_t first, count;
 };
 
 // A linear layer's operands, checked and placed; bias and residual dense, or without a shape.
@@ -58,9 +64,9 @@ struct LinearCall {
     return weight.dim(0) > 0 ? y.numel() / static_cast<std::size_t>(weight.dim(0)) : 0;
   }
   [[nodiscard]] LinearWeights weights() const noexcept;
-  // y = activation(x weight^T + bias) + residual for dense x of `rows` rows; before, if not null: what the activation takes. f32.
-  [[nodiscard]] Status run(const float* x, std::size_t rows, Activation activation, float* before,
-                           float* y) const noexcept;
+  // y = activation(x weight^T + bias) + residual for the given rows, dense: x and y begin with the first of them; before, if not null: what
+  // the activation takes. f32.
+  [[nodiscard]] Status run(const float* x, Rows rows, Activation activation, float* before, float* y) const noexcept;
 };
 [[nodiscard]] Result<LinearCall> linear_call(const Operand& x, const Operand& weight,
                                              const ops::LinearParts& parts) noexcept;

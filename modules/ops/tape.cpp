@@ -230,7 +230,7 @@ void Grads::pass(const GradRef& input) noexcept {
 }
 
 void Grads::give(const GradRef& input, const float* slope) noexcept {
-  const Into to = into(input);
+  const Into to = into_spent(input, slope);
   if (!to) return;
   parallel_elements(*context_, input.numel, [&](std::size_t begin, std::size_t end) {
     if (to.accumulate) {

@@ -11,6 +11,7 @@ struct Into {
   float* data = nullptr;
   bool accumulate = false;
   explicit operator bool() const noexcept { return data != nullptr; }
+  [[nodiscard]] Into from(std::size_t first) const noexcept { return data ? Into{data + first, accumulate} : Into{}; }
 };
 
 // What a training step is to change in a model beside its parameters: place[i] becomes keep place[i] + add value[i].
@@ -53,7 +54,8 @@ class Grads {
   [[nodiscard]] Into into_spent(const GradRef& input, const float* spent) noexcept;
   // Adds the output's gradient to the input's as it is (same element count); costs nothing where the memory can be handed over.
   void pass(const GradRef& input) noexcept;
-  // Adds out()[0] times `slope` to the input's: of a loss, one number, whose slopes by that input the forward has made.
+  // Adds out()[0] times `slope` to the input's: of a loss, one number, whose slopes by that input the forward has made. Their memory may
+  // become the gradient's.
   void give(const GradRef& input, const float* slope) noexcept;
   // The output's gradient, to be overwritten: it is not needed after this node. Not after into_out or pass. Null if memory ran
   // out (it may have to be copied first: then out() is the copy).
