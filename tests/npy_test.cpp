@@ -50,6 +50,26 @@ class Npy : public testing::Test {
 
 }  // namespace
 
+TEST_F(Npy, ReadsColumnMajorArraysOfEveryRank) {
+  for (const std::vector<std::size_t>& dims : std::vector<std::vector<std::size_t>>{
+           {}, {5}, {2, 3}, {2, 3, 4}, {2, 3, 1, 4}, {3, 2, 2, 1, 2}, {2, 1, 3, 2, 2, 3}}) {
+    std::string shape = "(", data;
+    std::size_t count = 1;
+    for (const std::size_t d : dims) shape += std::to_string(d) + ",", count *= d;
+    for (std::size_t i = 0; i < count; ++i) data += bytes_of(static_cast<float>(i));
+    std::vector<float> wanted(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      std::size_t rest = i, place = 0;  // of element i, the last index fastest, where the first is fastest
+      for (std::size_t d = dims.size(), step = count; d-- > 0; rest /= dims[d])
+        place += rest % dims[d] * (step /= dims[d]);
+      wanted[i] = static_cast<float>(place);
+    }
+    const auto array = read(npy(literal("<f4", shape + ")", "True"), data));
+    ASSERT_OK(array);
+    EXPECT_EQ(array->tensor().to_vector().value(), wanted) << shape;
+  }
+}
+
 TEST_F(Npy, ReadsEveryType) {
   using I32 = std::vector<std::int32_t>;
   const auto ints = [&](const char* type, const std::string& data) {
