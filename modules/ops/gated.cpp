@@ -19,7 +19,8 @@ struct Gate {
   Activation activation;
 
   [[nodiscard]] Gate piece(std::size_t first, std::size_t count) const noexcept {
-    return {gate, up, gates + first, ups ? ups + first : nullptr, count, activation};
+    const auto from = static_cast<std::ptrdiff_t>(first);
+    return {gate, up, past(gates, from), past(ups, from), count, activation};
   }
 };
 struct GatedLinearSaved {

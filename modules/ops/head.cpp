@@ -27,7 +27,7 @@ struct HeadPieces {
 
   [[nodiscard]] Status run(std::size_t first, std::size_t count) const noexcept {
     const LinearWeights w = call.weights();
-    const float* const from = x + first * w.in;
+    const float* const from = past(x, static_cast<std::ptrdiff_t>(first * w.in));
     if (auto done = call.run(from, {0, count}, Activation::none, nullptr, scores); !done) return done;
     parallel_chunks(context, count, row_grain(w.out), [&](std::size_t begin, std::size_t end) {
       const std::size_t at = first + begin, n = end - begin;

@@ -107,8 +107,7 @@ LinearWeights LinearCall::weights() const noexcept {
 
 Status LinearCall::run(const float* x, Rows rows, Activation activation, float* before, float* y) const noexcept {
   const std::int64_t in = weight.dim(1), out = weight.dim(0);
-  const float* const around =
-      residual.shape().valid() ? residual.f32() + rows.first * static_cast<std::size_t>(out) : nullptr;
+  const float* const around = residual.shape().valid() ? residual.f32() : nullptr;
   return run_product(*context, {.m = rows.count,
                                 .n = static_cast<std::size_t>(out),
                                 .k = static_cast<std::size_t>(in),
@@ -125,7 +124,7 @@ Status LinearCall::run(const float* x, Rows rows, Activation activation, float* 
                                 .act = kernel_of(activation),
                                 .pre = before,
                                 .pre_row = out,
-                                .residual = around,
+                                .residual = past(around, static_cast<std::ptrdiff_t>(rows.first) * out),
                                 .residual_row = out});
 }
 

@@ -86,8 +86,8 @@ Status run_product(Context& context, const Gemm& gemm) noexcept {
   Gemm part = gemm;
   const std::size_t steps = steps_of(gemm);
   for (std::size_t done = 0; done == 0 || done < gemm.k; done += steps) {
-    part.a = gemm.a + static_cast<std::ptrdiff_t>(done) * gemm.a_col;
-    part.b = gemm.b + static_cast<std::ptrdiff_t>(done) * gemm.b_row;
+    part.a = past(gemm.a, static_cast<std::ptrdiff_t>(done) * gemm.a_col);
+    part.b = past(gemm.b, static_cast<std::ptrdiff_t>(done) * gemm.b_row);
     part.k = std::min(steps, gemm.k - done);
     part.accumulate = gemm.accumulate || done > 0;
     if (auto status = run_whole(context, part); !status) return status;

@@ -10,6 +10,12 @@ import :tape;
 
 namespace qorus {
 
+// p + n; null, as what has no elements while planning, stays null.
+template <class T>
+[[nodiscard]] T* past(T* p, std::ptrdiff_t n) noexcept {
+  return p ? p + n : nullptr;
+}
+
 // Runs one product on all workers, with packing scratch from the arena that is given back. Errors: out_of_memory.
 [[nodiscard]] Status run_product(Context& context, const kernels::Gemm& gemm) noexcept;
 

@@ -204,8 +204,10 @@ Into Grads::into_out(const GradRef& input) noexcept {
 
 Into Grads::into_spent(const GradRef& input, const float* spent) noexcept {
   if (!input || state_->failure.code != Errc::ok) return {};
-  // An unfolded block's memory will be another's before all of that block's gradients are read.
-  const bool usable = !input.leaf() && !state_->slots[input.slot].data && !unfolded(*state_, spent);
+  // An unfolded block's memory will be another's before all of that block's gradients are read; and what ends within a line is not all that
+  // a gradient takes.
+  const bool usable = !input.leaf() && !state_->slots[input.slot].data && !unfolded(*state_, spent) &&
+                      gradient_bytes(input.numel) == input.numel * sizeof(float);
   if (!usable) return into(input);
   return {state_->slots[input.slot].data = const_cast<float*>(spent), false};
 }
