@@ -314,6 +314,8 @@ TEST(Compose, HostileStructuresAreErrors) {
     EXPECT_FALSE(nn::from_json(text)) << text;
   }
   EXPECT_FAILS(nn::from_json(R"({"kind": "wizard"})"), Errc::not_found);
+  EXPECT_OK(nn::from_json(R"({"kind": "relu", "note": null})"));
+  EXPECT_FALSE(nn::from_json(R"({"kind": "relu", "note": nil})"));
   std::string deep = R"({"kind": "relu"})", wide = deep;
   for (int i = 0; i < 40; ++i) deep = R"({"kind": "residual", "body": )" + deep + "}";
   EXPECT_FAILS(nn::from_json(deep), Errc::unsupported);

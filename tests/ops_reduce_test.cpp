@@ -443,6 +443,26 @@ TEST(Reductions, MaxOfAnAxisIsNotMaximum) {
   EXPECT_EQ(ops::min(x, 0).value().to_vector().value(), (std::vector<float>{-7, 2}));
 }
 
+// Two losses of the same scores give twice the gradient, in every part of a large one.
+TEST(Losses, GradientsThatMeetAddUp) {
+  constexpr std::int64_t k_rows = 20000, k_cols = 16;
+  const Owned scores = random_owned({k_rows, k_cols}, 1), weight = random_owned({10, k_cols}, 2);
+  std::vector<std::int32_t> classes(k_rows);
+  for (std::size_t i = 0; i < classes.size(); ++i) classes[i] = static_cast<std::int32_t>(i * 7 % 10);
+  const auto gradient = [&](bool twice) {
+    Workspace ws{{.scratch = 32_MiB, .threads = 2}};
+    auto tape = ws.record();
+    const auto x = tape.watch(scores), w = tape.input(weight);
+    const auto target = tape.input(Tensor::borrow(std::span<const std::int32_t>(classes), {k_rows}));
+    auto loss = ops::linear_cross_entropy(x, w, target);
+    if (twice) loss = ops::add(loss, ops::linear_cross_entropy(x, w, target));
+    return loss.and_then(backward)->of(*x)->to_vector().value();
+  };
+  std::vector<float> wanted = gradient(false);
+  for (float& g : wanted) g *= 2;
+  EXPECT_EQ(gradient(true), wanted);
+}
+
 TEST(Losses, StayFiniteForExtremeLogits) {
   auto tape = workspace(1).record();
   const float logits[] = {1000, -1000, 80, -80}, targets[] = {0, 1, 1, 0};

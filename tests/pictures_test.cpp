@@ -71,12 +71,13 @@ TEST(Pictures, ABatchNormsStatisticsAreChangedByStepsAlone) {
     EXPECT_EQ(values_of(*model, "0.running_mean"), (std::vector<float>{0, 0}));
   }
   EXPECT_NE(before, in_training);
-  {
+  const auto step = [&] {
     auto tape = ws.record();
-    ASSERT_OK((tape.input(xs) | *model | loss::mse(ys)).and_then(backward).and_then([&](const Gradients& g) {
+    return (tape.input(xs) | *model | loss::mse(ys)).and_then(backward).and_then([&](const Gradients& g) {
       return optimizer.step(*model, g);
-    }));
-  }
+    });
+  };
+  ASSERT_OK(step());
   // Means 2 and 6, sums of squares 4 and 10 over six elements: a sample's variance divides by five.
   const auto mean = values_of(*model, "0.running_mean"), var = values_of(*model, "0.running_var");
   EXPECT_NEAR(mean[0], 0.2, 1e-6);
@@ -89,8 +90,16 @@ TEST(Pictures, ABatchNormsStatisticsAreChangedByStepsAlone) {
   auto copy = nn::build(nn::batch_norm() | nn::flatten() | nn::linear(1), {2, 3}, init::zeros());
   ASSERT_OK(io::load(path, *copy));
   EXPECT_EQ(values_of(*copy, "0.running_var"), var);
-  auto frame = ws.frame();
-  EXPECT_EQ(*(frame.input(xs) | *copy)->to_vector(), forward(frame));
+  {
+    auto frame = ws.frame();
+    EXPECT_EQ(*(frame.input(xs) | *copy)->to_vector(), forward(frame));
+  }
+  ASSERT_OK(step());  // what was there before counts nine tenths
+  const auto later_mean = values_of(*model, "0.running_mean"), later_var = values_of(*model, "0.running_var");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_NEAR(later_mean[i], 0.9 * mean[i] + (i ? 0.6 : 0.2), 1e-6);
+    EXPECT_NEAR(later_var[i], 0.9 * var[i] + 0.1 * (i ? 10 : 4) / 5, 1e-6);
+  }
 }
 
 // A few examples of the drawn digits, as pictures of one channel.

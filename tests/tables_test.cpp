@@ -65,6 +65,11 @@ TEST(Csv, TypesQuotesAndGaps) {
   EXPECT_EQ(c[1].categories.size(), 2u);
   EXPECT_EQ(c[1].codes[0], 1);
   EXPECT_EQ(c[1].categories[0].view(), "two\nlines");
+  auto padded = data::Table::parse("a,b\n 1,2 \n  -3 ,  \n");  // blanks around numbers
+  ASSERT_OK(padded);
+  EXPECT_TRUE(padded->columns()[0].kind == ColumnKind::number);
+  EXPECT_EQ(padded->columns()[0].numbers[1], -3);
+  EXPECT_EQ(padded->columns()[0].numbers[0], 1);
   for (const char* ragged : {"a,b\n1,2\n\n3\n", "a,b\n\"\n\n\",2\n3,4,5\n"}) {
     auto none = data::Table::parse(ragged);
     EXPECT_FAILS(none, Errc::corrupt);
