@@ -33,17 +33,7 @@ struct GatedLinearSaved {
 
 constexpr std::size_t k_piece = 1024;  // elements that stay in the first-level cache from one step to the next
 
-// Runs f(first, count) over runs of rows, so that h takes no more memory than one of them has: long enough that what a product does once
-// for its weights is little beside it.
-template <class F>
-Status each_run(std::size_t run, std::size_t rows, const F& f) {
-  std::size_t first = 0;
-  do {  // once for no rows at all, whose weight's gradient is zero
-    if (auto done = f(first, std::min(run, rows - first)); !done) return done;
-    first += run;
-  } while (first < rows);
-  return {};
-}
+// Rows whose h is in memory at a time: so many that what a product does once for its weights is little beside it.
 std::size_t run_of(const Context& context, std::size_t rows) noexcept {
   return std::min(rows, 128 * std::max<std::size_t>(4, static_cast<std::size_t>(context.executor.width)));
 }
@@ -132,7 +122,7 @@ Result<Tensor> linear_of(const char* op, const Operand& gate, const Operand* up,
   auto room = (*context)->scratch->take(run * in * sizeof(float));
   if (!room) return fail(room.error());
   auto* const h = reinterpret_cast<float*>(room->data);
-  const auto done = each_run(run, saved.rows, [&](std::size_t first, std::size_t count) {
+  const auto done = each_run(saved.rows, run, [&](std::size_t first, std::size_t count) {
     gate_elements(**context, saved.gate.piece(first * in, count * in), h);
     return call->run(h, {first, count}, Activation::none, nullptr, y->f32() + first * out);
   });
@@ -162,7 +152,7 @@ void rules::gated_linear(const void* saved, Grads& grads) noexcept {
   const std::size_t run = run_of(context, s.rows), in = s.weights.in;
   float* const h = grads.temporary(run * in);
   if (!h) return;
-  grads.settle(each_run(run, s.rows, [&](std::size_t first, std::size_t count) -> Status {
+  grads.settle(each_run(s.rows, run, [&](std::size_t first, std::size_t count) -> Status {
     const Gate piece = s.gate.piece(first * in, count * in);
     const float* const dz = grads.out() + first * s.weights.out;
     if (dw) {

@@ -89,13 +89,12 @@ Result<Tensor> linear_cross_entropy(const Operand& input, const Operand& weight,
   float* const each = scores + piece * classes;
   const HeadPieces pieces{context, *call,       options, x->f32(), &targets->factor, targets->labels.i32(),
                           each,    each + rows, scores,  *dx,      *dweight};
-  for (std::size_t first = 0; first < rows; first += piece) {
-    if (auto done = pieces.run(first, std::min(piece, rows - first)); !done) return fail(done.error());
-  }
+  const auto done =
+      each_run(rows, piece, [&](std::size_t first, std::size_t count) { return pieces.run(first, count); });
+  if (!done) return fail(done.error());
   parallel(context, 1, [&](std::uint32_t, int) {
     kernels::active().reduce(kernels::Reduce::sum, each, loss->f32(), 1, rows, 1);
     *loss->f32() *= targets->factor;
-    if (rows == 0 && *dweight) std::fill_n(*dweight, weight->numel(), 0.0f);
   });
   context.scratch->shrink_to(mark);
   return std::move(*loss).freeze(rule(RuleId::linear_cross_entropy), {&*x, &*weight, &targets->labels},

@@ -58,7 +58,7 @@ std::size_t steps_of(const Gemm& g) noexcept {
   constexpr std::size_t k_least = 768;                  // steps, a multiple of what the kernels take
   const bool transposed = g.a_row == 1 && g.a_col != 1,
              plain = !g.bias && !g.pre && !g.residual && g.act == kernels::Act::none;
-  if (!transposed || !plain || g.b_packed || g.k < 2 * g.n) return std::max<std::size_t>(g.k, 1);
+  if (!transposed || !plain || g.b_packed || g.k < 2 * g.n) return g.k;
   return std::max(k_least, k_copy / g.m / k_least * k_least);
 }
 
@@ -83,16 +83,14 @@ Status run_whole(Context& context, const Gemm& gemm) noexcept {
 
 Status run_product(Context& context, const Gemm& gemm) noexcept {
   if (gemm.m == 0 || gemm.n == 0) return {};
-  Gemm part = gemm;
-  const std::size_t steps = steps_of(gemm);
-  for (std::size_t done = 0; done == 0 || done < gemm.k; done += steps) {
-    part.a = past(gemm.a, static_cast<std::ptrdiff_t>(done) * gemm.a_col);
-    part.b = past(gemm.b, static_cast<std::ptrdiff_t>(done) * gemm.b_row);
-    part.k = std::min(steps, gemm.k - done);
-    part.accumulate = gemm.accumulate || done > 0;
-    if (auto status = run_whole(context, part); !status) return status;
-  }
-  return {};
+  return each_run(gemm.k, steps_of(gemm), [&](std::size_t first, std::size_t count) {
+    Gemm part = gemm;
+    part.a = past(gemm.a, static_cast<std::ptrdiff_t>(first) * gemm.a_col);
+    part.b = past(gemm.b, static_cast<std::ptrdiff_t>(first) * gemm.b_row);
+    part.k = count;
+    part.accumulate = gemm.accumulate || first > 0;
+    return run_whole(context, part);
+  });
 }
 
 std::size_t alone_bytes(const Gemm& gemm) noexcept {

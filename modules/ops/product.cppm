@@ -16,6 +16,17 @@ template <class T>
   return p ? p + n : nullptr;
 }
 
+// Runs f(first, count) over runs of n, one after the other; once where n is 0, so that sums of nothing become zero.
+template <class F>
+[[nodiscard]] Status each_run(std::size_t n, std::size_t run, const F& f) {
+  std::size_t first = 0;
+  do {
+    if (auto done = f(first, std::min(run, n - first)); !done) return done;
+    first += run;
+  } while (first < n);
+  return {};
+}
+
 // Runs one product on all workers, with packing scratch from the arena that is given back. Errors: out_of_memory.
 [[nodiscard]] Status run_product(Context& context, const kernels::Gemm& gemm) noexcept;
 
