@@ -12,8 +12,8 @@ namespace {
 constexpr int k_tile_rows = 6;         // 6 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 15 of 16 registers
 constexpr int k_stream_rows = 4;       // 4 x 1 accumulators beside an 8 x 8 block that is transposed in registers
 constexpr int k_stream_pair_rows = 3;  // rows up to which two such blocks go side by side
-constexpr std::size_t k_turn_most =
-    128;  // rows up to which weights [n, k] are read as they stand, the product turned over
+// As in avx512/gemm.cpp: where the product is turned over.
+constexpr std::size_t k_turn_after = 4, k_turn_most = 128, k_turn_least = 192, k_turn_fill = 0;
 constexpr std::size_t k_block_k = 384;
 
 // out[t] = x[0..7][t]: an 8 x 8 block of rows `row` apart, transposed. Every load takes two rows' 16 bytes into the two

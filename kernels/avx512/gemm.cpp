@@ -9,10 +9,12 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr int k_tile_rows = 14;         // 14 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 31 of 32 registers
-constexpr int k_stream_rows = 14;       // 14 x 1 accumulators beside a 16 x 16 block that is transposed in registers
-constexpr int k_stream_pair_rows = 0;   // rows up to which two such blocks go side by side
-constexpr std::size_t k_turn_most = 0;  // none: not measured
+constexpr int k_tile_rows = 14;        // 14 x 2 accumulators, 2 vectors of B, 1 broadcast of A: 31 of 32 registers
+constexpr int k_stream_rows = 14;      // 14 x 1 accumulators beside a 16 x 16 block that is transposed in registers
+constexpr int k_stream_pair_rows = 0;  // rows up to which two such blocks go side by side
+// Weights [n, k] are read as they stand, the product turned over: for more than k_turn_after rows up to k_turn_most, from k_turn_least steps of
+// k on, where the rows fill k_turn_fill sixteenths of the lanes.
+constexpr std::size_t k_turn_after = 14, k_turn_most = 128, k_turn_least = 512, k_turn_fill = 15;
 constexpr std::size_t k_block_k = 384;
 
 // out[t] = x[0..15][t]: a 16 x 16 block of rows `row` apart, transposed. Whole lines are loaded, one row at a time:

@@ -39,7 +39,6 @@ constexpr std::size_t k_half_work = std::size_t{3} << 16;  // m n k from which o
 constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A, and of B, that phase 0 copies at most
 constexpr std::size_t k_shared_rows = 1024;                // rows from which on B is better copied once, for all tasks
 constexpr std::size_t k_cut_rows = 192, k_few_cols = 512;  // and also from so many on where the columns make few tasks
-constexpr std::size_t k_line = 64;                         // bytes of a cache line
 constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows goes through at a time when it streams
 constexpr std::size_t k_stream_most =
     k_stream_rows == k_tile_rows
@@ -58,14 +57,20 @@ inline bool streams(const Gemm& g) noexcept {
   return !g.b_packed && g.b_row == 1 && g.b_col != 1 && g.m <= k_stream_most;
 }
 
-// The rows of A lie pages apart, so that those of a tile all want the same few lines of the first cache.
-inline bool collides(const Gemm& g) noexcept {
-  constexpr std::ptrdiff_t k_page = 4096 / sizeof(float);
-  return g.m >= 64 && g.n >= 4 * k_tile_cols && g.a_row % k_page == 0;
+// Rows so far apart lie pages apart, so that those of a tile all want the same few lines of the first cache.
+constexpr bool pages_apart(std::ptrdiff_t row) noexcept { return row % std::ptrdiff_t{4096 / sizeof(float)} == 0; }
+inline bool collides(const Gemm& g) noexcept { return g.m >= 64 && g.n >= 4 * k_tile_cols && pages_apart(g.a_row); }
+
+// So few rows that the second-level cache keeps them for all columns, while B comes from further away. Packed ahead, it is taken panel by panel,
+// the next one fetched while all rows go over this one.
+inline bool few_rows(const Gemm& g) noexcept {
+  const std::size_t l2 = cache_sizes().l2 / sizeof(float);
+  return g.m > 1 && g.m * g.k <= l2 / 2 && g.n * g.k > l2;
 }
 
 inline Left left_of(const Gemm& g) noexcept {
-  const bool as_it_stands = g.n < k_copy_cols && !streams(g) && !collides(g);
+  const bool few = g.b_packed && few_rows(g) && !pages_apart(g.a_row);
+  const bool as_it_stands = few || (g.n < k_copy_cols && !streams(g) && !collides(g));
   if (g.m == 1 || (g.a_row == 1 && g.m * g.k <= 8192) || (g.a_row == 1 && g.n <= k_tile_cols)) return Left::cols;
   if (g.a_col == 1 && as_it_stands) return Left::rows;
   return g.m * g.k <= k_shared_most ? Left::shared : Left::packed;
@@ -156,7 +161,8 @@ GemmPlan plan(const Gemm& g) noexcept {
   p.tasks[p.phases++] = static_cast<std::uint32_t>(cut.col_tasks * ceil_div(runs, cut.runs_per_task));
   cut.depth = depth_of(g.k);
   if (cut.right == Right::stream) cut.depth = even_part(g.k, k_stream_depth, 16);
-  const bool wide = g.m > 4 * k_tile_rows || g.b_col == 1 || cut.right >= Right::shared;
+  const bool panels = cut.right == Right::ahead && few_rows(g),
+             wide = !panels && (g.m > 4 * k_tile_rows || g.b_col == 1 || cut.right >= Right::shared);
   const std::size_t most_cols = smaller(512, larger(64, cache_sizes().l2 / 2 / sizeof(float) / cut.depth));
   cut.cols = wide ? even_part(cut.cols_per_task, most_cols / k_tile_cols * k_tile_cols, k_tile_cols) : k_tile_cols;
 
@@ -273,6 +279,7 @@ struct Block {  // columns j ... j+cols-1, rows of k from k0 on, `depth` of them
   std::size_t j, cols, k0, depth;
   const float* b;
   const float* tail;  // the packed copy of the last panel, where the others are read as they stand
+  const float* next;  // what of B packed ahead comes after it, to be fetched meanwhile
 };
 
 // The runs of rows: as even as they can be, the first ones longer by one.
@@ -282,9 +289,37 @@ struct Runs {
   std::size_t begin(std::size_t run) const noexcept { return run * length + smaller(run, longer); }
 };
 
-// Rows i ... i+rows-1 of c over one block of B. a: these rows of A as phase 0 or this function packs them.
-inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::size_t i, std::size_t rows,
+// What the tiles of one run of rows fetch meanwhile, `bytes` each.
+struct Ahead {
+  const char* at;
+  std::size_t bytes;
+  std::size_t row_bytes;  // before each tile, of every row of the next run; 0 for none
+};
+inline Ahead ahead_of(const Gemm& g, const Cut& cut, const Block& block, const Runs& runs, std::size_t run,
+                      const float* a, std::ptrdiff_t a_row) noexcept {
+  const std::size_t rows = runs.begin(run + 1) - runs.begin(run), tiles = ceil_div(block.cols, k_tile_cols);
+  if (block.next) {
+    const std::size_t bytes = block.depth * k_tile_cols * sizeof(float) / runs.count;
+    return {reinterpret_cast<const char*>(block.next) + bytes * run, bytes, 0};
+  }
+  if (run + 1 == runs.count) return {};
+  // The next run's part of A: it comes from the third level or from memory.
+  if (cut.left == Left::shared) {
+    const std::size_t next_rows = runs.begin(run + 2) - runs.begin(run + 1);
+    const float* const next = a + rows * (g.k - block.k0) + block.k0 * next_rows;
+    return {reinterpret_cast<const char*>(next), next_rows * block.depth * sizeof(float) / tiles, 0};
+  }
+  if (cut.left == Left::rows && g.m * g.k * sizeof(float) > cache_sizes().l2) {
+    const float* const next = a + static_cast<std::ptrdiff_t>(rows) * a_row;
+    return {reinterpret_cast<const char*>(next), 0, block.depth * sizeof(float) / tiles};
+  }
+  return {};
+}
+
+// Run `run` of c's rows over one block of B. a: these rows of A as phase 0 or this function packs them.
+inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, const Runs& runs, std::size_t run,
                      float* a) noexcept {
+  const std::size_t i = runs.begin(run), rows = runs.begin(run + 1) - i;
   Tile t;
   t.k = block.depth;
   const TileTable* table = cut.left == Left::rows ? &k_tile_rows_table : &k_tile_cols_table;
@@ -298,18 +333,9 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
     t.a_row = g.a_row;
     t.a_col = g.a_col;
   }
-  // The next run's part of A, fetched in even shares by this run's tiles: it comes from the third level or from memory.
-  const char* next = reinterpret_cast<const char*>(t.a);
-  std::size_t share = 0;
-  if (cut.left == Left::shared && i + rows < g.m) {
-    next = reinterpret_cast<const char*>(a + (i + rows) * g.k + block.k0 * rows);
-    share = rows * sizeof(float) * k_fetch_steps / ceil_div(block.cols, k_tile_cols);
-  }
-  std::size_t bytes = share * (block.depth / k_fetch_steps), row_bytes = 0;
-  if (cut.left == Left::rows && i + rows < g.m && g.m * g.k * sizeof(float) > cache_sizes().l2) {
-    next = reinterpret_cast<const char*>(t.a + static_cast<std::ptrdiff_t>(rows) * g.a_row);
-    bytes = row_bytes = block.depth * sizeof(float) / ceil_div(block.cols, k_tile_cols);
-  }
+  Ahead ahead = ahead_of(g, cut, block, runs, run, t.a, t.a_row);
+  t.fetch_step = ahead.bytes / larger(1, block.depth / k_tile_steps);
+  t.fetch_lines = ceil_div(t.fetch_step, k_line);
   const bool first = block.k0 == 0, last = block.k0 + block.depth >= g.k;
   constexpr std::size_t k_row_cols = k_row_panels * k_tile_cols;
   for (std::size_t done = 0, width; done < block.cols; done += width) {
@@ -317,12 +343,11 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, std::siz
     width = row ? k_row_cols : k_tile_cols;
     const std::size_t j = block.j + done, cols = smaller(block.cols - done, width);
     const TileTable* use = table;
-    t.fetch = next;
-    t.fetch_step = share;
-    for (std::size_t l = 0; l < row_bytes; l += k_line)
+    t.fetch = ahead.at;
+    for (std::size_t l = 0; l < ahead.row_bytes; l += k_line)
       for (std::size_t r = 0; r < rows; ++r)
-        _mm_prefetch(next + r * static_cast<std::size_t>(g.a_row) * sizeof(float) + l, _MM_HINT_T0);
-    next += bytes;
+        _mm_prefetch(ahead.at + r * static_cast<std::size_t>(g.a_row) * sizeof(float) + l, _MM_HINT_T0);
+    ahead.at += ahead.bytes + ahead.row_bytes;
     if (block.b) {
       t.b = block.b + done * block.depth;
       t.b_row = k_tile_cols;
@@ -357,6 +382,14 @@ struct Scratch {
   float* residual;  // null if it need not be saved
 };
 
+// The panel of B packed ahead that comes after this one, where they are taken one by one.
+inline const float* next_panel(const Gemm& g, const Cut& cut, std::size_t j, std::size_t k0) noexcept {
+  k0 += cut.depth;
+  if (k0 >= g.k) k0 = 0, j += cut.cols;
+  if (cut.cols != k_tile_cols || !few_rows(g) || j >= g.n) return nullptr;
+  return g.b_packed + packed_offset(g.n, k0, smaller(cut.depth, g.k - k0), j);
+}
+
 // Runs run_begin ... run_end-1 of rows and columns j_begin ... j_end-1 of c.
 inline void run_task(Gemm g, const Cut& cut, const Runs& runs, std::size_t run_begin, std::size_t run_end,
                      std::size_t j_begin, std::size_t j_end, const Scratch& scratch) noexcept {
@@ -374,9 +407,10 @@ inline void run_task(Gemm g, const Cut& cut, const Runs& runs, std::size_t run_b
     do {  // also once for k = 0
       block.k0 = k0;
       block.depth = smaller(cut.depth, g.k - k0);
-      block.b = block.tail = nullptr;
+      block.b = block.tail = block.next = nullptr;
       if (cut.right == Right::ahead) {
         block.b = g.b_packed + packed_offset(g.n, k0, block.depth, j);
+        block.next = next_panel(g, cut, j, k0);
       } else if (cut.right == Right::packed) {
         pack_b(g, j, block.cols, k0, block.depth, scratch.b);
         block.b = scratch.b;
@@ -384,8 +418,7 @@ inline void run_task(Gemm g, const Cut& cut, const Runs& runs, std::size_t run_b
         pack_b(g, j + block.cols - tail, tail, k0, block.depth, scratch.b);
         block.tail = scratch.b;
       }
-      for (std::size_t run = run_begin; run < run_end; ++run)
-        run_rows(g, cut, block, runs.begin(run), runs.length + (run < runs.longer), scratch.a);
+      for (std::size_t run = run_begin; run < run_end; ++run) run_rows(g, cut, block, runs, run, scratch.a);
       k0 += cut.depth;
     } while (k0 < g.k);
   }

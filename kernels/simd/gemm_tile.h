@@ -11,7 +11,8 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_tile_cols = 2 * k_lanes;
-constexpr std::size_t k_fetch_steps = 4;
+constexpr std::size_t k_tile_steps = 4;  // steps of k between two looks at what is to be fetched
+constexpr std::size_t k_line = 64;       // bytes of a cache line
 
 // What a tile reads and writes. a: element (i,k) at a[i * a_row + k * a_col]. b: row k at b + k * b_row, C vectors of
 // it.
@@ -24,9 +25,11 @@ struct Tile {
   float* c;
   std::ptrdiff_t c_row;
   const float* bias;  // C vectors, or null: added to the start of every row
-  const char* fetch;  // fetched into the cache meanwhile: fetch_step bytes further on every k_fetch_steps steps of k
-  std::size_t fetch_step;  // (tile_cols alone)
-  bool from_c;             // the chains go on from what c holds
+  // Fetched into the cache meanwhile, by tile_rows and tile_cols: at every k_tile_steps steps of k `fetch_lines` lines, from fetch_step bytes
+  // further on each time.
+  const char* fetch;
+  std::size_t fetch_step, fetch_lines;
+  bool from_c;  // the chains go on from what c holds
 };
 
 // out[t] = x[0 .. rows-1][t] for t < cols, 0 in the lanes from `rows` on; rows, cols <= k_lanes. Reads nothing else.
@@ -41,6 +44,11 @@ struct Tile {
 
 // The compiler moves no load across it: it would load a step's operands steps ahead and spill accumulators for them.
 QORUS_INLINE void step_ends() noexcept { __asm__ volatile("" ::: "memory"); }
+
+QORUS_INLINE void fetch_more(const Tile& t, const char*& at) noexcept {
+  for (std::size_t line = 0; line < t.fetch_lines; ++line) _mm_prefetch(at + line * k_line, _MM_HINT_T0);
+  at += t.fetch_step;
+}
 
 // A pointer of which the compiler knows nothing, so that it stays in a register of its own.
 QORUS_INLINE void own_register(const float*& p) noexcept { __asm__ volatile("" : "+r"(p)); }
@@ -74,9 +82,10 @@ template <int R, int C>
 void tile_rows(const Tile& t) noexcept {
   F32 acc[R][C];
   start_tile<R, C>(t, acc);
-  constexpr int U = 4;
+  constexpr int U = k_tile_steps;
   const float* b = t.b;
   const std::ptrdiff_t ar = t.a_row, br = t.b_row;
+  const char* fetch = t.fetch;
   constexpr int G = (R + 2) / 3;  // rows in threes: one pointer and two multiples of the stride each
   const float* a[G];
 #pragma unroll
@@ -99,6 +108,7 @@ void tile_rows(const Tile& t) noexcept {
   };
   std::size_t k = t.k;
   for (; k >= U; k -= U) {
+    fetch_more(t, fetch);
 #pragma unroll
     for (int u = 0; u < U; ++u) step(u);
 #pragma unroll
@@ -120,7 +130,6 @@ void tile_cols(const Tile& t) noexcept {
   const float *a = t.a, *b = t.b;
   const std::ptrdiff_t ac = t.a_col, br = t.b_row;
   const char* fetch = t.fetch;
-  const std::size_t fetch_step = t.fetch_step;
   const auto step = [&]() __attribute__((always_inline)) {
     F32 bv[C];
 #pragma unroll
@@ -136,11 +145,10 @@ void tile_cols(const Tile& t) noexcept {
     step_ends();
   };
   std::size_t k = t.k;
-  for (; k >= k_fetch_steps; k -= k_fetch_steps) {
-    _mm_prefetch(fetch, _MM_HINT_T0);
-    fetch += fetch_step;
+  for (; k >= k_tile_steps; k -= k_tile_steps) {
+    fetch_more(t, fetch);
 #pragma unroll
-    for (std::size_t u = 0; u < k_fetch_steps; ++u) step();
+    for (std::size_t u = 0; u < k_tile_steps; ++u) step();
   }
   for (; k > 0; --k) step();
   finish_tile<R, C>(t, acc);

@@ -11,12 +11,13 @@ namespace {
 
 constexpr std::size_t k_turn_depth =
     512;  // steps of k at a time: of the weights of a tile, what the first-level cache keeps
-constexpr std::size_t k_turn_least = 192;  // steps of k that repay turning the tiles
 constexpr std::size_t k_turn_panels = larger(1, ceil_div(k_turn_most, k_tile_cols));
 
 inline bool is_turned(const Gemm& g) noexcept {
-  return g.m > k_stream_most && g.m <= k_turn_most && g.k >= k_turn_least && !g.b_packed && g.b_row == 1 &&
-         g.b_col != 1 && g.m * g.n * g.k > k_tiny_work;
+  constexpr int k_ways = 8;  // of the first cache: more rows of B than that must not fall into one set
+  if (g.b_packed || g.b_row != 1 || g.b_col == 1 || (k_tile_rows > k_ways && pages_apart(g.b_col))) return false;
+  const bool fills = round_up(g.m, k_lanes) * k_turn_fill <= g.m * 16;
+  return fills && g.m > k_turn_after && g.m <= k_turn_most && g.k >= k_turn_least && g.m * g.n * g.k > k_tiny_work;
 }
 
 // A as the turned product's B.
