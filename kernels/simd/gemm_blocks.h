@@ -254,11 +254,18 @@ inline void read_tile(const Gemm& g, float* tile, std::size_t i, std::size_t row
     }
 }
 
+// More than the second-level cache holds: stores would wait for lines from further away, two for every row of a tile, and the processor for them.
+inline bool is_far_c(const Gemm& g) noexcept { return g.m * g.n * sizeof(float) > cache_sizes().l2; }
+
 // One register tile: straight into c where it is whole and needs nothing after the sum, else by way of a copy.
 inline void run_tile(const Gemm& g, TileFunction run, Tile& t, std::size_t i, std::size_t rows, std::size_t j,
                      std::size_t cols, bool first, bool last) noexcept {
   t.from_c = !first || g.accumulate;
   t.bias = nullptr;
+  if (last && is_far_c(g))
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t v = 0; v < cols; v += k_line / sizeof(float))
+        __builtin_prefetch(g.c + static_cast<std::ptrdiff_t>(i + r) * g.c_row + j + v, 1);
   if (cols % k_lanes == 0 && !(last && finishes(g))) {
     t.c = g.c + static_cast<std::ptrdiff_t>(i) * g.c_row + j;
     t.c_row = g.c_row;

@@ -71,10 +71,12 @@ QORUS_INLINE void start_tile(const Tile& t, F32 (&acc)[R][C]) noexcept {
 
 template <int R, int C>
 QORUS_INLINE void finish_tile(const Tile& t, const F32 (&acc)[R][C]) noexcept {
+  float* c = t.c;
+  const std::ptrdiff_t step = t.c_row;
 #pragma unroll
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r, c += step)
 #pragma unroll
-    for (int v = 0; v < C; ++v) store(t.c + r * t.c_row + v * k_lanes, acc[r][v]);
+    for (int v = 0; v < C; ++v) store(c + v * k_lanes, acc[r][v]);
 }
 
 // c[r, :] += sum over k of a[r,k] b[k,:]. A's rows are a_row apart and contiguous along k (a_col is 1).
