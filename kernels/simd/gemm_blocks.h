@@ -29,6 +29,9 @@ struct Cut {  // what GemmPlan::detail holds
   std::size_t a_at, residual_at;  // in the worker's scratch, in floats; residual_at is 0 for no copy
 };
 
+constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
+constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
+
 constexpr std::size_t k_stack_depth = 128;         // products without scratch pack this much of k at a time
 constexpr std::size_t k_tiny_work = 64 * 64 * 64;  // m n k up to which a product is one task without scratch
 constexpr std::size_t k_task_work = std::size_t{1}
@@ -40,21 +43,18 @@ constexpr std::size_t k_shared_most = std::size_t{16} << 20;  // floats of A, an
 constexpr std::size_t k_shared_rows = 1024;                // rows from which on B is better copied once, for all tasks
 constexpr std::size_t k_cut_rows = 192, k_few_cols = 512;  // and also from so many on where the columns make few tasks
 constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows goes through at a time when it streams
-constexpr std::size_t k_stream_most =
-    k_stream_rows == k_tile_rows
-        ? 64
-        : k_stream_rows;  // rows up to which transposing B for each run of rows costs less than copying it
+// Rows up to which transposing B for each run of rows costs less than copying it; of a B that the second-level cache holds: fewer.
+constexpr std::size_t k_stream_most = k_stream_rows == k_tile_rows ? 64 : k_stream_rows;
+constexpr std::size_t k_stream_near = smaller(k_stream_most, 3 * k_tile_rows);
+constexpr std::size_t k_near_b = std::size_t{1} << 15;     // floats
 constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
 constexpr std::size_t k_copy_strip = 64;                   // columns of B that one task of phase 0 copies
 constexpr std::size_t k_copy_cols =
     512;  // columns of c from which on copying A pays although it could be read as it stands
 
-constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
-constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
-
 // Few rows and B contiguous along k: its columns are transposed on the way, once for each run of rows.
 inline bool streams(const Gemm& g) noexcept {
-  return !g.b_packed && g.b_row == 1 && g.b_col != 1 && g.m <= k_stream_most;
+  return !g.b_packed && g.b_row == 1 && g.b_col != 1 && g.m <= (g.n * g.k <= k_near_b ? k_stream_near : k_stream_most);
 }
 
 // Rows so far apart lie pages apart, so that those of a tile all want the same few lines of the first cache.
