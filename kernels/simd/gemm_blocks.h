@@ -46,6 +46,8 @@ constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows go
 // Rows up to which transposing B for each run of rows costs less than copying it; of a B that the second-level cache holds: fewer.
 constexpr std::size_t k_stream_most = k_stream_rows == k_tile_rows ? 64 : k_stream_rows;
 constexpr std::size_t k_stream_near = smaller(k_stream_most, 3 * k_tile_rows);
+// Floats of B up to which few rows gain by fetching them ahead: on Zen 4 it helps from L2 and L3 and hinders from memory.
+constexpr std::size_t k_ahead_most = std::size_t{1} << 22;
 constexpr std::size_t k_near_b = std::size_t{1} << 15;     // floats
 constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
 constexpr std::size_t k_copy_strip = 64;                   // columns of B that one task of phase 0 copies
@@ -62,10 +64,10 @@ constexpr bool pages_apart(std::ptrdiff_t row) noexcept { return row % std::ptrd
 inline bool collides(const Gemm& g) noexcept { return g.m >= 64 && g.n >= 4 * k_tile_cols && pages_apart(g.a_row); }
 
 // So few rows that the second-level cache keeps them for all columns, while B comes from further away. Packed ahead, it is taken panel by panel,
-// the next one fetched while all rows go over this one.
+// the next one fetched while all rows go over this one. A single run of rows leaves no time for that where B is in memory.
 inline bool few_rows(const Gemm& g) noexcept {
-  const std::size_t l2 = cache_sizes().l2 / sizeof(float);
-  return g.m > 1 && g.m * g.k <= l2 / 2 && g.n * g.k > l2;
+  const std::size_t l2 = cache_sizes().l2 / sizeof(float), weights = g.n * g.k;
+  return g.m > 1 && g.m * g.k <= l2 / 2 && weights > l2 && (g.m > k_tile_rows || weights <= k_ahead_most);
 }
 
 inline Left left_of(const Gemm& g) noexcept {

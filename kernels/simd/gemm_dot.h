@@ -12,10 +12,10 @@ namespace qorus::kernels {
 namespace {
 
 constexpr std::size_t k_dots = 6;  // rows at a time
-// Floats that each of them is fetched ahead, in matrices up to a size: on Zen 4 it helps from L2 and L3 and hinders from memory; on Zen 3,
-// with vectors of half a line, it takes time wherever they lie.
+// Floats that each of them is fetched ahead, in matrices of up to k_ahead_most; on Zen 3, with vectors of half a line, it takes time wherever
+// they lie.
 constexpr bool k_dots_ahead = k_lanes > 8;
-constexpr std::size_t k_dot_ahead = 64, k_dot_ahead_most = std::size_t{1} << 22;
+constexpr std::size_t k_dot_ahead = 64;
 constexpr std::size_t k_dot_work = 1u << 17;  // multiply-adds of a task: half a megabyte to read
 
 inline bool is_dots(const Gemm& g) noexcept {
@@ -69,7 +69,7 @@ inline void dot_task(const Gemm& g, std::size_t each, std::size_t index) noexcep
   const std::size_t end = smaller(row ? g.n : g.m, (index + 1) * each);
   const float *x = row ? g.a : g.b, *matrix = row ? g.b : g.a;
   const std::ptrdiff_t step = row ? g.b_col : g.a_row;
-  const bool near = k_dots_ahead && g.m * g.n * g.k <= k_dot_ahead_most;
+  const bool near = k_dots_ahead && g.m * g.n * g.k <= k_ahead_most;
   for (std::size_t j = index * each; j < end; j += k_dots) {
     const std::size_t count = smaller(k_dots, end - j);
     const float* const rows = matrix + static_cast<std::ptrdiff_t>(j) * step;
