@@ -206,6 +206,8 @@ std::vector<float> bits_of(const Isa& isa, const Case& x, bool backwards = false
   return c;
 }
 
+using Sizes = std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>;  // m, n, k
+
 class GemmTest : public testing::TestWithParam<Isa> {};
 
 TEST_P(GemmTest, SmallSizesInEveryForm) {
@@ -220,12 +222,12 @@ TEST_P(GemmTest, SmallSizesInEveryForm) {
 // Sizes around every edge of the blocking: rows of a tile (6, 14), columns (16, 32), depth (384, 512, 1024), tasks, stack
 // scratch.
 TEST_P(GemmTest, SizesAroundTheBlockingEdges) {
-  for (const auto& [m, n, k] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{
-           {1, 67, 385},   {1, 1031, 771},  {4, 97, 1029},   {5, 131, 2051},  {8, 259, 1027}, {9, 67, 1025},
-           {13, 33, 383},  {14, 64, 384},   {15, 515, 385},  {29, 35, 769},   {31, 519, 131}, {57, 131, 127},
-           {65, 67, 129},  {131, 259, 389}, {197, 37, 391},  {389, 35, 67},   {211, 643, 17}, {97, 1, 513},
-           {16, 385, 192}, {24, 95, 1025},  {128, 39, 513},  {3, 2, 5000},    {16, 95, 1025}, {48, 67, 771},
-           {32, 43, 1024}, {2, 530, 1029},  {14, 530, 1029}, {45, 530, 1029}, {31, 530, 1024}}) {
+  for (const auto& [m, n, k] :
+       Sizes{{1, 67, 385},   {1, 1031, 771},  {4, 97, 1029},   {5, 131, 2051},  {8, 259, 1027}, {9, 67, 1025},
+             {13, 33, 383},  {14, 64, 384},   {15, 515, 385},  {29, 35, 769},   {31, 519, 131}, {57, 131, 127},
+             {65, 67, 129},  {131, 259, 389}, {197, 37, 391},  {389, 35, 67},   {211, 643, 17}, {97, 1, 513},
+             {16, 385, 192}, {24, 95, 1025},  {128, 39, 513},  {3, 2, 5000},    {16, 95, 1025}, {48, 67, 771},
+             {32, 43, 1024}, {2, 530, 1029},  {14, 530, 1029}, {45, 530, 1029}, {31, 530, 1024}}) {
     check_forms(GetParam(), {.m = m, .n = n, .k = k});
     ASSERT_FALSE(HasFatalFailure());
   }
@@ -308,16 +310,16 @@ TEST_P(GemmTest, RowsDoNotDependOnTheNumberOfRows) {
 TEST_P(GemmTest, BitsDependOnTheNumbersAlone) {
   if (std::string(GetParam().name) == "scalar") GTEST_SKIP() << "rounds products and sums one by one";
   const Isa other = isas()[1];
-  for (const auto& [m, n, k] : std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{{3, 5, 777},
-                                                                                              {3, 67, 777},
-                                                                                              {3, 260, 777},
-                                                                                              {50, 5, 777},
-                                                                                              {50, 67, 777},
-                                                                                              {50, 260, 777},
-                                                                                              {250, 5, 777},
-                                                                                              {250, 67, 777},
-                                                                                              {250, 260, 777},
-                                                                                              {32, 530, 1029}}) {
+  for (const auto& [m, n, k] : Sizes{{3, 5, 777},
+                                     {3, 67, 777},
+                                     {3, 260, 777},
+                                     {50, 5, 777},
+                                     {50, 67, 777},
+                                     {50, 260, 777},
+                                     {250, 5, 777},
+                                     {250, 67, 777},
+                                     {250, 260, 777},
+                                     {32, 530, 1029}}) {
     const Case plain{.m = m, .n = n, .k = k, .accumulate = true, .bias = true};
     const std::vector<float> expected = bits_of(GetParam(), plain);
     for (int form = 0; form < 6; ++form) {

@@ -46,9 +46,9 @@ constexpr std::size_t k_stream_depth = 1024;  // rows of B that a run of rows go
 // Rows up to which transposing B for each run of rows costs less than copying it; of a B that the second-level cache holds: fewer.
 constexpr std::size_t k_stream_most = k_stream_rows == k_tile_rows ? 64 : k_stream_rows;
 constexpr std::size_t k_stream_near = smaller(k_stream_most, 3 * k_tile_rows);
+constexpr std::size_t k_near_b = std::size_t{1} << 15;  // floats of such a B
 // Floats of B up to which few rows gain by fetching them ahead: on Zen 4 it helps from L2 and L3 and hinders from memory.
 constexpr std::size_t k_ahead_most = std::size_t{1} << 22;
-constexpr std::size_t k_near_b = std::size_t{1} << 15;     // floats
 constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
 constexpr std::size_t k_copy_strip = 64;                   // columns of B that one task of phase 0 copies
 constexpr std::size_t k_copy_cols =
