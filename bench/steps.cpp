@@ -85,10 +85,9 @@ void run_phase(const std::string& name, const std::string& phase, std::size_t ba
   Optimizer optimizer = optim::adamw(*model);
   time([&] {
     auto tape = ws.record();
-    auto done =
-        (tape.input(xs) | (*model | loss::cross_entropy(ys))).and_then(backward).and_then([&](const Gradients& g) {
-          return optimizer.step(*model, g);
-        });
+    auto done = (tape.input(xs) | (*model | loss::cross_entropy(ys))).and_then([&](const Tensor& loss) {
+      return optimizer.step(*model, loss);
+    });
     if (!done) give_up(done.error());
   });
 }

@@ -44,6 +44,24 @@ TEST(FitOptions, AForwardOfOnesOwnIsValidated) {
   EXPECT_EQ(recorded, 1 + 8);  // validation records nothing
 }
 
+// A run that wants the norm of all gradients keeps them; one that wants nothing of them updates each parameter in the backward.
+TEST(FitOptions, GradientsAreKeptOnlyForWhoWantsThem) {
+  const data::Dataset data = plane(64);
+  const auto net =
+      nn::linear(64) | nn::batch_norm() | nn::relu() | nn::repeat(6, nn::linear(64) | nn::tanh()) | nn::linear(1);
+  auto kept = nn::build(net, {2}, init::kaiming(3)), given = nn::build(net, {2}, init::kaiming(3));
+  train::FitOptions options{.loss = loss::mse(), .schedule = schedule::linear(), .epochs = 2, .batch = 8, .ema = 0.5f};
+  auto wanting = options;
+  wanting.gradient_norm = true;
+  auto more = train::fit(*kept, data, wanting), less = train::fit(*given, data, options);
+  ASSERT_OK(more);
+  ASSERT_OK(less);
+  EXPECT_EQ(weights_of(*given), weights_of(*kept));
+  EXPECT_EQ(less->epochs[1].gradient_norm, -1);
+  EXPECT_GT(more->epochs[1].gradient_norm, 0);
+  EXPECT_LE(less->scratch_high_water + 5 * sizeof(float) * 64 * 64, more->scratch_high_water);
+}
+
 TEST(FitOptions, AStepOfOnesOwnDoesItAll) {
   const data::Dataset data = plane(64);
   auto usual = nn::build(regression(), {2}, init::kaiming(3)), own = nn::build(regression(), {2}, init::kaiming(3));

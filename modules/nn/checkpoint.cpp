@@ -29,19 +29,6 @@ void each_trained(const Body& body, F&& f) noexcept {
   });
 }
 
-// The parameters' gradients go to the slab of the tape that is running backward. It has to be there before the frame of the layer's own tape
-// begins: taking one parameter's place in it, as zeros, makes it.
-void make_slabs(const Body& body, Grads& grads) noexcept {
-  const Block* made = nullptr;
-  each_trained(body, [&](const Tensor& parameter) {
-    const GradRef ref = parameter.grad_ref();
-    if (!ref.leaf() || ref.block == made) return;
-    made = ref.block;
-    const Into place = grads.into(ref);
-    if (place && !place.accumulate && !grads.context().planning) std::memset(place.data, 0, ref.numel * sizeof(float));
-  });
-}
-
 void add(const Context& context, const float* from, const Into& to, std::size_t count) noexcept {
   parallel_chunks(context, count, k_piece, [&](std::size_t begin, std::size_t end) {
     if (to.accumulate) {
@@ -55,7 +42,9 @@ void add(const Context& context, const float* from, const Into& to, std::size_t 
 void backward_checkpointed(const void* saved, Grads& grads) noexcept {
   const auto& s = *static_cast<const Saved*>(saved);
   Context& context = grads.context();
-  make_slabs(s.body, grads);
+  // The parameters' gradients go where those of the tape that runs backward go. Their places have to be there before the frame of the layer's
+  // own tape begins.
+  each_trained(s.body, [&](const Tensor& parameter) { grads.reserve(parameter.grad_ref()); });
   const Into dx = grads.into(s.x.grad_ref());
   const Tensor dy(reinterpret_cast<const std::byte*>(grads.out()), DType::f32, Layout::dense(s.shape), {});
   const std::uint64_t draws = std::exchange(context.draws, s.draws);
@@ -120,7 +109,9 @@ Result<Tensor> recompute(const Tensor& input, const Body& body) noexcept {
   Saved kept = saved;
   kept.shape = *shape;
   if (!parameter.tracked()) return std::move(*fresh).freeze(custom_rule(k_rule), {&*x}, kept);
-  return std::move(*fresh).freeze(custom_rule(k_rule), {&*x, &parameter}, kept);
+  auto y = std::move(*fresh).freeze(custom_rule(k_rule), {&*x, &parameter}, kept);
+  if (y) each_trained(body, [&](const Tensor& one) { context->note_read(*context, one); });
+  return y;
 }
 
 }  // namespace qorus::nn

@@ -24,8 +24,16 @@ struct StateUpdate {
 };
 
 struct GradState;
+struct LeafPlace;
 class Gradients;
 class Grads;
+
+// Whom backward_each hands the gradients of a block of parameters over to.
+struct GradTaker {
+  const Block* block = nullptr;
+  void* user = nullptr;
+  void (*take)(void* user, const Leaf& leaf, const float* gradient) noexcept = nullptr;
+};
 
 // One backward rule of an operation: a name for printing and testing, and the function that adds dL/d(inputs), given
 // dL/d(output), with what the forward saved. A layer with a kernel of its own defines one and records `custom_rule(it)`.
@@ -46,7 +54,9 @@ class Grads {
   [[nodiscard]] const float* out() const noexcept { return out_; }
   // The place for dL/d(input). Empty if the input wants none or memory ran out (then backward ends with that error).
   [[nodiscard]] Into into(const GradRef& input) noexcept;
-  // The same; but if nothing was written there yet and the sizes agree, it is the output's own memory, which is not needed after
+  // Makes a parameter's place, without writing there: for a rule that records in a tape of its own, which cannot.
+  void reserve(const GradRef& parameter) noexcept;
+  // As into; but if nothing was written there yet and the sizes agree, it is the output's own memory, which is not needed after
   // this node: for rules that work element by element and read out()[i] before they write data[i]. Once per node.
   [[nodiscard]] Into into_out(const GradRef& input) noexcept;
   // The same; but if nothing was written there yet it is `spent`, dense memory of the input's size on the tape whose values no rule
@@ -69,7 +79,9 @@ class Grads {
   [[nodiscard]] Context& context() const noexcept { return *context_; }
 
  private:
-  friend Result<Gradients> run_backward(const Tensor& result, const float* given) noexcept;
+  friend Result<Gradients> run_backward(const Tensor& result, const float* given, const GradTaker* taker) noexcept;
+  // A parameter's; no data if it wants no gradient or none could be had.
+  [[nodiscard]] LeafPlace leaf_place(const GradRef& parameter) noexcept;
   Context* context_;
   GradState* state_;
   float* out_ = nullptr;
@@ -99,7 +111,7 @@ class Gradients {
   float limit = std::numeric_limits<float>::infinity();
 
  private:
-  friend Result<Gradients> run_backward(const Tensor& result, const float* given) noexcept;
+  friend Result<Gradients> run_backward(const Tensor& result, const float* given, const GradTaker* taker) noexcept;
   Context* context_ = nullptr;
   GradState* state_ = nullptr;
   Lifetime scope_;
@@ -111,6 +123,22 @@ class Gradients {
 // The same from a result of any shape, given dL/d(result) of that shape: f32 and contiguous, read in place. Errors: also
 // invalid_size, invalid_dtype, invalid_argument (not contiguous).
 [[nodiscard]] Result<Gradients> backward_from(const Tensor& result, const Tensor& gradient) noexcept;
+
+// Runs the tape backwards from a scalar loss and calls take(leaf, gradient) once for each parameter of the block, as soon as no rule is left
+// that reads it or adds to its gradient: dL/d(parameter), leaf.count floats, zeros if the loss does not depend on it. What was taken need not
+// last, so that the backward has memory for a few gradients instead of all; and take may overwrite the parameter. Other blocks' parameters get
+// no gradients. Gives what the step is to change beside parameters (as Gradients::state_updates). The same bits as backward's.
+// Errors: those of backward; not_found (the loss depends on no parameter of the block: nothing was taken). After any other some gradients
+// may have been taken.
+[[nodiscard]] Result<const StateUpdate*> run_backward_each(const Tensor& loss, const GradTaker& taker) noexcept;
+template <class F>
+[[nodiscard]] Result<const StateUpdate*> backward_each(const Tensor& loss, const Block& block, F&& take) noexcept {
+  const GradTaker taker{&block, const_cast<void*>(static_cast<const void*>(&take)),
+                        [](void* user, const Leaf& leaf, const float* gradient) noexcept {
+                          (*static_cast<std::remove_reference_t<F>*>(user))(leaf, gradient);
+                        }};
+  return run_backward_each(loss, taker);
+}
 
 // Gradients whose norm is at most `most`: scaled by most / norm where it is larger. Nothing is written: the scale goes along.
 // Errors: diverged (the norm is not finite), invalid_argument, and the gradients' own.

@@ -34,6 +34,7 @@ Result<Tensor> record_view(const Tensor& x, const Layout& seen, const Layout& se
   const ViewSaved saved{x.grad_ref(), seen_dense};
   auto slot = context->record(*context, node, &saved, sizeof saved);
   if (!slot) return fail(slot.error());
+  if (x.of_parameters()) context->note_read(*context, x);
   return view.with_slot(*slot);
 }
 

@@ -8,6 +8,7 @@ namespace qorus {
 namespace {
 
 constexpr std::size_t k_piece = 65536;  // floats per task
+constexpr float k_no_limit = std::numeric_limits<float>::infinity();
 
 bool in_range(float value, float low, float high) noexcept { return value >= low && value <= high; }
 
@@ -80,19 +81,21 @@ struct ShortMoments {
   std::uint16_t *m, *v;
   std::uint64_t step;
 
-  void adam(float* p, const float* g, std::size_t begin, std::size_t end, const kernels::AdamStep& how) const noexcept {
+  // Elements first to first + count - 1 of the slab, the first of which p and g are.
+  void adam(float* p, const float* g, std::size_t first, std::size_t count,
+            const kernels::AdamStep& how) const noexcept {
     constexpr std::size_t k_most = 1024;
-    float first[k_most], second[k_most];
+    float means[k_most], squares[k_most];
     const kernels::Table& table = kernels::active();
-    for (std::size_t at = begin; at < end; at += k_most) {
-      const std::size_t count = std::min(k_most, end - at);
-      table.bf16_to_f32(m + at, first, count);
-      table.bf16_to_f32(v + at, second, count);
-      kernels::training().adam(p + at, g + at, first, second, count, how);
-      for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t done = 0; done < count; done += k_most) {
+      const std::size_t at = first + done, part = std::min(k_most, count - done);
+      table.bf16_to_f32(m + at, means, part);
+      table.bf16_to_f32(v + at, squares, part);
+      kernels::training().adam(p + done, g + done, means, squares, part, how);
+      for (std::size_t i = 0; i < part; ++i) {
         const std::uint32_t chances = drawn(step, at + i);
-        m[at + i] = rounded(first[i], chances & 0xffff);
-        v[at + i] = rounded(second[i], chances >> 16);
+        m[at + i] = rounded(means[i], chances & 0xffff);
+        v[at + i] = rounded(squares[i], chances >> 16);
       }
     }
   }
@@ -104,6 +107,10 @@ struct Rates {
   bool decay;
   float scale, limit;  // of the gradients
 };
+
+tl::unexpected<Error> foreign() noexcept {
+  return fail(Errc::invalid_argument, "optimizer", "this is not the model that the optimizer was made for");
+}
 
 kernels::AdamStep adam_step(const OptimizerSpec& spec, std::uint64_t step, const Rates& rates) noexcept {
   const AdamOptions& o = spec.adam;
@@ -181,6 +188,12 @@ Status Optimizer::divide(const nn::Parameters& model) noexcept {
   return {};
 }
 
+Status Optimizer::check_model(const nn::Parameters& model) const noexcept {
+  if (!ready_) return ready_;
+  if (auto good = check(spec_); !good) return good;
+  return model.block().floats == floats_ ? Status{} : Status(foreign());
+}
+
 Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexcept {
   if (!ready_) return ready_;
   auto slab = gradients.slab(model.block());
@@ -192,33 +205,57 @@ Status Optimizer::step(nn::Parameters& model, const Gradients& gradients) noexce
 
 Status Optimizer::step(nn::Parameters& model, std::span<const float> gradients, const Context& context, float scale,
                        float limit) noexcept {
-  if (!ready_) return ready_;
-  if (auto good = check(spec_); !good) return good;
-  const std::span<float> p = model.trainable_slab();
-  if (p.size() != floats_ || gradients.size() != floats_)
-    return fail(Errc::invalid_argument, "optimizer", "this is not the model that the optimizer was made for");
+  if (auto good = check_model(model); !good) return good;
+  if (gradients.size() != floats_) return foreign();
   if (context.planning) return {};
+  float* const parameters = model.trainable_slab().data();
   ++steps_;
-  const float* g = gradients.data();
-  float* m = moment(0).data();
-  float* v = moment(1).data();
-  const ShortMoments shorts{short_moment(0).data(), short_moment(1).data(), steps_};
-  for (const Range& range : ranges_) {
-    const Rates rates{range.lr_scale, range.decay, scale, limit};
-    const auto adam = adam_step(spec_, steps_, rates);
-    const auto sgd = sgd_step(spec_, steps_, rates);
-    parallel_chunks(context, range.end - range.begin, k_piece, [&](std::size_t first, std::size_t last) {
-      const std::size_t begin = range.begin + first, count = last - first;
-      if (spec_.kind == OptimizerSpec::Kind::sgd) {
-        kernels::training().sgd(p.data() + begin, g + begin, m ? m + begin : nullptr, count, sgd);
-      } else if (shorts.m) {
-        shorts.adam(p.data(), g, begin, begin + count, adam);
-      } else {
-        kernels::training().adam(p.data() + begin, g + begin, m + begin, v + begin, count, adam);
-      }
-    });
-  }
+  for (const Range& range : ranges_)
+    update(context, range, range.begin, range.end, parameters, gradients.data() + range.begin, scale, limit);
   return {};
+}
+
+Status Optimizer::step(nn::Parameters& model, const Tensor& loss) noexcept {
+  if (auto good = check_model(model); !good) return good;
+  // The slab ends no tensor's life before the backward has read the last of them.
+  auto* const parameters = const_cast<float*>(model.block().base);
+  const std::uint64_t before = steps_++;
+  bool changed = false;
+  auto updates = backward_each(loss, model.block(), [&](const Leaf& leaf, const float* gradient) {
+    const Range* range = ranges_.begin();
+    while (range->end <= leaf.offset) ++range;
+    update(*loss.context(), *range, leaf.offset, leaf.offset + leaf.count, parameters, gradient, 1, k_no_limit);
+    changed = true;
+  });
+  if (changed)
+    static_cast<void>(model.trainable_slab());
+  else
+    steps_ = before;  // an error, or planning
+  if (!updates) return fail(updates.error());
+  if (changed) model.apply(*updates);
+  return {};
+}
+
+void Optimizer::update(const Context& context, const Range& range, std::size_t begin, std::size_t end,
+                       float* parameters, const float* gradient, float scale, float limit) noexcept {
+  float* const m = moment(0).data();
+  float* const v = moment(1).data();
+  const ShortMoments shorts{short_moment(0).data(), short_moment(1).data(), steps_};
+  const Rates rates{range.lr_scale, range.decay, scale, limit};
+  const auto adam = adam_step(spec_, steps_, rates);
+  const auto sgd = sgd_step(spec_, steps_, rates);
+  parallel_chunks(context, end - begin, k_piece, [&](std::size_t first, std::size_t last) {
+    const std::size_t at = begin + first, count = last - first;
+    float* const p = parameters + at;
+    const float* const g = gradient + first;
+    if (spec_.kind == OptimizerSpec::Kind::sgd) {
+      kernels::training().sgd(p, g, m ? m + at : nullptr, count, sgd);
+    } else if (shorts.m) {
+      shorts.adam(p, g, at, count, adam);
+    } else {
+      kernels::training().adam(p, g, m + at, v + at, count, adam);
+    }
+  });
 }
 
 }  // namespace qorus

@@ -56,7 +56,12 @@ class Optimizer {
   // Errors: out_of_memory (the moments could not be had), invalid_argument (numbers out of range; another model), stale_tensor,
   // not_found (the loss depends on none of the parameters).
   [[nodiscard]] Status step(nn::Parameters& model, const Gradients& gradients) noexcept;
-  // The same from gradients that lie elsewhere, laid out as the model's slab (sums over several tapes, or over several workers):
+  // Backward and step in one, `loss.and_then([&](const Tensor& l) { return opt.step(*model, l); })`: each parameter is updated as soon as its
+  // gradient is whole, and that is not kept, so that a step takes the memory of a few gradients instead of all. The same bits. For what
+  // needs all of them first (clip_norm, several batches) there is the other step. Errors: those of backward and of step; after one of
+  // these only (out_of_memory, stale_tensor and what a rule of one's own gives) some parameters may have been updated.
+  [[nodiscard]] Status step(nn::Parameters& model, const Tensor& loss) noexcept;
+  // As the first from gradients that lie elsewhere, laid out as the model's slab (sums over several tapes, or over several workers):
   // each is multiplied by `scale` and then limited to [-limit, limit]. Errors: out_of_memory, invalid_argument.
   [[nodiscard]] Status step(nn::Parameters& model, std::span<const float> gradients, const Context& context,
                             float scale = 1, float limit = std::numeric_limits<float>::infinity()) noexcept;
@@ -78,6 +83,10 @@ class Optimizer {
     bool decay;
   };
   [[nodiscard]] Status divide(const nn::Parameters& model) noexcept;
+  [[nodiscard]] Status check_model(const nn::Parameters& model) const noexcept;
+  // Updates parameters begin to end - 1 of a range; `gradient` is that of the first of them.
+  void update(const Context& context, const Range& range, std::size_t begin, std::size_t end, float* parameters,
+              const float* gradient, float scale, float limit) noexcept;
   [[nodiscard]] bool short_moments() const noexcept {
     return spec_.kind != OptimizerSpec::Kind::sgd && spec_.adam.bf16_moments;
   }

@@ -78,6 +78,8 @@ struct Context {
   // Appends a copy of the node and of what its rule saved; gives its output's slot. Null without a tape.
   Result<std::uint32_t> (*record)(Context& context, const Node& node, const void* saved,
                                   std::size_t saved_size) noexcept = nullptr;
+  // Told, after a node was recorded, of each input of it that is memory of parameters (Block::leaves). Null without a tape.
+  void (*note_read)(Context& context, const Tensor& input) noexcept = nullptr;
   void* tape = nullptr;      // the recording's state
   Node* newest = nullptr;    // its last node; a frame inside a recording takes its own nodes away when it ends
   Remade* remade = nullptr;  // wanted: the next result that can be made again

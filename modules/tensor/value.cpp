@@ -182,6 +182,9 @@ Result<Tensor> Fresh::freeze_recorded(RuleRef rule, std::initializer_list<const 
   if (!tracked) return frozen;
   auto slot = context_->record(*context_, node, saved, size);
   if (!slot) return fail(slot.error());
+  for (const Tensor* input : inputs) {
+    if (input->of_parameters()) context_->note_read(*context_, *input);
+  }
   if (remade_) remade_->node = context_->newest;
   return frozen.with_slot(*slot);
 }

@@ -107,6 +107,10 @@ class Tensor {
   [[nodiscard]] inline Context* context() const noexcept { return context_; }
   [[nodiscard]] inline const Lifetime& lifetime() const noexcept { return lifetime_; }
   [[nodiscard]] inline bool tracked() const noexcept { return slot_ != 0; }
+  // Whether it sees memory of parameters.
+  [[nodiscard]] inline bool of_parameters() const noexcept {
+    return lifetime_.block && lifetime_.block->leaf_count > 0;
+  }
   // Alive, of a valid shape, and of the wanted type. Errors: stale_tensor, invalid_size, invalid_dtype.
   [[nodiscard]] Status check(DType wanted, const char* op) const noexcept;
   [[nodiscard]] Status check(const char* op) const noexcept;

@@ -32,7 +32,11 @@ Result<std::size_t> plan_run(const ModelRef& model, const data::Examples& train,
   Result<std::size_t> step = k_little, check = k_little;
   if (!sharded) {
     step = plan_scratch(model, train, std::min(options.batch, train.size()), options.threads,
-                        {.loss = &options.loss, .forward = options.forward, .training = true, .bf16 = options.bf16});
+                        {.loss = &options.loss,
+                         .forward = options.forward,
+                         .training = true,
+                         .bf16 = options.bf16,
+                         .keeps = keeps_gradients(options)});
   }
   if (!step) return step;
   if (validation.size() > 0) {

@@ -26,6 +26,11 @@ Status plan_training(Workspace& workspace, const ModelRef& model, const Pass& pa
   if (measured && pass.shards == 0) {
     if (auto planned = plan_metrics(forward->output); !planned) return planned;
   }
+  if (!pass.keeps) {
+    const auto none = [](const Leaf&, const float*) {};
+    auto done = backward_each(forward->loss, model.parameters->block(), none);
+    return done ? Status{} : fail(done.error());
+  }
   auto gradients = backward(forward->loss);
   if (!gradients) return fail(gradients.error());
   if (measured && pass.shards > 0) return plan_metrics(forward->output);

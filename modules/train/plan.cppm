@@ -13,6 +13,7 @@ struct Pass {
   ForwardRef forward = {};
   bool training = false;
   bool bf16 = false;       // as FitOptions has it
+  bool keeps = true;       // all gradients of a step, instead of having each update its parameter once it is whole
   std::size_t shards = 0;  // that each batch is cut into (metrics are taken after the backward then); 0: none
 };
 // The pass's forward on a batch.

@@ -85,6 +85,13 @@ Status Run::step(const data::Batch& batch) noexcept {
   if (!std::isfinite(*value)) return diverged();
   if (auto kept = note_good(); !kept) return kept;
   if (auto added = meter.add(forward->output, batch.y, *value); !added) return added;
+  if (!keeps_gradients(options)) {
+    event.gradient_norm = -1;
+    set_rate();
+    if (auto done = optimizer.step(*model.parameters, forward->loss); !done) return done;
+    finish_step(workspace.context());
+    return {};
+  }
   auto gradients = backward(forward->loss);
   if (!gradients) return fail(gradients.error());
   model.parameters->apply(gradients->state_updates());
@@ -112,8 +119,7 @@ Status Run::own_step(const data::Batch& batch) noexcept {
   if (!value) return fail(value.error());
   event.last_loss = *value;
   if (!std::isfinite(*value)) return diverged();
-  ++history.steps;
-  average_weights(workspace.context());
+  finish_step(workspace.context());
   return meter.add(Tensor(), batch.y, *value);
 }
 
@@ -147,7 +153,8 @@ void Run::set_rate() noexcept {
   optimizer.set_lr(options.optimizer.lr() * event.lr_scale * options.schedule.factor(progress, epochs, total));
 }
 
-void Run::average_weights(const Context& context) noexcept {
+void Run::finish_step(const Context& context) noexcept {
+  ++history.steps;
   if (options.ema == 0) return;
   const std::span<const float> p = model.parameters->trainable_slab();
   blend(context, options.ema, 1 - options.ema, p.data(), average.values().data(), p.size());
@@ -161,8 +168,7 @@ Status Run::update(std::span<const float> gradients, const Context& context, flo
   }
   set_rate();
   if (auto done = optimizer.step(*model.parameters, gradients, context, scale); !done) return done;
-  ++history.steps;
-  average_weights(context);
+  finish_step(context);
   return {};
 }
 

@@ -83,7 +83,7 @@ struct Run {
   [[nodiscard]] Status gather(std::span<const MeanGradients> parts, const Context& context) noexcept;
   [[nodiscard]] Status note_good() noexcept;
   void set_rate() noexcept;
-  void average_weights(const Context& context) noexcept;
+  void finish_step(const Context& context) noexcept;  // counts it, and averages the weights
   [[nodiscard]] Status update(std::span<const float> gradients, const Context& context, float scale,
                               float norm) noexcept;
   [[nodiscard]] Status validate(const data::Examples& validation) noexcept;
@@ -91,6 +91,10 @@ struct Run {
 };
 
 [[nodiscard]] tl::unexpected<Error> diverged() noexcept;
+// Whether a step needs all of its gradients before it updates the first parameter, or is the caller's own affair.
+[[nodiscard]] inline bool keeps_gradients(const FitOptions& options) noexcept {
+  return options.accumulate > 1 || options.shards > 1 || options.clip_norm > 0 || options.gradient_norm || options.step;
+}
 // How a run validates.
 [[nodiscard]] EvaluateOptions validation_options(const FitOptions& options) noexcept;
 
