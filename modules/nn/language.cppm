@@ -39,11 +39,14 @@ struct LanguageModel {
   }
   // loss((*this)(ids)), without all logits in memory.
   [[nodiscard]] Result<Tensor> loss(const Tensor& ids, const BoundLoss& loss) const noexcept;
-  // What the head makes logits of: [batch, seq, d_model].
-  [[nodiscard]] Result<Tensor> hidden(const Tensor& ids) const noexcept {
+  // What the blocks get, and what the head makes logits of: [batch, seq, d_model].
+  [[nodiscard]] Result<Tensor> embedded(const Tensor& ids) const noexcept {
     Result<Tensor> x = tokens(ids);
     if (placed && x) x = positions(*x);
-    if (dropout > 0) x = ops::dropout(x, dropout);
+    return dropout > 0 ? ops::dropout(x, dropout) : x;
+  }
+  [[nodiscard]] Result<Tensor> hidden(const Tensor& ids) const noexcept {
+    auto x = embedded(ids);
     return x ? decoder(*x) : x;
   }
 };

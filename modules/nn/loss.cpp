@@ -35,9 +35,10 @@ Result<Tensor> Embedding::logits_loss(const Tensor& x, const BoundLoss& loss) co
 }
 
 Result<Tensor> LanguageModel::loss(const Tensor& ids, const BoundLoss& loss) const noexcept {
-  auto x = hidden(ids);
+  auto x = embedded(ids).and_then([&](const Tensor& t) { return decoder.before_norm(t); });
   if (!x) return x;
-  return tied ? tokens.logits_loss(*x, loss) : head.loss(*x, loss);
+  const auto score = [&](const Tensor& t) { return tied ? tokens.logits_loss(t, loss) : head.loss(t, loss); };
+  return decoder.normed ? rematerialize(*x, decoder.norm, score) : score(*x);
 }
 
 }  // namespace nn

@@ -191,24 +191,39 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
   return part(y, ffn_norm, feed);
 }
 
-Result<Tensor> Transformer::operator()(const Tensor& x) const noexcept {
-  if (!recompute || !recorded(x) || blocks.layers().size() != blocks.count()) return run(x);
+namespace {
+
+Result<Tensor> through(const Transformer& all, const Tensor& x, const AttentionInputs& self,
+                       const AttentionInputs& over) noexcept {
+  if (all.blocks.layers().size() != all.blocks.count())
+    return fail(Errc::not_built, "transformer", "nn::build the model first", x.shape().dims());
+  Result<Tensor> y = x;
+  const std::byte* const steps = free_memory(x);
+  for (const TransformerBlock& block : all.blocks.layers()) {
+    if (y) y = in_own_frame(*y, [&](const Tensor& in) { return block.run(in, self, over); }, steps);
+  }
+  return y;
+}
+
+}  // namespace
+
+Result<Tensor> Transformer::before_norm(const Tensor& x) const noexcept {
+  if (!recompute || !recorded(x) || blocks.layers().size() != blocks.count()) return through(*this, x, {}, {});
   Result<Tensor> y = x;
   for (const TransformerBlock& block : blocks.layers()) {
     if (y) y = recompute(*y, body_of(block));
   }
+  return y;
+}
+
+Result<Tensor> Transformer::operator()(const Tensor& x) const noexcept {
+  auto y = before_norm(x);
   return normed && y ? norm(*y) : y;
 }
 
 Result<Tensor> Transformer::run(const Tensor& x, const AttentionInputs& self,
                                 const AttentionInputs& over) const noexcept {
-  if (blocks.layers().size() != blocks.count())
-    return fail(Errc::not_built, "transformer", "nn::build the model first", x.shape().dims());
-  Result<Tensor> y = x;
-  const std::byte* const steps = free_memory(x);
-  for (const TransformerBlock& block : blocks.layers()) {
-    if (y) y = in_own_frame(*y, [&](const Tensor& in) { return block.run(in, self, over); }, steps);
-  }
+  auto y = through(*this, x, self, over);
   return normed && y ? norm(*y) : y;
 }
 

@@ -179,6 +179,7 @@ struct Transformer {
     f("normed", self.normed);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+  [[nodiscard]] Result<Tensor> before_norm(const Tensor& x) const noexcept;  // what the last norm is taken of
   [[nodiscard]] Result<Tensor> run(const Tensor& x, const AttentionInputs& self = {},
                                    const AttentionInputs& over = {}) const noexcept;
 };
