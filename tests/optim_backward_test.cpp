@@ -310,6 +310,37 @@ TEST(StepOfALoss, SaysThatARuleDidNotNameAParameter) {
   EXPECT_FAILS_SAYING(optimizer.step(*model, *loss), "not among its operation's inputs");
 }
 
+// However little memory there is: an error value, and a step that has enough comes after it.
+TEST(StepOfALoss, SaysThatMemoryRanOut) {
+  constexpr std::size_t k_all = 4_MiB;
+  const auto values = waves(4 * 6 * 8);
+  const auto body = nn::layer_norm() | nn::linear(8) | nn::relu();
+  auto model = nn::build(nn::linear(8) | nn::checkpoint(body) | nn::repeat(2, nn::linear(8)), {6, 8}, init::xavier(1));
+  ASSERT_OK(model);
+  for (const bool bf16 : {false, true}) {
+    Optimizer optimizer = optim::adamw(*model);
+    Workspace ws{{.scratch = k_all, .threads = 1, .bf16 = bf16}};
+    Arena& scratch = *ws.context().scratch;
+    const std::size_t mark = scratch.mark();
+    const auto step = [&] {
+      auto tape = ws.record();
+      auto loss = ops::sum(ops::square(tape.input(view(values, {4, 6, 8})) | *model));
+      return loss.and_then([&](const Tensor& l) { return optimizer.step(*model, l); });
+    };
+    ASSERT_OK(step());
+    const std::size_t wanted = scratch.counters().high_water - mark;
+    for (std::size_t room = 0; room < wanted; room += 64) {
+      ASSERT_OK(scratch.take(k_all - mark - room));
+      const Status done = step();
+      scratch.shrink_to(mark);
+      ASSERT_FALSE(done) << room << " of " << wanted << " bytes";
+      const std::string text = done.error().message().c_str();
+      EXPECT_TRUE(text.find("out of memory") != text.npos || text.find("too small") != text.npos) << text;
+    }
+    ASSERT_OK(step());
+  }
+}
+
 TEST(StepOfALoss, AllocatesNothingOnceWarm) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
   const auto values = waves(5 * 6);
