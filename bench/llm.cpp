@@ -1,8 +1,9 @@
 // Times language models as bench/peers/llama_bench.py does: ppN, a prompt of N tokens at once, logits of the last; tgN, N tokens one by one.
 // Each file in a process of its own, so that its peak memory is its own.
 //
-//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] [--depth 0] [--cache f32] FILE ...   (GGUF or .qorus)
+//   bench_llm [--threads N] [--rounds R] [--prompt 512] [--generate 128] [--depth 0] [--together N] [--cache f32] FILE ...   (GGUF or .qorus)
 //     --depth N   generates after N tokens that the cache holds already (tgM@dN); --cache f32, f16 or q8_0
+//     --together N   by turns with one by one, feeds the M tokens N at a time as well, logits of each (tgMxN): what guesses cost
 //   bench_llm --open FILE ...   how long opening takes: of the file alone, and of the model with its tokenizer
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@ using namespace qorus;
 namespace {
 
 struct Settings {
-  int threads = 1, rounds = 3, prompt = 512, generate = 128, depth = 0;
+  int threads = 1, rounds = 3, prompt = 512, generate = 128, depth = 0, together = 0;
   DType cache = DType::f32;
   bool open = false;
 };
@@ -102,26 +103,39 @@ void run(const std::string& path, const Settings& settings) {
   const std::string config = "\"model\":\"" + name + "\"," + sizes + ",\"open_s\":" + std::to_string(opened - start) +
                              ",\"first_token_s\":" + std::to_string(answered - opened) + ",\"isa\":\"" +
                              cpu_info().isa + "\"";
-  std::vector<double> prompt, generate;
+  std::vector<double> prompt, generate, together;
   for (int round = 0; round <= settings.rounds; ++round) {  // the first warms up
     session->rewind(0);
     double from = bench::now(settings.threads);
     feed(0, static_cast<std::size_t>(settings.prompt));
     if (round) prompt.push_back(bench::now(settings.threads) - from);
-    session->rewind(0);
-    if (settings.depth) feed(0, static_cast<std::size_t>(settings.depth));
-    from = bench::now(settings.threads);
-    for (int i = 0; i < (round ? settings.generate : std::min(4, settings.generate)); ++i)
-      feed(static_cast<std::size_t>(settings.depth + i), 1);
-    if (round) generate.push_back(bench::now(settings.threads) - from);
+    for (const int step : {1, settings.together}) {
+      if (step == 0) continue;
+      session->rewind(0);
+      if (settings.depth) feed(0, static_cast<std::size_t>(settings.depth));
+      const int count = round ? settings.generate : std::min(4 * step, settings.generate);
+      from = bench::now(settings.threads);
+      for (int i = 0; i < count; i += step) {
+        const auto some = std::span<const std::int32_t>(ids).subspan(
+            static_cast<std::size_t>(settings.depth + i), static_cast<std::size_t>(std::min(step, count - i)));
+        const auto fed =
+            step == 1 ? session->feed(some) : session->feed(some, [](std::size_t, std::span<const float>) {});
+        if (!fed) give_up(fed.error());
+      }
+      if (round) (step == 1 ? generate : together).push_back(bench::now(settings.threads) - from);
+    }
   }
   std::sort(prompt.begin(), prompt.end());
   std::sort(generate.begin(), generate.end());
   bench::report(("pp" + std::to_string(settings.prompt)).c_str(), "0.1.0", config, settings.threads, prompt,
                 settings.prompt, "tokens/s");
-  const std::string depth = settings.depth ? "@d" + std::to_string(settings.depth) : "";
-  bench::report(("tg" + std::to_string(settings.generate) + depth).c_str(), "0.1.0", config, settings.threads, generate,
-                settings.generate, "tokens/s");
+  const std::string depth = settings.depth ? "@d" + std::to_string(settings.depth) : "",
+                    item = "tg" + std::to_string(settings.generate);
+  bench::report((item + depth).c_str(), "0.1.0", config, settings.threads, generate, settings.generate, "tokens/s");
+  if (together.empty()) return;
+  std::sort(together.begin(), together.end());
+  bench::report((item + "x" + std::to_string(settings.together) + depth).c_str(), "0.1.0", config, settings.threads,
+                together, settings.generate, "tokens/s");
 }
 
 }  // namespace
@@ -136,6 +150,7 @@ int main(int argc, char** argv) {
                   : argument == "--prompt"   ? &settings.prompt
                   : argument == "--generate" ? &settings.generate
                   : argument == "--depth"    ? &settings.depth
+                  : argument == "--together" ? &settings.together
                                              : nullptr;
     if (argument == "--open") {
       settings.open = true;
@@ -145,10 +160,9 @@ int main(int argc, char** argv) {
       settings.cache = *cache;
       ++i;
     } else if (argument[0] == '-') {
-      std::fprintf(
-          stderr,
-          "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--depth N] [--cache f32|f16|q8_0] "
-          "[--open] FILE ...\n");
+      std::fprintf(stderr,
+                   "usage: bench_llm [--threads N] [--rounds R] [--prompt N] [--generate N] [--depth N] [--together N] "
+                   "[--cache f32|f16|q8_0] [--open] FILE ...\n");
       return argument == "--help" ? 0 : 2;
     } else {
       files.push_back(argument);

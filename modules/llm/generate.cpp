@@ -1,6 +1,7 @@
 // Bodies of qorus.llm:session: generation, and the texts that stop it.
 module qorus.llm;
 import qorus.std;
+import :guess;
 
 namespace qorus::llm {
 namespace {
@@ -75,7 +76,10 @@ class Generation {
     if (auto ready = begin(prompt); !ready) return fail(ready.error());
     text::StreamDecoder decoder(session_.model().tokenizer(), {.continues = !prompt.empty()});
     Stopwatch watch;
-    if (auto done = continue_with(decoder); !done) return fail(done.error());
+    const std::int64_t begun = session_.position();
+    const auto done = continue_with(decoder);
+    session_.rewind(begun + kept_);  // guesses after the end go
+    if (!done) return fail(done.error());
     if (speaker_.ending == Ending::length) speaker_.finish(decoder.finish());
     done_.seconds = watch.seconds();
     if (speaker_.ending != Ending::length) done_.ending = speaker_.ending;
@@ -89,6 +93,12 @@ class Generation {
     auto sampler = Sampler::create(options_, static_cast<std::size_t>(session_.model().config().vocab));
     if (!sampler) return fail(sampler.error());
     sampler_ = std::move(*sampler);
+    auto guesser = Guesser::create(session_, options_);
+    if (!guesser) return fail(guesser.error());
+    guesser_ = std::move(*guesser);
+    for (List<std::int32_t>* list : {&fed_, &chosen_}) {
+      if (auto room = list->reserve(static_cast<std::size_t>(options_.guess) + 1); !room) return room;
+    }
     return speaker_.prepare();
   }
 
@@ -124,14 +134,17 @@ class Generation {
                             const Stopwatch& watch) noexcept {
     if (!logits) return fail(logits.error());
     logits_ = *logits;
+    if (auto ready = guesser_.begin(); !ready) return ready;
     done_.prompt_tokens = read;
     done_.prompt_seconds = watch.seconds();
     return {};
   }
 
   [[nodiscard]] Status continue_with(text::StreamDecoder& decoder) noexcept {
-    while (done_.tokens < static_cast<std::size_t>(options_.max_tokens)) {
-      const std::int32_t id = sampler_.choose(logits_, history_.span());
+    const auto most = static_cast<std::size_t>(options_.max_tokens);
+    while (done_.tokens < most) {
+      const bool ahead = said_ < chosen_.size();
+      const std::int32_t id = ahead ? chosen_[said_++] : sampler_.choose(logits_, history_.span());
       if (session_.model().ends_text(id)) {
         done_.ending = Ending::end_of_text;
         return {};
@@ -141,24 +154,61 @@ class Generation {
       if (!piece) return fail(piece.error());
       auto on = speaker_.speak(*piece);
       if (!on) return fail(on.error());
-      if (!*on || done_.tokens == static_cast<std::size_t>(options_.max_tokens)) return {};
-      if (session_.room() == 0) {
-        done_.ending = Ending::context;
-        return {};
+      if (!*on || done_.tokens == most) return {};
+      if (said_ == chosen_.size()) {  // otherwise it was guessed, and is there
+        if (session_.room() == 0) {
+          done_.ending = Ending::context;
+          return {};
+        }
+        if (auto fed = feed(id, most - done_.tokens); !fed) return fed;
       }
-      if (auto kept = history_.push(id); !kept) return kept;
-      auto logits = session_.feed({&id, 1});
-      if (!logits) return fail(logits.error());
-      logits_ = *logits;
+      ++kept_;
     }
     return {};
+  }
+
+  // Feeds a token, and what may follow it, of which that stays which would have been chosen: `left` tokens are wanted after it.
+  [[nodiscard]] Status feed(std::int32_t id, std::size_t left) noexcept {
+    fed_.clear();
+    chosen_.clear();
+    said_ = 0;
+    if (auto kept = history_.push(id); !kept) return kept;
+    if (auto kept = fed_.push(id); !kept) return kept;
+    const auto room = static_cast<std::size_t>(session_.room());
+    if (auto guessed = guesser_.guess(std::min(left, room) - 1, fed_); !guessed) return guessed;
+    if (fed_.size() == 1) {
+      auto logits = session_.feed(fed_.span());
+      if (logits) logits_ = *logits;
+      return logits ? Status{} : Status(fail(logits.error()));
+    }
+    const std::int64_t before = session_.position();
+    Status kept;
+    bool right = true;  // so far
+    auto fed = session_.feed(fed_.span(), [&](std::size_t row, std::span<const float> logits) {
+      if (!right || !kept) return;
+      const std::int32_t next = sampler_.choose(logits, history_.span());
+      kept = chosen_.push(next);
+      right = row + 1 < fed_.size() && fed_[row + 1] == next;
+      if (right && kept) kept = history_.push(next);
+    });
+    if (!fed) return fail(fed.error());
+    session_.rewind(before + static_cast<std::int64_t>(chosen_.size()));
+    const std::size_t guessed = fed_.size() - 1, accepted = chosen_.size() - 1;
+    guesser_.learn(guessed, accepted);
+    done_.guessed += guessed;
+    done_.accepted += accepted;
+    return kept;
   }
 
   Session& session_;
   const GenerateOptions& options_;
   Speaker speaker_;
   Sampler sampler_;
-  List<std::int32_t> history_;  // what the penalties look at
+  Guesser guesser_;
+  List<std::int32_t> history_;       // what the penalties look at
+  List<std::int32_t> fed_, chosen_;  // at last: a token and guesses; what followed each that was right
+  std::size_t said_ = 0;             // of chosen_
+  std::int64_t kept_ = 0;            // tokens after the prompt that were said and fed
   std::span<const float> logits_;
   Generated done_;
 };

@@ -23,6 +23,7 @@ Status check(const GenerateOptions& o, std::size_t vocab) noexcept {
       {o.repetition_penalty > 0 && std::isfinite(o.repetition_penalty), "repetition_penalty must be positive"},
       {std::isfinite(o.frequency_penalty) && std::isfinite(o.presence_penalty), "penalties must be finite"},
       {o.penalty_last >= 0, "penalty_last must not be negative"},
+      {o.guess >= 0 && o.guess <= 64, "guess lies between 0 and 64"},
   };
   for (const auto& rule : rules) {
     if (!rule.good) return fail(Errc::invalid_argument, "generate", rule.wanted);

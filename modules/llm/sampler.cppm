@@ -5,6 +5,8 @@ import qorus.memory;
 
 export namespace qorus::llm {
 
+class Session;
+
 struct LogitBias {
   std::int32_t id = 0;
   float add = 0;  // to the token's logit; -infinity forbids it
@@ -30,6 +32,12 @@ struct GenerateOptions {
   std::span<const LogitBias> bias = {};
   std::span<const std::string_view> stop = {};  // texts that end it, and are not given
   bool special = false;                         // control pieces that the prompt spells out are meant as such
+  // Up to 64: so many tokens at most are guessed ahead and fed at once, which reads the weights once for all. Those stay that would have been
+  // chosen anyway: the text is the same to the byte, only sooner, where guesses come true.
+  int guess = 0;
+  // Who guesses: a session of a smaller model with the same vocabulary, whose first sequence becomes what this one is; null: what
+  // followed the last time that the last two to four tokens stood there.
+  Session* draft = nullptr;
 };
 
 // Draw i depends on the seed and on i alone. After create() it allocates nothing.

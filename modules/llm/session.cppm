@@ -130,11 +130,13 @@ enum class Ending : std::uint8_t { length, end_of_text, stop, told, context };
 struct Generated {
   std::size_t prompt_tokens = 0, tokens = 0;  // read (without those that were there already), and written
   double prompt_seconds = 0, seconds = 0;
+  std::size_t guessed = 0, accepted = 0;  // tokens ahead of their turn, and those of them that were right
   Ending ending = Ending::length;
 };
 // Continues a prompt and hands each piece of text, whole characters only, to say(piece); ends at the end-of-text token, after
 // max_tokens, at a stop text, at the end of the context, or when say gives false. Once warm, a token allocates nothing.
-// Errors: those of feed, of the tokenizer and of Sampler::create; not_found (a model without a tokenizer).
+// Errors: those of feed, of the tokenizer and of Sampler::create; not_found (a model without a tokenizer); invalid_argument (a draft
+// with another vocabulary, or that is the session itself).
 using Say = bool (*)(void* user, std::string_view piece);
 [[nodiscard]] Result<Generated> run_generate(Session& session, std::string_view prompt, const GenerateOptions& options,
                                              Say say, void* user) noexcept;
