@@ -167,44 +167,55 @@ inline std::string greedy(const llm::Model& model, int tokens) {
 inline const std::vector<std::int32_t> k_story = {1,   403, 407, 261, 378, 432, 383, 286, 261, 376, 298,
                                                   315, 421, 395, 317, 426, 338, 401, 396, 267, 337};
 
-// A llama with random weights and a word for each printable character: two layers of 256, heads of 32, tokens of which `end` ends a text. Kept in
-// `folder` as safetensors. more: members of its config, as in "\"sliding_window\": 40, ".
-inline void write_babbler(const std::string& folder, const std::string& kind = "llama", const std::string& more = "",
-                          int end = 95, DType dtype = DType::f32) {
-  constexpr int k_width = 256, k_vocab = 96, k_kv = 64;
+struct Babbler {
+  std::string kind = "llama", more;  // more of its config, as in "\"sliding_window\": 40, "
+  int end = -1;                      // the token that ends a text
+  int width = 64;                    // two layers, heads of 32
+  DType dtype = DType::f32;
+};
+// A model of random weights that has a word for each printable character, as a folder.
+inline void write_babbler(const std::string& folder, const Babbler& wanted = {}) {
+  const std::int64_t width = wanted.width, kv_heads = std::max(1, wanted.width / 128);
+  const auto member = [](const std::string& name, std::int64_t value) {
+    return "\"" + name + "\": " + std::to_string(value) + ", ";
+  };
   std::filesystem::create_directories(folder);
-  write_file(folder + "/config.json",
-             "{" + more + "\"model_type\": \"" + kind + "\", \"eos_token_id\": " + std::to_string(end) +
-                 R"(, "hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8,
-        "num_key_value_heads": 2, "vocab_size": 96, "max_position_embeddings": 512, "rms_norm_eps": 1e-05, "hidden_act": "silu"})");
+  write_file(
+      folder + "/config.json",
+      "{" + wanted.more + "\"model_type\": \"" + wanted.kind + "\", " +
+          (wanted.end < 0 ? "" : member("eos_token_id", wanted.end)) + member("hidden_size", width) +
+          member("intermediate_size", width) + member("num_attention_heads", width / 32) +
+          member("num_key_value_heads", kv_heads) +
+          R"("num_hidden_layers": 2, "vocab_size": 96, "max_position_embeddings": 512, "rms_norm_eps": 1e-05, "hidden_act": "silu"})");
   std::string words = R"("\u0120": 0)";
   for (int c = '!'; c <= '~'; ++c)
     words += std::string(", \"") + (c == '"' || c == '\\' ? "\\" : "") + static_cast<char>(c) +
              "\": " + std::to_string(c - ' ');
   write_file(folder + "/tokenizer.json",
-             R"({"added_tokens": [{"id": 95, "content": "</s>", "special": true}], "decoder": {"type": "ByteLevel"},
+             R"({"added_tokens": [{"id": 95, "content": "<s>", "special": true}], "decoder": {"type": "ByteLevel"},
       "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
       "model": {"type": "BPE", "merges": [], "vocab": {)" +
                  words + "}}}");
   Tensors tensors;
-  const auto add = [&](const std::string& name, std::int64_t rows, std::int64_t cols, double scale) {
-    tensors.add(name + ".weight", {rows, cols},
-                by_rule(name, static_cast<std::size_t>(rows * cols), 0, scale / std::sqrt(static_cast<double>(cols))));
+  const auto add = [&](const std::string& name, std::int64_t rows, double scale) {
+    tensors.add(
+        name + ".weight", {rows, width},
+        by_rule(name, static_cast<std::size_t>(rows * width), 0, scale / std::sqrt(static_cast<double>(width))));
   };
   const auto norm = [&](const std::string& name) {
-    tensors.add(name + ".weight", {k_width}, std::vector<float>(k_width, 1.0F));
+    tensors.add(name + ".weight", {width}, std::vector<float>(static_cast<std::size_t>(width), 1.0F));
   };
-  add("model.embed_tokens", k_vocab, k_width, 16);
-  add("lm_head", k_vocab, k_width, 6);
+  add("model.embed_tokens", 96, 16);
+  add("lm_head", 96, 6);
   norm("model.norm");
-  for (const char* layer : {"model.layers.0.", "model.layers.1."}) {
-    norm(std::string(layer) + "input_layernorm");
-    norm(std::string(layer) + "post_attention_layernorm");
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    norm(layer + "input_layernorm");
+    norm(layer + "post_attention_layernorm");
     for (const char* name : {"self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
-      add(std::string(layer) + name, k_width, k_width, 2);
-    for (const char* name : {"self_attn.k_proj", "self_attn.v_proj"}) add(std::string(layer) + name, k_kv, k_width, 2);
+      add(layer + name, width, 2);
+    for (const char* name : {"self_attn.k_proj", "self_attn.v_proj"}) add(layer + name, 32 * kv_heads, 2);
   }
-  tensors.write(folder + "/model.safetensors", dtype);
+  tensors.write(folder + "/model.safetensors", wanted.dtype);
 }
 
 class StoriesTest : public testing::Test {

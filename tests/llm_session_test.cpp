@@ -269,6 +269,8 @@ TEST(LlmSampler, RefusesWhatMakesNoSense) {
                                               {.mirostat_tau = -1},
                                               {.repetition_penalty = 0},
                                               {.penalty_last = -1},
+                                              {.guess = -1},
+                                              {.guess = 65},
                                               {.bias = outside}})
     EXPECT_FAILS(llm::Sampler::create(options, 8), Errc::invalid_argument);
 }

@@ -55,6 +55,26 @@ TEST_F(LanguageProgram, SamplersChangeTheTextAndASeedKeepsIt) {
   }
 }
 
+TEST_F(LanguageProgram, GuessesAheadAndWritesTheSame) {
+  const std::string draft = qorus_test::data_path("models/stories260K/stories260K-q8_0.gguf");
+  const std::string base = "qorus generate " + model + " -p 'Once upon a time' -n 100 --temperature 0.3 ";
+  const Outcome plain = run(base);
+  ASSERT_EQ(plain.code, 0) << plain.err;
+  EXPECT_EQ(plain.err.find("guesses"), std::string::npos) << plain.err;
+  for (const std::string& how : {std::string("--guess 8"), "--draft " + draft, "--guess 3 --draft " + draft}) {
+    const Outcome guessed = run(base + how);
+    EXPECT_EQ(guessed.out, plain.out) << how << guessed.err;
+    EXPECT_NE(guessed.err.find("guesses were right"), std::string::npos) << how << guessed.err;
+  }
+  std::ofstream(folder / "lines") << "Once upon a time\n Lily\n";
+  const std::string chat = QORUS_BIN "/qorus chat " + model + " --template plain -n 60 --context 400 --seed 3 ";
+  const Outcome talk = shell(chat + "< " + folder / "lines"),
+                guessed = shell(chat + "--draft " + draft + " < " + folder / "lines");
+  EXPECT_EQ(talk.code, 0) << talk.err;
+  EXPECT_EQ(guessed.out, talk.out) << guessed.err;
+  EXPECT_NE(guessed.err.find("guesses were right"), std::string::npos) << guessed.err;
+}
+
 TEST_F(LanguageProgram, Chats) {
   std::ofstream(folder / "t.jinja")
       << "{% for m in messages %}{{ m.content }}{% if m.role == 'user' and m.content == 'no' %}"
@@ -210,6 +230,10 @@ TEST_F(LanguageProgram, BadInputIsExitCode1WithTheReason) {
       {"generate " + model + " --context 4 -p 'There was a little girl named Lily'", "context"},
       {"generate " + model + " --bias 99999=1", "vocabulary"},
       {"generate " + model + " --bias x=1", "ID=NUMBER"},
+      {"generate " + model + " --draft " + folder / "text", "text"},
+      {"generate " + model + " --draft " + folder / "cut.gguf", "cut.gguf"},
+      {"generate " + model + " --draft " + folder / "none", "none"},
+      {"chat " + model + " --template plain --draft " + folder / "none", "none"},
       {"logits " + model + " --ids 1,512" + npy, "vocabulary"},
       {"logits " + model + " --ids 1,-2" + npy, "vocabulary"},
       {"logits " + model + " --ids 1,x" + npy, "x"},
@@ -224,7 +248,8 @@ TEST_F(LanguageProgram, BadInputIsExitCode1WithTheReason) {
     EXPECT_NE(outcome.err.find(c.says), std::string::npos) << c.line << "\n" << outcome.err;
   }
   for (const char* line : {"generate", "logits x", "logits x --ids 1", "logits x --text a --ids 1 --npy y",
-                           "perplexity x", "bench x --prompt 0", "generate x -p a -f b", "generate x --top-p 0"})
+                           "perplexity x", "bench x --prompt 0", "generate x -p a -f b", "generate x --top-p 0",
+                           "generate x --guess 65", "generate x --draft ''"})
     EXPECT_EQ(run(std::string("qorus ") + line).code, 2) << line;
 }
 

@@ -88,6 +88,8 @@ class Chat {
     total_.tokens += done->tokens;
     total_.prompt_seconds += done->prompt_seconds;
     total_.seconds += done->seconds;
+    total_.guessed += done->guessed;
+    total_.accepted += done->accepted;
     if (done->ending == llm::Ending::context) std::fputs("the context is full: /reset begins anew\n", stderr);
     return {};
   }
@@ -209,6 +211,7 @@ void choose_sampling(const Options& options, const llm::Model& model, llm::Gener
   chosen.max_tokens = how.max_tokens;
   chosen.seed = how.seed;
   chosen.stop = how.stop;
+  chosen.guess = how.guess;
   how = chosen;
 }
 
@@ -234,6 +237,8 @@ int chat_command(const Options& options) {
   auto session = llm::Session::create(
       *model, {.context = options.context, .cache = cache_of(options), .threads = threads_given(options)});
   if (!session) return report(session);
+  Draft draft;
+  if (auto opened = draft.open(options, *session, how->options); !opened) return report(opened);
   auto conversation =
       llm::Conversation::create(*session, named ? named->jinja : std::string_view(jinja.data(), jinja.size()));
   if (!conversation) return report(conversation);

@@ -45,14 +45,30 @@ Result<Sampling> sampling_of(const Options& options) {
                   .seed = options.seed,
                   .bias = made.bias,
                   .stop = made.stop,
-                  .special = options.special};
+                  .special = options.special,
+                  .guess = options.guess};
   return made;
 }
 
+Status Draft::open(const Options& options, const llm::Session& session, llm::GenerateOptions& how) {
+  if (options.draft.empty() || options.guess == 0) return {};
+  auto model = llm::open(options.draft, {.tokenizer = options.tokenizer});
+  if (!model) return fail(model.error());
+  model_ = std::move(*model);
+  auto made =
+      llm::Session::create(model_, {.context = std::min(session.position() + session.room(), model_.config().context),
+                                    .threads = threads_given(options)});
+  if (!made) return fail(made.error());
+  how.draft = &session_.emplace(std::move(*made));
+  return {};
+}
+
 void print_speed(const llm::Generated& done) {
-  std::fprintf(stderr, "%zu tokens read, %.1f/s; %zu written, %.1f/s\n", done.prompt_tokens,
+  std::fprintf(stderr, "%zu tokens read, %.1f/s; %zu written, %.1f/s", done.prompt_tokens,
                static_cast<double>(done.prompt_tokens) / std::max(done.prompt_seconds, 1e-9), done.tokens,
                static_cast<double>(done.tokens) / std::max(done.seconds, 1e-9));
+  if (done.guessed > 0) std::fprintf(stderr, "; %zu of %zu guesses were right", done.accepted, done.guessed);
+  std::fputs("\n", stderr);
 }
 
 int generate_command(const Options& options) {
@@ -72,6 +88,8 @@ int generate_command(const Options& options) {
   auto session = llm::Session::create(
       *model, {.context = options.context, .cache = cache_of(options), .threads = threads_given(options)});
   if (!session) return report(session);
+  Draft draft;
+  if (auto opened = draft.open(options, *session, how->options); !opened) return report(opened);
   Output out;
   out.write(prompt);
   auto done = llm::generate(*session, prompt, how->options,

@@ -64,6 +64,8 @@ struct Options {
   std::string adapter;  // to run a model with, or to merge into it: a GGUF file or PEFT's folder
   double adapter_scale = 1;
   Tuning tuning;
+  int guess = 0;         // of generate and chat: tokens guessed ahead at most
+  std::string draft;     // the model that guesses
   bool sampled = false;  // the command line says how tokens are chosen
 };
 

@@ -75,6 +75,22 @@ void add_sampling(CLI::App& command, Options& options) {
       ->group("Choice of tokens");
 }
 
+void add_guessing(CLI::App& command, Options& options) {
+  command
+      .add_option(
+          "--guess", options.guess,
+          "So many tokens at most are guessed ahead, as they stood before or by --draft; the text stays the same "
+          "(default: 0, with --draft 7)")
+      ->check(CLI::Range(0, 64))
+      ->type_name("N");
+  command.add_option("--draft", options.draft, "A smaller model with the same vocabulary, which guesses")
+      ->check(k_named)
+      ->type_name("MODEL");
+}
+void choose_guessing(const CLI::App& command, Options& options) {
+  if (command.count("--draft") > 0 && command.count("--guess") == 0) options.guess = 7;
+}
+
 void add_generate(CLI::App& app, Options& options) {
   CLI::App* generate = app.add_subcommand("generate", "Continue a text with a language model");
   add_model(*generate, options);
@@ -91,8 +107,12 @@ void add_generate(CLI::App& app, Options& options) {
   generate->add_flag("--special", options.special, "Take control pieces that the text spells out for what they are");
   add_cache(*generate, options);
   add_context(*generate, options, "Tokens of prompt and text together (default: as the model was trained)");
+  add_guessing(*generate, options);
   add_sampling(*generate, options);
-  generate->callback([&options] { options.command = Command::generate; });
+  generate->callback([generate, &options] {
+    options.command = Command::generate;
+    choose_guessing(*generate, options);
+  });
 }
 
 void add_chat(CLI::App& app, Options& options) {
@@ -108,12 +128,14 @@ void add_chat(CLI::App& app, Options& options) {
       ->type_name("N");
   add_cache(*chat, options);
   add_context(*chat, options, "Tokens of the conversation (default: as the model was trained)");
+  add_guessing(*chat, options);
   add_sampling(*chat, options);
   chat->footer(
       "Without any choice of tokens it is as the model's files suggest, else --temperature 0.8 --top-p 0.95.\nA line "
       "that begins with / is a command: /help lists them. One that ends in \\ goes on in the next.");
   chat->callback([chat, &options] {
     options.command = Command::chat;
+    choose_guessing(*chat, options);
     if (chat->count("--tokens") == 0) options.tokens = 1024;
     for (const CLI::Option* option : chat->get_options())
       options.sampled = options.sampled || (option->get_group() == "Choice of tokens" && option->count() > 0 &&
