@@ -276,6 +276,7 @@ TEST_F(LlmGuessing, DraftsOfAnotherVocabularyAreRefused) {
 
 TEST_F(LlmGuessing, AllocatesNothingPerTokenOnceWarm) {
   QORUS_NEEDS_ALLOCATION_COUNTER();
+  ASSERT_OK(draft.ready());  // laying out goes on after open()
   for (const int threads : {1, 2}) {
     auto small = session({.threads = threads});
     for (llm::Session* const guesser : {static_cast<llm::Session*>(nullptr), &small}) {

@@ -290,6 +290,7 @@ TEST_F(TextProgram, TrainsWhatGenerateRuns) {
     // In the same words, another type, further on the other's vocabulary.
     const Outcome again = train("--steps 2 --type q8_0 --tied --tokenizer " + model + " --out " + folder / "b.gguf");
     EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(run("qorus generate " + model + " -p 'The sea' -n 5 --draft " + folder / "b.gguf").out, text.out);
     const std::string words = " --text 'You could not, Größe'";
     EXPECT_EQ(run("qorus tokenize " + model + words).out, run("qorus tokenize " + folder / "b.gguf" + words).out);
   }
