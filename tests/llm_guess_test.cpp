@@ -174,6 +174,9 @@ TEST_F(LlmGuessing, EndingsLeaveTheSameBehind) {
     const Told drafted = tell(model, options, how, pieces);
     expect_same(drafted, wanted, "drafted");
     accepted += looked_up.done.accepted + drafted.done.accepted;
+    // The first token follows from the prompt, the last is not fed: neither is guessed.
+    const std::size_t between = wanted.done.tokens > 2 ? wanted.done.tokens - 2 : 0;
+    if (ending == llm::Ending::length) EXPECT_LE(drafted.done.accepted, between);
   };
   for (std::int64_t n = 0; n < 60; ++n) {
     compare({.max_tokens = n}, {.threads = 1}, SIZE_MAX, llm::Ending::length);
@@ -205,37 +208,75 @@ TEST_F(LlmGuessing, ATextEndsWhereItEndsWithoutGuesses) {
   }
 }
 
-// Fed one by one 99 times without guesses; with them, as many times less as guesses are right.
-TEST_F(LlmGuessing, WhatRepeatsItselfIsGuessed) {
+// Each token of the text is A, so that what is guessed comes from the prompt alone.
+TEST_F(LlmGuessing, ItLooksUpWhatFollowedTheLastTimeThatMostOfItStoodThere) {
   const llm::LogitBias always[] = {{33, 1000}};
-  const llm::GenerateOptions options{.max_tokens = 100, .bias = always, .guess = 64};
-  const Told told = tell(model, options);
+  write_babbler(folder / "model", {.end = 'z' - ' '});
+  open("model", model);
+  const struct {
+    std::string_view prompt;
+    std::size_t guessed, accepted;
+  } cases[] = {
+      {"ApqrAAAAxrAyypqr", 2, 2},     // four stood there before two
+      {"ApqrAyyxpqrAAAAspqr", 2, 2},  // twice as many: the later time
+      {"ApqrAAAAxpqrAyyspqr", 2, 0},
+      {"AxyAAAAq", 1, 0},    // one is too few, but then there are two
+      {"ArAyAAAAqr", 2, 0},  // two are enough
+      {"ArAAzAAAqr", 1, 1},  // not beyond the end of a text
+      {"rA", 1, 1},          // the guess is what it goes on with itself
+  };
+  for (const auto& c : cases) {
+    auto session = llm::Session::create(model, {.threads = 1});
+    ASSERT_OK(session);
+    auto done = llm::generate(*session, c.prompt, {.max_tokens = 4, .bias = always, .guess = 2},
+                              [](std::string_view) { return true; });
+    ASSERT_OK(done);
+    EXPECT_EQ(done->guessed, c.guessed) << c.prompt;
+    EXPECT_EQ(done->accepted, c.accepted) << c.prompt;
+  }
+}
+
+// Fed one by one 99 times without guesses; with them, as many times less as guesses are right.
+TEST_F(LlmGuessing, MoreIsGuessedWhereItIsRightAndLittleWhereItIsNot) {
+  const llm::LogitBias always[] = {{33, 1000}};
+  const Told told = tell(model, {.max_tokens = 100, .bias = always, .guess = 64});
   EXPECT_EQ(told.text, std::string(100, 'A'));
   EXPECT_EQ(told.done.guessed, told.done.accepted);
   EXPECT_GE(told.done.accepted, 90u);
-  // Of a text that goes on anywhere, little is guessed: after a wrong guess there is none for a while.
-  const Told random = tell(model, {.max_tokens = 300, .temperature = 1000, .guess = 64});
-  EXPECT_GT(random.done.guessed, 0u);
-  EXPECT_LT(random.done.guessed, 100u);
+  auto small = session();
+  const auto drafted = [&](float temperature) {
+    return tell(model, {.max_tokens = 300, .temperature = temperature, .guess = 64, .draft = &small}).done;
+  };
+  EXPECT_LT(drafted(1000).guessed, 80u);   // of nothing but chance: rests between wrong guesses grow
+  EXPECT_LT(drafted(0.7f).guessed, 600u);  // right now and then: few after many were wrong
 }
 
 TEST_F(LlmGuessing, ADraftIsKeptInStep) {
-  auto small = session(), narrow = session({.context = 60, .threads = 1}), tiny = session({.context = 5, .threads = 1});
+  auto small = session(), tiny = session({.context = 5, .threads = 1});
   const Told wanted = tell(model, {.max_tokens = 100});
   const Told told = tell(model, {.max_tokens = 100, .guess = 7, .draft = &small});
   expect_same(told, wanted, "whole");
   EXPECT_GE(told.done.accepted, 30u);
-  EXPECT_LE(small.position(), static_cast<std::int64_t>(told.tokens.size()) + 7);
+  // Before the first token it has read what there is, the last of it for what follows.
+  auto talk = llm::Session::create(model, {.threads = 1});
+  ASSERT_OK(talk);
+  ASSERT_OK(llm::generate(*talk, k_prompt, {.max_tokens = 100, .guess = 7, .draft = &small}, [&](std::string_view) {
+    EXPECT_EQ(small.position(), talk->position());
+    return false;
+  }));
   // It stands somewhere else, and comes back.
   const Ids other = {5, 6, 7};
   ASSERT_OK(small.continue_as(other));
   EXPECT_EQ(tell(model, {.max_tokens = 100, .guess = 7, .draft = &small}).done.accepted, told.done.accepted);
   // Where its context ends there are no more guesses.
-  const Told some = tell(model, {.max_tokens = 100, .guess = 7, .draft = &narrow});
-  expect_same(some, wanted, "narrow");
-  EXPECT_GT(some.done.accepted, 0u);
-  EXPECT_LT(some.done.guessed, 40u);
-  EXPECT_EQ(narrow.position(), 60);
+  for (std::int64_t context = 50; context < 60; ++context) {
+    auto narrow = session({.context = context, .threads = 1});
+    const Told some = tell(model, {.max_tokens = 100, .guess = 7, .draft = &narrow});
+    expect_same(some, wanted, "narrow");
+    EXPECT_GT(some.done.accepted, 0u);
+    EXPECT_LT(some.done.guessed, 40u);
+    EXPECT_LE(narrow.position(), context);
+  }
   const Told none = tell(model, {.max_tokens = 100, .guess = 7, .draft = &tiny});
   expect_same(none, wanted, "tiny");
   EXPECT_EQ(none.done.guessed, 0u);
