@@ -114,12 +114,12 @@ void run(const std::string& path, const Settings& settings) {
       session->rewind(0);
       if (settings.depth) feed(0, static_cast<std::size_t>(settings.depth));
       const int count = round ? settings.generate : std::min(4 * step, settings.generate);
+      const auto all = std::span<const std::int32_t>(ids).subspan(static_cast<std::size_t>(settings.depth),
+                                                                  static_cast<std::size_t>(count));
       from = bench::now(settings.threads);
-      for (int i = 0; i < count; i += step) {
-        const auto some = std::span<const std::int32_t>(ids).subspan(
-            static_cast<std::size_t>(settings.depth + i), static_cast<std::size_t>(std::min(step, count - i)));
-        const auto fed =
-            step == 1 ? session->feed(some) : session->feed(some, [](std::size_t, std::span<const float>) {});
+      for (std::size_t i = 0, most = static_cast<std::size_t>(step); i < all.size(); i += most) {
+        const auto some = all.subspan(i, std::min(most, all.size() - i));
+        const auto fed = step == 1 ? session->feed(some) : session->feed(some, [](auto, auto) {});
         if (!fed) give_up(fed.error());
       }
       if (round) (step == 1 ? generate : together).push_back(bench::now(settings.threads) - from);
