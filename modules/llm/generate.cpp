@@ -192,12 +192,13 @@ class Generation {
       if (right && kept) kept = history_.push(next);
     });
     if (!fed) return fail(fed.error());
+    if (!kept) return kept;
     session_.rewind(before + static_cast<std::int64_t>(chosen_.size()));
     const std::size_t guessed = fed_.size() - 1, accepted = chosen_.size() - 1;
     guesser_.learn(guessed, accepted);
     done_.guessed += guessed;
     done_.accepted += accepted;
-    return kept;
+    return {};
   }
 
   Session& session_;
@@ -206,7 +207,7 @@ class Generation {
   Sampler sampler_;
   Guesser guesser_;
   List<std::int32_t> history_;       // what the penalties look at
-  List<std::int32_t> fed_, chosen_;  // at last: a token and guesses; what followed each that was right
+  List<std::int32_t> fed_, chosen_;  // lately: a token and guesses; what was chosen after each that was right
   std::size_t said_ = 0;             // of chosen_
   std::int64_t kept_ = 0;            // tokens after the prompt that were said and fed
   std::span<const float> logits_;

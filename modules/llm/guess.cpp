@@ -6,8 +6,8 @@ import :guess;
 namespace qorus::llm {
 namespace {
 
-// Products of up to three rows read packed weights as they stand, for little more than one row takes; of four to eight they unpack
-// them, which takes about as long for eight as for four.
+// Products of up to three rows read packed weights as they stand; of more they unpack them, and eight take little longer than four
+// (figures in bench/NOTES.md): so two guesses first, then seven.
 constexpr std::size_t k_first = 2;
 constexpr std::size_t k_longest_pause = 16;
 constexpr std::size_t k_shortest_match = 2, k_longest_match = 4, k_far = 16384;  // tokens

@@ -33,10 +33,11 @@ struct GenerateOptions {
   std::span<const std::string_view> stop = {};  // texts that end it, and are not given
   bool special = false;                         // control pieces that the prompt spells out are meant as such
   // Up to 64: so many tokens at most are guessed ahead and fed at once, which reads the weights once for all. Those stay that would have been
-  // chosen anyway: the text is the same to the byte, only sooner, where guesses come true.
+  // chosen anyway: the text is the same to the byte, only sooner, where guesses come true. Until the end the session may stand ahead of what
+  // was said.
   int guess = 0;
   // Who guesses: a session of a smaller model with the same vocabulary, whose first sequence becomes what this one is; null: what
-  // followed the last time that the last two to four tokens stood there.
+  // followed the last time, within 16384 tokens, that the last two to four of them stood there.
   Session* draft = nullptr;
 };
 
