@@ -218,7 +218,7 @@ TEST_F(LlmGuessing, ItLooksUpWhatFollowedTheLastTimeThatMostOfItStoodThere) {
     std::size_t guessed, accepted;
   } cases[] = {
       {"ApqrAAAAxrAyypqr", 2, 2},     // four stood there before two
-      {"ApqrAyyxpqrAAAAspqr", 2, 2},  // twice as many: the later time
+      {"ApqrAyyxpqrAAAAspqr", 2, 2},  // as many twice: the later time
       {"ApqrAAAAxpqrAyyspqr", 2, 0},
       {"AxyAAAAq", 1, 0},    // one is too few, but then there are two
       {"ArAyAAAAqr", 2, 0},  // two are enough
