@@ -225,8 +225,10 @@ void register_packed() {
       benchmark::RegisterBenchmark(("packed_product/" + std::string(k_names[i]) + "/" + rows).c_str(),
                                    [=](benchmark::State& s) { packed_product(s, packing, m, n); });
     };
-    for (const std::size_t rows : {1, 2, 4, 64, 512}) entry(std::to_string(rows), rows, 2048);
-    entry("1_from_memory", 1, (std::size_t(256) << 20) / packed_panel_bytes(packing, 2048) * k_panel);
+    for (const std::size_t rows : {1, 2, 3, 4, 6, 8, 12, 16, 64, 512}) entry(std::to_string(rows), rows, 2048);
+    for (const std::size_t rows : {1, 4, 8})
+      entry(std::to_string(rows) + "_from_memory", rows,
+            (std::size_t(256) << 20) / packed_panel_bytes(packing, 2048) * k_panel);
   }
 }
 

@@ -1,7 +1,8 @@
 // Products with packed weights over the vector type; scalar/packed.cpp defines them. Included by one instruction set's packed.cpp after its
 // vec.h and what that file says of sums of byte products; everything has internal linkage.
 //
-//   up to 3 rows   each by itself: weights go from memory to the sums by way of registers alone, panel by panel
+//   one row        weights go from memory to the sums by way of registers alone, panel by panel
+//   a few rows     the same by one row after the other; or (k_goes_over_few) a block's weights stay in registers while all rows go over them
 //   more rows      a panel's next k_depth elements are unpacked to bytes or pairs of them and f32 scales, then all runs of rows go over them, four rows at
 //                  a time. Both are read from the second-level cache, from end to end; c, whose rows may share a few sets of the caches, once in k_depth
 #pragma once
@@ -17,7 +18,13 @@ namespace {
 
 constexpr std::size_t k_depth = 4096;  // elements of k that are unpacked at a time, at most
 constexpr std::size_t k_run = 16;      // rows of x that are packed together, at most
-constexpr int k_least_unpacked = 4;    // rows that go over weights at a time; fewer rows are not worth unpacking for
+constexpr int k_least_unpacked =
+    4;  // rows that go over unpacked weights at a time; fewer rows are not worth unpacking for
+// Whether several rows go over weights as they stand together. In the formats that models mostly come in: 2 KB of code each.
+template <class F>
+constexpr bool k_goes_over_few =
+    (k_unpacked_from > k_least_unpacked) && (__is_same(F, Q40) || __is_same(F, Q80) || __is_same(F, Q4K) ||
+                                             __is_same(F, Q5K) || __is_same(F, Q6K) || __is_same(F, WholeNumbers));
 
 QORUS_INLINE std::int32_t word_at(Bytes p) {
   std::int32_t word;
@@ -150,14 +157,33 @@ struct QuadSum {
   }
 };
 
+// A block of one vector of weights times that of one row, added to a chain. row: the quants; sums, factor: of the row.
+template <class S>
+QORUS_INLINE F32 add_block(F32 chain, const I32 (&w)[8 * S::k_size], Bytes row, Bytes sums, Bytes factor,
+                           const float* scales) {
+  using Value = BlockValue<S>;
+  constexpr bool corrected = S::k_size == 1 && S::k_leasts == 0 && !(S::k_wide && k_wide_differs);
+  // Two chains even where a block is one sum, unless that is of words: there may be no other row to wait for.
+  constexpr int quads = 8 * S::k_size, parts = Value::k_halves == 2 || S::k_words < quads ? 2 : 1,
+                count = quads / parts;
+  QuadSum<S> sum[2];
+#pragma unroll
+  for (int i = 0; i < quads; ++i) {
+    const int part = i / count;
+    Bytes x = row + 4 * i;
+    sum[part].add(QuadSum<S>::product(w[i], x), x, i % count, count,
+                  corrected && part < Value::k_halves ? sums + 4 * part : nullptr);
+  }
+  if (Value::k_halves < parts) sum[0].sum = sum[0].sum + sum[1].sum;
+  Value value;
+#pragma unroll
+  for (int half = 0; half < Value::k_halves; ++half) value.add(sum[half].sum, half, scales);
+  return value.added_to(chain, scales, sums, factor);
+}
+
 // One row, with weights as they stand.
 template <class S>
 [[gnu::noinline]] void tile_of_row(const PackedTile& t) noexcept {
-  using Value = BlockValue<S>;
-  constexpr bool corrected = S::k_size == 1 && S::k_leasts == 0 && !(S::k_wide && k_wide_differs);
-  // Two chains even where a block is one sum, unless that is of words: there is no other row to wait for.
-  constexpr int quads = 8 * S::k_size, parts = Value::k_halves == 2 || S::k_words < quads ? 2 : 1,
-                count = quads / parts;
   alignas(64) float chains[k_panel];
   start_chains(t, chains);
   F32 chain[k_vectors];
@@ -182,21 +208,9 @@ template <class S>
         else if (k_fetched_ahead > 0)
           for (std::size_t i = 0; i < own_step; i += 64) __builtin_prefetch(ahead + i);
         ahead += own_step;
-        I32 w[quads];
+        I32 w[8 * S::k_size];
         S::quants(weights, lane, b, w);
-        QuadSum<S> sum[2];
-#pragma unroll
-        for (int i = 0; i < quads; ++i) {
-          const int part = i / count;
-          Bytes x = row + 4 * i;
-          sum[part].add(QuadSum<S>::product(w[i], x), x, i % count, count,
-                        corrected && part < Value::k_halves ? sums + 4 * part : nullptr);
-        }
-        if (Value::k_halves < parts) sum[0].sum = sum[0].sum + sum[1].sum;
-        Value value;
-#pragma unroll
-        for (int half = 0; half < Value::k_halves; ++half) value.add(sum[half].sum, half, scales);
-        own = value.added_to(own, scales, sums, factor);
+        own = add_block<S>(own, w, row, sums, factor, scales);
         scales += (S::k_groups + S::k_leasts) * k_lanes;
       }
       chain[lane / k_lanes] = own;
@@ -206,6 +220,41 @@ template <class S>
   }
 #pragma unroll
   for (std::size_t v = 0; v < k_vectors; ++v) store(chains + v * k_lanes, chain[v]);
+  put_chains(t, chains);
+}
+
+// A few rows, with weights as they stand: a block's are in registers while all rows go over them. From four rows on that takes longer than
+// processors read ahead for, so what comes is asked for.
+template <class S>
+[[gnu::noinline]] void tile_of_few(const PackedTile& t) noexcept {
+  alignas(64) float chains[k_run * k_panel];
+  start_chains(t, chains);
+  Bytes weights = t.weights, quants = t.quants;
+  constexpr std::size_t k_few_ahead = 3072, own_step = S::k_bytes / (k_vectors * S::k_blocks);
+  const std::size_t asked = t.rows < 4 ? 0 : own_step;
+  Bytes ahead = weights + k_few_ahead;
+  for (std::size_t left = t.blocks; left > 0; left -= S::k_blocks, weights += S::k_bytes) {
+    for (std::size_t lane = 0; lane < k_panel; lane += k_lanes) {
+      alignas(64) float room[S::k_blocks * (S::k_groups + S::k_leasts) * k_lanes];
+      const float* scales = S::scales(weights, lane, room);
+      Bytes block = quants;
+#pragma unroll(S::k_unroll)
+      for (std::size_t b = 0; b < S::k_blocks; ++b, block += t.step) {
+        for (std::size_t i = 0; i < asked; i += 64) __builtin_prefetch(ahead + i);
+        ahead += own_step;
+        I32 w[8 * S::k_size];
+        S::quants(weights, lane, b, w);
+        Bytes row = block, factor = block + (t.scales - t.quants), sums = block + (t.sums - t.quants);
+        float* chain = chains + lane;
+        for (std::size_t r = 0; r < t.rows; ++r, chain += k_panel) {
+          store(chain, add_block<S>(load(chain), w, row, sums, factor, scales));
+          row += 32 * S::k_size, sums += 8, factor += 4;
+        }
+        scales += (S::k_groups + S::k_leasts) * k_lanes;
+      }
+    }
+    quants += S::k_blocks * t.step;
+  }
   put_chains(t, chains);
 }
 
@@ -280,8 +329,8 @@ constexpr std::size_t run_of(std::size_t left) {
   return left >= k_run ? k_run : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-// All rows over t.blocks blocks of k from block `begin` on, of one panel: fours and more of them over what was unpacked, the others one by one over
-// the weights as they stand.
+// All rows over t.blocks blocks of k from block `begin` on, of one panel: fours and more of them over what was unpacked, if it was, the others
+// over the weights as they stand, together or one by one.
 template <class F>
 void all_rows(const PackedProduct& p, PackedTile t, Bytes unpacked, std::size_t begin) noexcept {
   using S = UnpackedOf<F>;
@@ -291,13 +340,19 @@ void all_rows(const PackedProduct& p, PackedTile t, Bytes unpacked, std::size_t 
     const std::size_t rows = run_of(p.m - i);
     Bytes run = static_cast<Bytes>(p.rows) + (i * (p.k / 32) + begin * rows) * block;
     t.step = rows * block;
-    t.rows = rows < k_least_unpacked ? 1 : rows;
+    const bool by_fours = unpacked && rows >= k_least_unpacked, few = k_goes_over_few<F> && !by_fours && rows > 1;
+    t.rows = by_fours || few ? rows : 1;
     for (std::size_t r = 0; r < rows; r += t.rows, i += t.rows) {
       t.quants = run + quants * r;
       t.scales = run + quants * rows + 4 * r;
       t.sums = run + (quants + 4) * rows + 8 * r;
       t.c = c + static_cast<std::ptrdiff_t>(i) * p.c_row;
-      t.rows == 1 ? tile_of_row<F>(t) : tile_of_rows<S>(t, unpacked);
+      if (by_fours)
+        tile_of_rows<S>(t, unpacked);
+      else if constexpr (k_goes_over_few<F>)
+        few ? tile_of_few<F>(t) : tile_of_row<F>(t);
+      else
+        tile_of_row<F>(t);
     }
   }
 }
@@ -319,11 +374,12 @@ QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t panel, std::
 
 // How a packing is unpacked, and what goes over that. Once, for all packings.
 [[gnu::noinline]] void run_panels(const PackedProduct& p, std::size_t first, std::size_t last,
+                                  std::size_t unpacked_from,
                                   void (*unpack)(Bytes panel, std::size_t blocks, std::uint8_t* out) noexcept,
                                   void (*all_rows)(const PackedProduct& p, PackedTile t, Bytes unpacked,
                                                    std::size_t begin) noexcept) noexcept {
   constexpr std::size_t depth = k_depth / 32, most = 8;  // blocks in a superblock
-  const bool unpacks = p.m >= k_least_unpacked;
+  const bool unpacks = p.m >= unpacked_from;
   const std::size_t blocks = p.k / 32, parts = unpacks ? (blocks + depth - 1) / depth : 1;
   const std::size_t step = parts == 1 ? blocks : (blocks + parts * most - 1) / (parts * most) * most;
   const std::size_t panel_bytes = packed_panel_bytes(p.packing, p.k);
@@ -335,14 +391,14 @@ QORUS_INLINE PackedTile tile_of(const PackedProduct& p, std::size_t panel, std::
       PackedTile t = tile_of(p, panel, begin, weights + panel * panel_bytes);
       t.blocks = blocks - begin < step ? blocks - begin : step;
       if (unpacks) unpack(t.weights, t.blocks, room);
-      all_rows(p, t, room, begin);
+      all_rows(p, t, unpacks ? room : nullptr, begin);
     }
   }
 }
 
 template <class F>
 void run_format(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {
-  run_panels(p, first, last, unpack<F>, all_rows<F>);
+  run_panels(p, first, last, k_goes_over_few<F> ? k_unpacked_from : k_least_unpacked, unpack<F>, all_rows<F>);
 }
 
 void packed_product(const PackedProduct& p, std::size_t first, std::size_t last) noexcept {

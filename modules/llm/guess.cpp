@@ -6,9 +6,8 @@ import :guess;
 namespace qorus::llm {
 namespace {
 
-// Products of up to three rows read packed weights as they stand; of more they unpack them, and eight take little longer than four
-// (figures in bench/NOTES.md): so two guesses first, then seven.
-constexpr std::size_t k_first = 2;
+// One guess at first, then three, seven, fifteen: rows go over packed weights by twos, fours, eights and sixteens (figures in bench/NOTES.md).
+constexpr std::size_t k_first = 1;
 constexpr std::size_t k_longest_pause = 16;
 constexpr std::size_t k_shortest_match = 2, k_longest_match = 4, k_far = 16384;  // tokens
 
@@ -63,7 +62,7 @@ Status Guesser::guess(std::size_t most, List<std::int32_t>& ids) noexcept {
 // More after all came true, few after most did not; after none at all a pause, twice as long each time.
 void Guesser::learn(std::size_t guessed, std::size_t accepted) noexcept {
   if (guessed == 0) return;
-  if (accepted == guessed) most_ = std::min(limit_, std::max(most_, 3 * guessed + 1));
+  if (accepted == guessed) most_ = std::min(limit_, std::max(most_, 2 * guessed + 1));
   if (2 * accepted < guessed) most_ = std::min(limit_, k_first);
   failures_ = accepted ? 0 : failures_ + 1;
   if (failures_ > 0) pause_ = std::min(k_longest_pause, (std::size_t{1} << std::min<std::size_t>(failures_, 8)) - 1);
