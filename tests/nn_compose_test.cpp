@@ -11,15 +11,14 @@
 #include "tests/nn_testing.h"
 
 import qorus.nn;
+#include "tests/nn_running.h"
 
 using namespace qorus;
+using qorus_test::view;
 using qorus_test::waves;
 
 namespace {
 
-Tensor view(const std::vector<float>& values, const Shape& shape) {
-  return Tensor::borrow(std::span<const float>(values), shape);
-}
 std::vector<std::string> names_of(const nn::Parameters& model) {
   std::vector<std::string> names;
   for (const auto& p : model.parameters()) names.emplace_back(p.name.c_str());
@@ -82,14 +81,12 @@ void expect_gradient(const char* name, nn::Any layer, const Shape& example, std:
   EXPECT_NEAR(slope, length, 1e-4 * length);
 }
 
-// With less room than they need, training and inference end with an error that says so, wherever it runs out.
+// Training and inference with less room than they need.
 template <class M>
 void starve(M& model, const Tensor& x, bool bf16) {
   constexpr std::size_t k_all = 64_MiB, k_tries = 96;
   for (const bool training : {true, false}) {
     Workspace ws{{.scratch = k_all, .threads = 1, .bf16 = bf16}};
-    Arena& scratch = *ws.context().scratch;
-    const std::size_t mark = scratch.mark();
     const auto step = [&]() -> Status {
       if (!training) {
         auto frame = ws.frame();
@@ -101,18 +98,7 @@ void starve(M& model, const Tensor& x, bool bf16) {
       const auto done = (x.dtype() == DType::i32 ? y | loss::cross_entropy(x) : ops::sum(y)).and_then(backward);
       return done ? Status() : fail(done.error());
     };
-    ASSERT_OK(step());
-    const std::size_t wanted = scratch.counters().high_water - mark;
-    const std::size_t stride = std::max<std::size_t>(64, wanted / k_tries / 64 * 64);
-    for (std::size_t room = 0; room < wanted; room += stride) {
-      ASSERT_OK(scratch.take(k_all - mark - room));
-      const Status done = step();
-      scratch.shrink_to(mark);
-      ASSERT_FALSE(done) << room << " of " << wanted << " bytes";
-      const std::string text = done.error().message().c_str();
-      EXPECT_TRUE(text.find("out of memory") != text.npos || text.find("too small") != text.npos) << text;
-    }
-    ASSERT_OK(step());
+    qorus_test::starve(ws, k_all, k_tries, step);
   }
 }
 

@@ -1,6 +1,5 @@
 // Backward and step in one (Optimizer::step of a loss, backward_each): the same bits as one after the other, in less memory.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -10,21 +9,16 @@
 #include <utility>
 #include <vector>
 
-#include "tests/testing.h"
+#include "tests/nn_testing.h"
 
 import qorus.optim;
 #include "tests/nn_running.h"
 
 using namespace qorus;
 using qorus_test::view;
+using qorus_test::waves;
 
 namespace {
-
-std::vector<float> waves(std::size_t n, float phase = 0) {
-  std::vector<float> values(n);
-  for (std::size_t i = 0; i < n; ++i) values[i] = std::sin(0.61f * static_cast<float>(i) + phase);
-  return values;
-}
 
 // What a step makes of the tape and the model.
 template <class L>
@@ -320,24 +314,12 @@ TEST(StepOfALoss, SaysThatMemoryRanOut) {
   for (const bool bf16 : {false, true}) {
     Optimizer optimizer = optim::adamw(*model);
     Workspace ws{{.scratch = k_all, .threads = 1, .bf16 = bf16}};
-    Arena& scratch = *ws.context().scratch;
-    const std::size_t mark = scratch.mark();
     const auto step = [&] {
       auto tape = ws.record();
       auto loss = ops::sum(ops::square(tape.input(view(values, {4, 6, 8})) | *model));
       return loss.and_then([&](const Tensor& l) { return optimizer.step(*model, l); });
     };
-    ASSERT_OK(step());
-    const std::size_t wanted = scratch.counters().high_water - mark;
-    for (std::size_t room = 0; room < wanted; room += 64) {
-      ASSERT_OK(scratch.take(k_all - mark - room));
-      const Status done = step();
-      scratch.shrink_to(mark);
-      ASSERT_FALSE(done) << room << " of " << wanted << " bytes";
-      const std::string text = done.error().message().c_str();
-      EXPECT_TRUE(text.find("out of memory") != text.npos || text.find("too small") != text.npos) << text;
-    }
-    ASSERT_OK(step());
+    qorus_test::starve(ws, k_all, k_all, step);  // a line less each time
   }
 }
 

@@ -8,7 +8,7 @@ namespace qorus::kernels {
 namespace {
 
 constexpr bool k_wide_differs = false;       // bytes from 0 to 255 are no trouble
-constexpr std::size_t k_unpacked_from = 17;  // rows that weights are unpacked for
+constexpr std::size_t k_unpacked_from = 17;  // rows from which on weights are unpacked, where fewer have a tile
 constexpr bool k_adds_words = false;
 constexpr std::size_t k_fetched_ahead = 0;  // processors that have this do so themselves: a fifth slower otherwise
 

@@ -18,8 +18,7 @@ namespace {
 
 constexpr std::size_t k_depth = 4096;  // elements of k that are unpacked at a time, at most
 constexpr std::size_t k_run = 16;      // rows of x that are packed together, at most
-constexpr int k_least_unpacked =
-    4;  // rows that go over unpacked weights at a time; fewer rows are not worth unpacking for
+constexpr int k_least_unpacked = 4;    // rows that go over unpacked weights at a time: none are unpacked for fewer
 // Whether several rows go over weights as they stand together. In the formats that models mostly come in: 2 KB of code each.
 template <class F>
 constexpr bool k_goes_over_few =
