@@ -3,11 +3,13 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <span>
 #include <thread>
@@ -63,6 +65,28 @@ TEST(Pool, ManyShortJobs) {
     wrong += sum.load() != tasks * job + tasks * (tasks - 1) / 2;
   }
   EXPECT_EQ(wrong, 0u);
+}
+
+// What a worker reads lies in one stretch of memory: of its own half it takes the first tasks, of the other's the last ones.
+TEST(Pool, TasksOfAWorkerLieSideBySide) {
+  constexpr std::uint32_t k_half = 100;
+  Workspace ws{{.scratch = 1_MiB, .threads = 2}};
+  for (int job = 0; job < 50; ++job) {
+    std::array<int, 2 * k_half> worker_of{};
+    std::array<std::uint32_t, 2> first{};
+    std::atomic<int> begun{0};
+    parallel(ws.context(), 2 * k_half, [&](std::uint32_t i, int worker) {
+      worker_of[i] = worker;
+      thread_local int last_job = -1;
+      if (std::exchange(last_job, job) == job) return;
+      first[static_cast<std::size_t>(worker)] = i;
+      ++begun;
+      while (begun < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(first, (std::array<std::uint32_t, 2>{0, k_half}));
+    EXPECT_TRUE(std::is_sorted(worker_of.begin(), worker_of.begin() + k_half));
+    EXPECT_TRUE(std::is_sorted(worker_of.begin() + k_half, worker_of.end(), std::greater{}));
+  }
 }
 
 TEST(Pool, TwoWorkspacesAtOnce) {

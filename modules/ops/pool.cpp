@@ -26,6 +26,7 @@ void pause() noexcept {
 Status Pool::start(int width) noexcept {
   if (width < 1 || width > k_max_width) return fail(Errc::invalid_argument, "Workspace", "threads must be 1 to 256");
   if (auto room = workers_.resize(static_cast<std::size_t>(width - 1)); !room) return room;
+  if (auto room = shares_.resize(static_cast<std::size_t>(width)); !room) return room;
   for (int i = 1; i < width; ++i) {
     Worker& worker = workers_[static_cast<std::size_t>(i - 1)];
     worker.pool = this;
@@ -57,24 +58,32 @@ Executor Pool::executor() noexcept {
 }
 
 void Pool::run(std::uint32_t tasks, Task task, void* user) noexcept {
-  constexpr std::uint32_t k_most = k_count_mask - k_max_width;  // late claims may pass the end by one per worker
-  for (std::uint32_t first = 0; first < tasks; first += k_most) {
-    run_some(first, tasks - first < k_most ? tasks - first : k_most, task, user);
+  for (std::uint32_t first = 0; first < tasks;) {
+    const auto some = static_cast<std::uint32_t>(tasks - first < k_count_mask ? tasks - first : k_count_mask);
+    run_some(first, some, task, user);
+    first += some;
   }
 }
 
 void Pool::run_some(std::uint32_t first, std::uint32_t tasks, Task task, void* user) noexcept {
-  task_.store(task, std::memory_order_relaxed);
-  user_.store(user, std::memory_order_relaxed);
-  first_.store(first, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  const std::uint64_t epoch = (job_.load(std::memory_order_relaxed) >> (2 * k_count_bits)) + 1;
-  job_.store(epoch << (2 * k_count_bits) | static_cast<std::uint64_t>(tasks) << k_count_bits);
-  if (sleepers_.load() > 0) {
+  const auto width = static_cast<std::uint64_t>(width_);
+  std::uint64_t next = 0;
+  ++epoch_;
+  for (std::uint64_t i = 0; i < width; ++i) {
+    Share& share = shares_[i];
+    const std::uint64_t end = (tasks * (i + 1) + width - 1) / width;
+    share.task.store(task, std::memory_order_relaxed);
+    share.user.store(user, std::memory_order_relaxed);
+    share.first.store(first, std::memory_order_relaxed);
+    share.left.store(epoch_ << (2 * k_count_bits) | end << k_count_bits | next, std::memory_order_release);
+    next = end;
+  }
+  if (sleepers_.fetch_add(0) > 0) {  // a write: a worker that counts itself after it sees its share when it looks again
     bell_.fetch_add(1);
     syscall(SYS_futex, &bell_, FUTEX_WAKE_PRIVATE, static_cast<int>(tasks) - 1, nullptr, nullptr, 0);
   }
-  while (work_once(0)) {}
+  work(0);
   for (int spins = 0; done_.load(std::memory_order_acquire) != tasks; ++spins) {
     if (spins < k_spins) {
       pause();
@@ -84,45 +93,58 @@ void Pool::run_some(std::uint32_t first, std::uint32_t tasks, Task task, void* u
   }
 }
 
-// Claims and runs one task of the current job; false if there is none.
-bool Pool::work_once(int worker) noexcept {
-  std::uint64_t job = job_.load(std::memory_order_acquire);
+// Runs what is left of the current job, first of the worker's own share.
+void Pool::work(int worker) noexcept {
+  const std::size_t width = shares_.size(), self = static_cast<std::size_t>(worker);
+  std::uint32_t ran = 0;
+  for (std::size_t i = 0; i < width; ++i) ran += work_off(shares_[(self + i) % width], i == 0, worker);
+  if (ran > 0) done_.fetch_add(ran, std::memory_order_release);
+}
+
+// Claims and runs a share's tasks one by one until none is left: its owner from the front, others from the back. Returns how many.
+std::uint32_t Pool::work_off(Share& share, bool own, int worker) noexcept {
+  std::uint32_t ran = 0;
+  std::uint64_t left = share.left.load(std::memory_order_acquire);
   while (true) {
-    const auto next = static_cast<std::uint32_t>(job & k_count_mask);
-    const auto tasks = static_cast<std::uint32_t>(job >> k_count_bits & k_count_mask);
-    if (next >= tasks) return false;
+    const auto next = static_cast<std::uint32_t>(left & k_count_mask);
+    const auto end = static_cast<std::uint32_t>(left >> k_count_bits & k_count_mask);
+    if (next >= end) return ran;
     // Read before the claim: a claim that succeeds proves that the job was still this one.
-    const Task task = task_.load(std::memory_order_relaxed);
-    void* user = user_.load(std::memory_order_relaxed);
-    const std::uint32_t index = first_.load(std::memory_order_relaxed) + next;
-    if (job_.compare_exchange_weak(job, job + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
-      task(user, index, worker);
-      done_.fetch_add(1, std::memory_order_release);
-      return true;
-    }
+    const Task task = share.task.load(std::memory_order_relaxed);
+    void* user = share.user.load(std::memory_order_relaxed);
+    const std::uint32_t index = share.first.load(std::memory_order_relaxed) + (own ? next : end - 1);
+    const std::uint64_t rest = own ? left + 1 : left - (1u << k_count_bits);
+    if (!share.left.compare_exchange_weak(left, rest, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    task(user, index, worker);
+    ++ran;
+    left = share.left.load(std::memory_order_acquire);
   }
 }
 
 void Pool::serve(int worker) noexcept {
+  const Share& own = shares_[static_cast<std::size_t>(worker)];
+  std::uint64_t seen = 0;
   int idle = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
-    if (work_once(worker)) {
+    if (const std::uint64_t epoch = own.left.load(std::memory_order_acquire) >> (2 * k_count_bits); epoch != seen) {
+      seen = epoch;
+      work(worker);
       idle = 0;
     } else if (++idle < k_spins) {
       pause();
     } else {
-      sleep();
+      sleep(own, seen);
       idle = 0;
     }
   }
 }
 
-void Pool::sleep() noexcept {
+void Pool::sleep(const Share& own, std::uint64_t seen) noexcept {
   const std::uint32_t heard = bell_.load();
   sleepers_.fetch_add(1);
-  const std::uint64_t job = job_.load();
-  const bool idle = (job & k_count_mask) >= (job >> k_count_bits & k_count_mask);
-  if (idle && !stop_.load()) syscall(SYS_futex, &bell_, FUTEX_WAIT_PRIVATE, heard, nullptr, nullptr, 0);
+  if (own.left.load() >> (2 * k_count_bits) == seen && !stop_.load()) {
+    syscall(SYS_futex, &bell_, FUTEX_WAIT_PRIVATE, heard, nullptr, nullptr, 0);
+  }
   sleepers_.fetch_sub(1);
 }
 

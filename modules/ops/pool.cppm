@@ -1,5 +1,7 @@
-// The workspace's own workers. A job is one word (epoch, tasks, next task), so that claiming a task is one compare-and-swap and a
-// late worker can never touch a job that is over. Workers spin for some microseconds after a job, then sleep in the kernel.
+// The workspace's own workers. Each has a share of a job's tasks that lie side by side, which it takes from the front, and takes from the
+// back of the others' shares when its own is done: a worker's tasks read one stretch of memory, which is up to 1.6 times as fast as turns.
+// A share is one word (epoch, end, next), so that claiming a task is one compare-and-swap and a late worker can never touch a job that is
+// over. Workers spin for some microseconds after a job, then sleep in the kernel.
 module;
 #include <pthread.h>
 
@@ -27,26 +29,33 @@ class Pool {
     pthread_t thread{};
     int index = 0;
   };
+  struct alignas(64) Share {
+    Share() noexcept = default;
+    Share(Share&&) noexcept {}           // for List, before there are workers
+    std::atomic<std::uint64_t> left{0};  // epoch | end | next
+    std::atomic<Task> task{nullptr};
+    std::atomic<void*> user{nullptr};
+    std::atomic<std::uint32_t> first{0};
+  };
   static constexpr int k_max_width = 256;
-  static constexpr int k_count_bits =
-      20;  // of tasks and of next in the job word; more tasks than that run in several jobs
+  static constexpr int k_count_bits = 20;  // of end and of next in a share; more tasks than that run in several jobs
   static constexpr std::uint64_t k_count_mask = (1u << k_count_bits) - 1;
 
   void run(std::uint32_t tasks, Task task, void* user) noexcept;
   void run_some(std::uint32_t first, std::uint32_t tasks, Task task, void* user) noexcept;
-  bool work_once(int worker) noexcept;
+  void work(int worker) noexcept;
+  [[nodiscard]] std::uint32_t work_off(Share& share, bool own, int worker) noexcept;
   void serve(int worker) noexcept;
-  void sleep() noexcept;
+  void sleep(const Share& own, std::uint64_t seen) noexcept;
 
-  alignas(64) std::atomic<std::uint64_t> job_{0};  // epoch | tasks | next
-  std::atomic<Task> task_{nullptr};
-  std::atomic<void*> user_{nullptr};
-  std::atomic<std::uint32_t> first_{0};
+  // A cache line for what each job writes, what sleepers write, and what is only read.
   alignas(64) std::atomic<std::uint32_t> done_{0};
+  std::uint64_t epoch_ = 0;                         // counts the jobs
   alignas(64) std::atomic<std::uint32_t> bell_{0};  // a futex: changes when sleepers must look again
   std::atomic<int> sleepers_{0};
-  std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<bool> stop_{false};
   int width_ = 1;
+  List<Share> shares_;
   List<Worker> workers_;
 };
 
