@@ -49,7 +49,7 @@ constexpr std::size_t k_stream_near = smaller(k_stream_most, 3 * k_tile_rows);
 constexpr std::size_t k_near_b = std::size_t{1} << 15;  // floats of such a B
 // Floats of B up to which few rows gain by fetching them ahead: on Zen 4 it helps from L2 and L3 and hinders from memory.
 constexpr std::size_t k_ahead_most = std::size_t{1} << 22;
-constexpr std::size_t k_copy_task = std::size_t{1} << 16;  // floats of A that one task of phase 0 copies at least
+constexpr std::size_t k_copy_task = std::size_t{1} << 14;  // floats of A that one task of phase 0 copies at least
 constexpr std::size_t k_copy_strip = 64;                   // columns of B that one task of phase 0 copies
 constexpr std::size_t k_copy_cols =
     512;  // columns of c from which on copying A pays although it could be read as it stands
@@ -468,13 +468,20 @@ void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t i
   float* const b_copy = copies + shared_b_at(g, cut.left);
   if (phase + 1 < p.phases) {
     const std::size_t a_tasks = a_copies(g, cut.left);
-    if (index >= a_tasks) return copy_b(g, index - a_tasks, b_copy);
-    const std::size_t each = ceil_div(runs.count, a_tasks), begin = index * each;
+    // A's parts lie evenly among B's: workers that take neighbours copy of A about what they multiply.
+    const std::size_t all = p.tasks[phase], part = index * a_tasks / all, next = (index + 1) * a_tasks / all;
+    if (part == next) return copy_b(g, index - part, b_copy);
+    const std::size_t each = ceil_div(runs.count, a_tasks), begin = part * each;
     return copy_a(g, runs, smaller(begin, runs.count), smaller(begin + each, runs.count), copies);
   }
   Gemm product = g;
+  // Neighbours share the larger one of A and B, and the copy of B rather than A as it stands.
+  const std::size_t row_tasks = p.tasks[phase] / cut.col_tasks;
+  const bool by_cols = g.n > g.m || cut.left != Left::shared;
+  const std::size_t row = by_cols ? index % row_tasks : index / cut.col_tasks,
+                    col = by_cols ? index / row_tasks : index % cut.col_tasks;
+  const std::size_t run = row * cut.runs_per_task, j = col * cut.cols_per_task;
   if (cut.right == Right::shared) product.b_packed = b_copy, cut.right = Right::ahead;
-  const std::size_t run = index / cut.col_tasks * cut.runs_per_task, j = index % cut.col_tasks * cut.cols_per_task;
   const std::size_t run_end = smaller(runs.count, run + cut.runs_per_task), j_end = smaller(g.n, j + cut.cols_per_task);
   auto* floats = static_cast<float*>(worker);
   Scratch scratch = {cut.left == Left::shared ? copies : floats + cut.a_at, floats,
