@@ -105,7 +105,7 @@ void layernorm_train(benchmark::State& state) {
     kernels->layer_norm(x.data, w.data, b.data, y.data, mean.data, rstd.data, k_rows, k_cols, 1e-5f);
     // The peer's weights take no gradient.
     training(*kernels).layer_norm_bwd(x.data, w.data, mean.data, rstd.data, dy.data, dx.data, nullptr, nullptr, k_rows,
-                                      k_cols, false);
+                                      k_cols, k_size, false);
   });
 }
 void layernorm_train_weights(benchmark::State& state) {
@@ -114,7 +114,7 @@ void layernorm_train_weights(benchmark::State& state) {
   run(state, 5, [&] {
     kernels->layer_norm(x.data, w.data, b.data, y.data, mean.data, rstd.data, k_rows, k_cols, 1e-5f);
     training(*kernels).layer_norm_bwd(x.data, w.data, mean.data, rstd.data, dy.data, dx.data, dw.data, db.data, k_rows,
-                                      k_cols, false);
+                                      k_cols, k_size, false);
   });
 }
 void rmsnorm(benchmark::State& state) {
@@ -125,7 +125,8 @@ void rmsnorm_train(benchmark::State& state) {
   Array x(k_size), y(k_size), dy(k_size), dx(k_size), w(k_cols), rstd(k_rows);
   run(state, 5, [&] {
     kernels->rms_norm(x.data, w.data, y.data, rstd.data, k_rows, k_cols, 1e-5f);
-    training(*kernels).rms_norm_bwd(x.data, w.data, rstd.data, dy.data, dx.data, nullptr, k_rows, k_cols, false);
+    training(*kernels).rms_norm_bwd(x.data, w.data, rstd.data, dy.data, dx.data, nullptr, k_rows, k_cols, k_size,
+                                    false);
   });
 }
 void dropout(benchmark::State& state) {

@@ -341,11 +341,13 @@ struct Training {
   void (*cross_entropy_bwd)(const float* x, const std::int32_t* target, const float* log_sum, const float* dloss,
                             std::size_t dloss_step, float* dx, std::size_t rows, std::size_t cols, float smoothing,
                             std::int32_t ignore, bool accumulate) noexcept;
-  // dx (+)=; dw, db [cols] are always added to (may be null).
+  // dx (+)=; dw, db [cols] are always added to (may be null). whole: elements of the array that dx is a part of, or 0; a large one is written
+  // past the caches.
   void (*layer_norm_bwd)(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
-                         float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+                         float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, std::size_t whole,
+                         bool accumulate) noexcept;
   void (*rms_norm_bwd)(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
-                       std::size_t rows, std::size_t cols, bool accumulate) noexcept;
+                       std::size_t rows, std::size_t cols, std::size_t whole, bool accumulate) noexcept;
   // gates as lstm_cell left them become dL/d(before their functions); dc: dL/dc of later steps, becomes dL/dc_prev.
   void (*lstm_cell_bwd)(float* gates, const float* c_prev, const float* c, const float* dh, float* dc, std::size_t rows,
                         std::size_t n) noexcept;

@@ -236,8 +236,8 @@ TEST_P(KernelsNorm, ForwardAndBackward) {
       const auto backward = [&](const float* up, float* out, float* d_w, float* d_b, bool add) {
         if (kind.centered)
           return training(*table).layer_norm_bwd(x.data(), weight, center.data(), scale.data(), up, out, d_w, d_b, rows,
-                                                 cols, add);
-        training(*table).rms_norm_bwd(x.data(), weight, scale.data(), up, out, d_w, rows, cols, add);
+                                                 cols, rows * cols, add);
+        training(*table).rms_norm_bwd(x.data(), weight, scale.data(), up, out, d_w, rows, cols, rows * cols, add);
       };
       forward(x.data(), y.data());
       backward(dy.data(), dx.data(), dw.data(), db.data(), false);
@@ -312,7 +312,7 @@ TEST(KernelsRows, LongCallsAgreeWithShortOnes) {
     });
     compare("layer_norm_bwd", [&](std::size_t r, std::size_t k, float* y) {
       training(*t).layer_norm_bwd(at(x, r), w.data(), center.data() + r, scale.data() + r, at(g, r), y, nullptr,
-                                  nullptr, k, cols, false);
+                                  nullptr, k, cols, k * cols, false);
     });
     compare("rms_norm", [&](std::size_t r, std::size_t k, float* y) {
       t->rms_norm(at(x, r), w.data(), y, nullptr, k, cols, 1e-5f);

@@ -26,7 +26,7 @@ void layer_norm(const float* x, const float* w, const float* b, float* y, float*
 
 // With z = (x - mean) rstd and g = dy w:  dx = rstd (g - mean(g) - z mean(g z)),  dw += dy z,  db += dy.
 void layer_norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy, float* dx,
-                    float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept {
+                    float* dw, float* db, std::size_t rows, std::size_t cols, std::size_t, bool accumulate) noexcept {
   for (std::size_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
     const auto z = [&](std::size_t c) { return (double(x[c]) - mean[r]) * rstd[r]; };
     double sum_g = 0, sum_gz = 0;
@@ -54,7 +54,7 @@ void rms_norm(const float* x, const float* w, float* y, float* rstd, std::size_t
 
 // With z = x rstd and g = dy w:  dx = rstd (g - z mean(g z)),  dw += dy z.
 void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
-                  std::size_t rows, std::size_t cols, bool accumulate) noexcept {
+                  std::size_t rows, std::size_t cols, std::size_t, bool accumulate) noexcept {
   for (std::size_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
     const auto z = [&](std::size_t c) { return double(x[c]) * rstd[r]; };
     double sum_gz = 0;

@@ -44,8 +44,9 @@ void layer_norm(const float* x, const float* w, const float* b, float* y, float*
 // layer norm: scale = rstd, shift = -mean rstd; RMS norm: scale = rstd, shift = 0 and no mean(g).
 template <bool centered>
 QORUS_INLINE void norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy,
-                           float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) {
-  const Write how = accumulate ? Write::add : how_to_write(rows * cols, dx != x && dx != dy);
+                           float* dx, float* dw, float* db, std::size_t rows, std::size_t cols, std::size_t whole,
+                           bool accumulate) {
+  const Write how = accumulate ? Write::add : how_to_write(whole, dx != x && dx != dy);
   const Spread weight = array_or(w, k_one);
   for (std::size_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
     const F32 center = set(centered ? mean[r] : 0), scale = set(rstd[r]);
@@ -68,8 +69,9 @@ QORUS_INLINE void norm_bwd(const float* x, const float* w, const float* mean, co
 }
 
 void layer_norm_bwd(const float* x, const float* w, const float* mean, const float* rstd, const float* dy, float* dx,
-                    float* dw, float* db, std::size_t rows, std::size_t cols, bool accumulate) noexcept {
-  norm_bwd<true>(x, w, mean, rstd, dy, dx, dw, db, rows, cols, accumulate);
+                    float* dw, float* db, std::size_t rows, std::size_t cols, std::size_t whole,
+                    bool accumulate) noexcept {
+  norm_bwd<true>(x, w, mean, rstd, dy, dx, dw, db, rows, cols, whole, accumulate);
 }
 
 void rms_norm(const float* x, const float* w, float* y, float* rstd, std::size_t rows, std::size_t cols,
@@ -90,8 +92,8 @@ void rms_norm(const float* x, const float* w, float* y, float* rstd, std::size_t
 }
 
 void rms_norm_bwd(const float* x, const float* w, const float* rstd, const float* dy, float* dx, float* dw,
-                  std::size_t rows, std::size_t cols, bool accumulate) noexcept {
-  norm_bwd<false>(x, w, nullptr, rstd, dy, dx, dw, nullptr, rows, cols, accumulate);
+                  std::size_t rows, std::size_t cols, std::size_t whole, bool accumulate) noexcept {
+  norm_bwd<false>(x, w, nullptr, rstd, dy, dx, dw, nullptr, rows, cols, whole, accumulate);
 }
 
 void moments(const float* x, std::size_t segments, std::size_t n, std::size_t step, float* mean,

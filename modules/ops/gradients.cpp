@@ -17,7 +17,7 @@ bool unfolded(const GradState& state, const void* place) noexcept {
 }  // namespace
 
 void Grads::reserve(const GradRef& parameter) noexcept {
-  if (state_->failure.code == Errc::ok && parameter.leaf()) leaf_place(parameter);
+  if (state_->failure.code == Errc::ok && parameter.leaf()) static_cast<void>(leaf_place(parameter));
 }
 
 LeafPlace Grads::leaf_place(const GradRef& parameter) noexcept {

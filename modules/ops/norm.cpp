@@ -70,12 +70,14 @@ Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, co
   return std::move(*y).freeze(rule(id), {&*x, &weight, bias ? bias : &none}, saved);
 }
 
-// dx row by row; dweight and dbias summed within blocks of rows first, then over the blocks in order.
+// dx row by row; dweight and dbias summed within blocks of rows first, k_most_blocks at most, then over the blocks in order.
 template <class Run>
 void normalize_rule(const NormSaved& s, Grads& grads, const Run& run) noexcept {
   Context& context = grads.context();
   const Into dx = grads.into(s.x), dw = grads.into(s.weight), db = grads.into(s.bias);
-  const std::size_t grain = row_grain(s.cols), blocks = (s.rows + grain - 1) / grain;
+  constexpr std::size_t k_most_blocks = 64;
+  const std::size_t grain = std::max(row_grain(s.cols), (s.rows + k_most_blocks - 1) / k_most_blocks),
+                    blocks = (s.rows + grain - 1) / grain;
   float* scratch_dx = dx ? nullptr : grads.temporary(grain * s.cols * static_cast<std::size_t>(context.executor.width));
   float* partial = grads.temporary(2 * blocks * s.cols);
   if (!partial || (!dx && !scratch_dx)) return;
@@ -84,7 +86,8 @@ void normalize_rule(const NormSaved& s, Grads& grads, const Run& run) noexcept {
     float* own = partial + 2 * block * s.cols;
     std::memset(own, 0, 2 * s.cols * sizeof(float));
     float* out = dx ? dx.data + begin * s.cols : scratch_dx + static_cast<std::size_t>(worker) * grain * s.cols;
-    run(s, begin, count, grads.out() + begin * s.cols, out, own, own + s.cols, dx && dx.accumulate);
+    run(s, begin, count, grads.out() + begin * s.cols, out, own, own + s.cols, dx ? s.rows * s.cols : 0,
+        dx && dx.accumulate);
   });
   parallel(context, 1, [&](std::uint32_t, int) {
     const auto add = [&](const Into& to, std::size_t offset) {
@@ -121,18 +124,18 @@ void rules::remake_norm(const void* saved, const Context& context, float* result
 void rules::layer_norm(const void* saved, Grads& grads) noexcept {
   normalize_rule(*static_cast<const NormSaved*>(saved), grads,
                  [](const NormSaved& s, std::size_t begin, std::size_t count, const float* dy, float* dx, float* dw,
-                    float* db, bool accumulate) {
+                    float* db, std::size_t whole, bool accumulate) {
                    kernels::training().layer_norm_bwd(s.input + begin * s.cols, s.weights, s.mean + begin,
-                                                      s.rstd + begin, dy, dx, dw, db, count, s.cols, accumulate);
+                                                      s.rstd + begin, dy, dx, dw, db, count, s.cols, whole, accumulate);
                  });
 }
 
 void rules::rms_norm(const void* saved, Grads& grads) noexcept {
   normalize_rule(*static_cast<const NormSaved*>(saved), grads,
                  [](const NormSaved& s, std::size_t begin, std::size_t count, const float* dy, float* dx, float* dw,
-                    float*, bool accumulate) {
+                    float*, std::size_t whole, bool accumulate) {
                    kernels::training().rms_norm_bwd(s.input + begin * s.cols, s.weights, s.rstd + begin, dy, dx, dw,
-                                                    count, s.cols, accumulate);
+                                                    count, s.cols, whole, accumulate);
                  });
 }
 
