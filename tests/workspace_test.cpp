@@ -198,6 +198,31 @@ TEST(Workspaces, BorrowAHostsExecutor) {
   EXPECT_FAILS(none.status(), Errc::invalid_argument);
 }
 
+// Large outputs are cut coarsely only where every worker has some of it to do.
+TEST(Workspaces, GiveEveryWorkerWork) {
+  struct Counts {
+    std::uint32_t tasks = 0;
+    static void run(void* self, std::uint32_t tasks, void (*task)(void*, std::uint32_t, int), void* user) {
+      static_cast<Counts*>(self)->tasks = tasks;
+      for (std::uint32_t i = 0; i < tasks; ++i) task(user, i, 0);
+    }
+  };
+  const Owned x = random_owned({2048, 2048});
+  const auto tasks = [&](int width, auto&& op) {
+    Counts host;
+    Workspace ws{{.scratch = 64_MiB, .executor = {&host, width, Counts::run}}};
+    auto frame = ws.frame();
+    EXPECT_OK(op(frame.input(x)));
+    return host.tasks;
+  };
+  const auto gelu = [](const auto& a) { return ops::gelu(a); };
+  const auto softmax = [](const auto& a) { return ops::softmax(a); };
+  EXPECT_EQ(tasks(2, gelu), 2u);
+  EXPECT_EQ(tasks(2, softmax), 2u);
+  EXPECT_GE(tasks(16, gelu), 16u);
+  EXPECT_GE(tasks(16, softmax), 16u);
+}
+
 TEST(Workspaces, MoveWithTheirTensorsStale) {
   const Owned x = random_owned({3});
   Workspace a{{.scratch = 1_MiB, .threads = 2}};

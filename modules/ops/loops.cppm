@@ -1,5 +1,5 @@
-// Loops that operations share: how work over big arrays is cut, strided copies, reductions over any axes. All cuts depend on
-// shapes alone, so results do not depend on the number of workers.
+// Loops that operations share: how work over big arrays is cut, strided copies, reductions over any axes. What sums go by is cut by shapes
+// alone, so results do not depend on the number of workers.
 module qorus.ops:loops;
 import qorus.std;
 import qorus.tensor;
@@ -10,20 +10,27 @@ namespace qorus {
 constexpr std::size_t k_grain =
     16384;  // elements per task of element-wise work: 64 KiB, long enough to outweigh a claim
 
-// Outputs of 2^22 elements and more are cut coarsely: a kernel that writes 2^21 at once sends them past the caches.
-[[nodiscard]] constexpr std::size_t element_grain(std::size_t n) noexcept {
+// Elements per task. Outputs of 2^22 elements and more, 2^21 for each worker at least, are cut coarsely: a kernel that writes 2^21 at once
+// sends them past the caches.
+[[nodiscard]] constexpr std::size_t element_grain(const Context& context, std::size_t n) noexcept {
   constexpr std::size_t k_streamed = std::size_t{1} << 21;
-  return n >= 2 * k_streamed ? k_streamed : k_grain;
+  const auto workers = static_cast<std::size_t>(context.executor.width);
+  return n >= k_streamed * (workers < 2 ? 2 : workers) ? k_streamed : k_grain;
 }
-// Rows of `cols` elements per task, where there are `rows` of them (0: few).
-[[nodiscard]] constexpr std::size_t row_grain(std::size_t cols, std::size_t rows = 0) noexcept {
-  const std::size_t grain = element_grain(cols * rows), wide = cols ? cols : 1;
+// Rows of `cols` elements per task: as many as make a grain.
+[[nodiscard]] constexpr std::size_t row_grain(std::size_t cols, std::size_t grain = k_grain) noexcept {
+  const std::size_t wide = cols ? cols : 1;
   return wide >= grain ? 1 : grain / wide;
 }
 // Runs f(begin, end) over pieces of n elements, on all workers.
 template <class F>
 void parallel_elements(const Context& context, std::size_t n, F&& f) {
-  parallel_chunks(context, n, element_grain(n), f);
+  parallel_chunks(context, n, element_grain(context, n), f);
+}
+// The same over rows of `cols` elements.
+template <class F>
+void parallel_row_chunks(const Context& context, std::size_t rows, std::size_t cols, F&& f) {
+  parallel_chunks(context, rows, row_grain(cols, element_grain(context, rows * cols)), f);
 }
 
 // out[i] = elements of `tensor` in row-major order, whatever its strides. f32.

@@ -19,7 +19,7 @@ struct NormSaved {
 
 // y, and the statistics of its rows.
 void run_norm(const Context& context, const NormSaved& s, float* y) noexcept {
-  parallel_chunks(context, s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
+  parallel_row_chunks(context, s.rows, s.cols, [&](std::size_t begin, std::size_t end) {
     const float* const in = s.input + begin * s.cols;
     float* const out = y + begin * s.cols;
     if (s.mean) {

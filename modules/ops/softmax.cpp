@@ -34,7 +34,7 @@ Result<Tensor> softmax_rows(const char* op, RuleId id, const Operand& operand, i
   if (!y) return fail(y.error());
   const auto cols = static_cast<std::size_t>(x->dim(-1));
   const std::size_t rows = x->numel() / cols;
-  parallel_chunks(**context, rows, row_grain(cols, rows), [&](std::size_t begin, std::size_t end) {
+  parallel_row_chunks(**context, rows, cols, [&](std::size_t begin, std::size_t end) {
     kernel(x->f32() + begin * cols, y->f32() + begin * cols, end - begin, cols);
   });
   return std::move(*y).freeze(rule(id), {&*x}, SoftmaxSaved{x->grad_ref(), y->f32(), rows, cols});
@@ -46,7 +46,7 @@ void softmax_rule(const void* saved, Grads& grads, const Kernel& kernel) noexcep
   const auto& s = *static_cast<const SoftmaxSaved*>(saved);
   const Into dx = grads.into(s.x);
   if (!dx) return;
-  parallel_chunks(grads.context(), s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
+  parallel_row_chunks(grads.context(), s.rows, s.cols, [&](std::size_t begin, std::size_t end) {
     const std::size_t at = begin * s.cols;
     kernel(s.output + at, grads.out() + at, dx.data + at, end - begin, s.cols, dx.accumulate);
   });
@@ -107,7 +107,7 @@ void rules::cross_entropy(const void* saved, Grads& grads) noexcept {
   float* dloss = grads.out_in_place();
   if (!dloss) return;
   if (!each) parallel(grads.context(), 1, [&](std::uint32_t, int) { *dloss *= s.factor; });
-  parallel_chunks(grads.context(), s.rows, row_grain(s.cols, s.rows), [&](std::size_t begin, std::size_t end) {
+  parallel_row_chunks(grads.context(), s.rows, s.cols, [&](std::size_t begin, std::size_t end) {
     kernels::training().cross_entropy_bwd(s.input + begin * s.cols, s.target + begin, s.log_sum + begin,
                                           each ? dloss + begin : dloss, each ? 1 : 0, dx.data + begin * s.cols,
                                           end - begin, s.cols, s.options.label_smoothing, s.options.ignore_index,
@@ -145,7 +145,7 @@ Result<Tensor> cross_entropy(const Operand& logits, const Operand& target,
   if (!each) return fail(each.error());
   auto log_sum = Fresh::make(**context, labels->shape());
   if (!log_sum) return fail(log_sum.error());
-  parallel_chunks(**context, rows, row_grain(cols, rows), [&](std::size_t begin, std::size_t end) {
+  parallel_row_chunks(**context, rows, cols, [&](std::size_t begin, std::size_t end) {
     kernels::active().cross_entropy(x->f32() + begin * cols, labels->i32() + begin, each->f32() + begin,
                                     log_sum->f32() + begin, end - begin, cols, options.label_smoothing,
                                     options.ignore_index);
