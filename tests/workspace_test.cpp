@@ -173,16 +173,20 @@ TEST(Workspaces, SayWhenTheSystemHasNoMemory) {
 
 // A host that runs tasks backwards, each on its own "worker", gets the same bits.
 struct BackwardsHost {
-  int calls = 0;
+  int width = 5, calls = 0;
+  std::uint32_t tasks = 0;  // of the last call
+  Executor executor() { return {this, width, run}; }
   static void run(void* self, std::uint32_t tasks, void (*task)(void*, std::uint32_t, int), void* user) {
-    ++static_cast<BackwardsHost*>(self)->calls;
-    for (std::uint32_t i = tasks; i-- > 0;) task(user, i, static_cast<int>(i % 5));
+    auto& host = *static_cast<BackwardsHost*>(self);
+    ++host.calls;
+    host.tasks = tasks;
+    for (std::uint32_t i = tasks; i-- > 0;) task(user, i, static_cast<int>(i) % host.width);
   }
 };
 
 TEST(Workspaces, BorrowAHostsExecutor) {
   BackwardsHost host;
-  Workspace borrowed{{.scratch = 64_MiB, .executor = {&host, 5, BackwardsHost::run}}};
+  Workspace borrowed{{.scratch = 64_MiB, .executor = host.executor()}};
   ASSERT_OK(borrowed.status());
   EXPECT_EQ(borrowed.threads(), 5);
   const Owned x = random_owned({129, 300}), w = random_owned({257, 300}, 2);
@@ -200,17 +204,10 @@ TEST(Workspaces, BorrowAHostsExecutor) {
 
 // Large outputs are cut coarsely only where every worker has some of it to do.
 TEST(Workspaces, GiveEveryWorkerWork) {
-  struct Counts {
-    std::uint32_t tasks = 0;
-    static void run(void* self, std::uint32_t tasks, void (*task)(void*, std::uint32_t, int), void* user) {
-      static_cast<Counts*>(self)->tasks = tasks;
-      for (std::uint32_t i = 0; i < tasks; ++i) task(user, i, 0);
-    }
-  };
   const Owned x = random_owned({2048, 2048});
   const auto tasks = [&](int width, auto&& op) {
-    Counts host;
-    Workspace ws{{.scratch = 64_MiB, .executor = {&host, width, Counts::run}}};
+    BackwardsHost host{.width = width};
+    Workspace ws{{.scratch = 64_MiB, .executor = host.executor()}};
     auto frame = ws.frame();
     EXPECT_OK(op(frame.input(x)));
     return host.tasks;
