@@ -70,34 +70,35 @@ Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, co
   return std::move(*y).freeze(rule(id), {&*x, &weight, bias ? bias : &none}, saved);
 }
 
-// dx row by row; dweight and dbias summed within blocks of rows first, k_most_blocks at most, then over the blocks in order.
+// dx row by row; those of dweight and dbias that are wanted summed within blocks of rows first, k_most_blocks at most, then over the
+// blocks in order.
 template <class Run>
 void normalize_rule(const NormSaved& s, Grads& grads, const Run& run) noexcept {
   Context& context = grads.context();
   const Into dx = grads.into(s.x), dw = grads.into(s.weight), db = grads.into(s.bias);
   constexpr std::size_t k_most_blocks = 64;
   const std::size_t grain = std::max(row_grain(s.cols), (s.rows + k_most_blocks - 1) / k_most_blocks),
-                    blocks = (s.rows + grain - 1) / grain;
+                    blocks = (s.rows + grain - 1) / grain, own = (dw ? s.cols : 0) + (db ? s.cols : 0);
   float* scratch_dx = dx ? nullptr : grads.temporary(grain * s.cols * static_cast<std::size_t>(context.executor.width));
-  float* partial = grads.temporary(2 * blocks * s.cols);
+  float* partial = grads.temporary(blocks * own);
   if (!partial || (!dx && !scratch_dx)) return;
   parallel(context, static_cast<std::uint32_t>(blocks), [&](std::uint32_t block, int worker) {
     const std::size_t begin = block * grain, count = begin + grain < s.rows ? grain : s.rows - begin;
-    float* own = partial + 2 * block * s.cols;
-    std::memset(own, 0, 2 * s.cols * sizeof(float));
+    float* const weights = partial + block * own;
+    std::memset(weights, 0, own * sizeof(float));
     float* out = dx ? dx.data + begin * s.cols : scratch_dx + static_cast<std::size_t>(worker) * grain * s.cols;
-    run(s, begin, count, grads.out() + begin * s.cols, out, own, own + s.cols, dx ? s.rows * s.cols : 0,
-        dx && dx.accumulate);
+    run(s, begin, count, grads.out() + begin * s.cols, out, dw ? weights : nullptr,
+        db ? weights + own - s.cols : nullptr, dx ? s.rows * s.cols : 0, dx && dx.accumulate);
   });
   parallel(context, 1, [&](std::uint32_t, int) {
     const auto add = [&](const Into& to, std::size_t offset) {
       if (!to) return;
       if (!to.accumulate) std::memset(to.data, 0, s.cols * sizeof(float));
       for (std::size_t block = 0; block < blocks; ++block)
-        kernels::active().axpy(1, partial + 2 * block * s.cols + offset, to.data, s.cols);
+        kernels::active().axpy(1, partial + block * own + offset, to.data, s.cols);
     };
     add(dw, 0);
-    add(db, s.cols);
+    add(db, own - s.cols);
   });
 }
 
