@@ -10,7 +10,7 @@ struct Factor {
   const Projection* projection = nullptr;
   Activation activation = Activation::none;
 };
-constexpr std::size_t k_most_factors = 4;
+inline constexpr std::size_t k_most_factors = 4;
 
 // Whether products() takes a projection: its weight is or will be laid out, and no tape records. An adapter is not asked for.
 [[nodiscard]] bool is_packed(const Projection& projection, const Tensor& x) noexcept;

@@ -29,12 +29,12 @@ enum class Errc : std::uint8_t {
   unsupported,       // valid, but not something that this version does
   diverged,          // a loss or gradient that is not finite
 };
-constexpr int k_errc_count = 16;
+inline constexpr int k_errc_count = 16;
 
 // The code's name as written above.
 [[nodiscard]] std::string_view to_string(Errc code) noexcept;
 
-constexpr int k_max_rank = 6;
+inline constexpr int k_max_rank = 6;
 
 // A list of at most six extents, stored inline. rank < 0 means "none".
 struct Dims {

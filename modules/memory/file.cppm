@@ -6,7 +6,7 @@ import :block;
 
 export namespace qorus {
 
-constexpr std::size_t k_max_path = 4000;  // bytes; a longer path is invalid_argument
+inline constexpr std::size_t k_max_path = 4000;  // bytes; a longer path is invalid_argument
 
 // A file mapped read-only; tensors may point into it and are stale once it is gone. Never written through.
 class MappedFile {

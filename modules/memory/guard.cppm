@@ -8,7 +8,7 @@ import :block;
 namespace qorus {
 
 // Of a block's generation: its file lost bytes. Lifetimes from before are over; the bit goes when the block is released.
-constexpr std::uint64_t k_torn = std::uint64_t{1} << 63;
+inline constexpr std::uint64_t k_torn = std::uint64_t{1} << 63;
 
 // From now to unwatch(), a page of the mapping that cannot be read is replaced by zeros, and the block marked torn. Takes the descriptor,
 // which unwatch() closes. The first call takes the

@@ -6,7 +6,7 @@ import :error;
 export namespace qorus {
 
 // Of every slab, slice and parameter, in bytes: one cache line, one AVX-512 register.
-constexpr std::size_t k_alignment = 64;
+inline constexpr std::size_t k_alignment = 64;
 
 consteval std::size_t operator""_KiB(unsigned long long n) { return static_cast<std::size_t>(n) << 10; }
 consteval std::size_t operator""_MiB(unsigned long long n) { return static_cast<std::size_t>(n) << 20; }

@@ -5,8 +5,8 @@ import qorus.tensor;
 
 namespace qorus {
 
-constexpr std::size_t k_tile = 64;   // queries whose scores exist at once
-constexpr std::size_t k_keys = 256;  // keys, or values, that are made f32 at once, where they are not
+inline constexpr std::size_t k_tile = 64;   // queries whose scores exist at once
+inline constexpr std::size_t k_keys = 256;  // keys, or values, that are made f32 at once, where they are not
 
 // Keys or values: bytes from sequence to sequence, head to head, row to row. Of what is not f32, rows have no gaps.
 struct HeadsPlace {

@@ -7,7 +7,7 @@ import :tape;
 
 namespace qorus {
 
-constexpr std::size_t k_grain =
+inline constexpr std::size_t k_grain =
     16384;  // elements per task of element-wise work: 64 KiB, long enough to outweigh a claim
 
 // Elements per task. Outputs of 2^22 elements and more, 2^21 for each worker at least, are cut coarsely: a kernel that writes 2^21 at once

@@ -7,8 +7,8 @@ import :recurrent;
 
 namespace qorus {
 
-constexpr std::size_t k_recurrent_rows = 14;  // sequences that one worker takes through all steps, about
-constexpr std::size_t k_recurrent_pack = 4;   // steps from which laying out the state's weight pays
+inline constexpr std::size_t k_recurrent_rows = 14;  // sequences that one worker takes through all steps, about
+inline constexpr std::size_t k_recurrent_pack = 4;   // steps from which laying out the state's weight pays
 
 struct RecurrentSizes {
   ops::Cell cell;

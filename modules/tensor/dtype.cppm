@@ -25,7 +25,7 @@ enum class DType : std::uint8_t {
   iq4_nl,
   iq4_xs  // one block is block_bytes bytes
 };
-constexpr int k_dtype_count = 18;
+inline constexpr int k_dtype_count = 18;
 
 [[nodiscard]] constexpr bool is_block(DType type) noexcept { return type >= DType::q4_0; }
 

@@ -242,9 +242,9 @@ struct JsonStyle {
 // Appends a value as Python prints it, or as json.dumps does; text within quotes if `quoted`.
 [[nodiscard]] Status append_text(List<char>& out, const Value& v, bool quoted, int depth = 0) noexcept;
 [[nodiscard]] Status append_json(List<char>& out, const Value& v, const JsonStyle& style, int depth = 0) noexcept;
-constexpr int k_value_depth = limits::template_value_depth;  // nested deeper, a value is not printed or compared
+inline constexpr int k_value_depth = limits::template_value_depth;  // nested deeper, a value is not printed or compared
 // Printed; a value may hold the same one many times, and is as long all the same.
-constexpr std::size_t k_longest_value = limits::template_value;
+inline constexpr std::size_t k_longest_value = limits::template_value;
 
 [[nodiscard]] Result<List<Token>> jinja_tokens(std::string_view source, Store& store) noexcept;
 [[nodiscard]] Status jinja_parse(std::span<const Token> tokens, JinjaProgram& program) noexcept;

@@ -25,9 +25,9 @@ struct Char {
   [[nodiscard]] constexpr bool is(unsigned classes) const noexcept { return (kind & classes) != 0; }
   [[nodiscard]] constexpr bool newline() const noexcept { return code == '\n' || code == '\r'; }
 };
-constexpr std::uint32_t k_no_char = 0xffffffff;
+inline constexpr std::uint32_t k_no_char = 0xffffffff;
 
-constexpr std::array<std::uint8_t, 128> k_ascii = [] {
+inline constexpr std::array<std::uint8_t, 128> k_ascii = [] {
   std::array<std::uint8_t, 128> kinds{};
   constexpr std::string_view symbols = "$+<=>^`|~";
   for (unsigned c = '!'; c <= '~'; ++c) {

@@ -33,6 +33,6 @@ class VocabularyMaker {
 };
 
 // What ends a text in vocabularies of bytes.
-constexpr std::string_view k_end_of_text = "<|endoftext|>";
+inline constexpr std::string_view k_end_of_text = "<|endoftext|>";
 
 }  // namespace qorus::text

@@ -37,7 +37,7 @@ struct Shard {
   const StateUpdate* updates = nullptr;
   Status status;
 };
-constexpr std::size_t k_most_shards = 32;
+inline constexpr std::size_t k_most_shards = 32;
 
 // Gradients that are the mean over so many examples.
 struct MeanGradients {
