@@ -160,6 +160,45 @@ TEST(Norm, WeightsGetTheSumOfAllBlocksOfRows) {
   }
 }
 
+// Weights that want no gradient are not summed, and x's gradient is the same.
+TEST(Norm, FrozenWeightsChangeNothing) {
+  constexpr std::int64_t k_rows = 70, k_cols = 33;
+  const auto numbers = [](std::size_t n, float phase) {
+    std::vector<float> values(n);
+    for (std::size_t i = 0; i < n; ++i) values[i] = std::sin(0.31f * static_cast<float>(i) + phase);
+    return values;
+  };
+  const auto values = numbers(k_rows * k_cols, 0.1f), gain = numbers(k_cols, 0.2f), shift = numbers(k_cols, 0.3f);
+  const auto borrowed = [](const std::vector<float>& from, const Shape& shape) {
+    return Tensor::borrow(std::span<const float>(from), shape);
+  };
+  // Bits: 1, w is watched; 2, b is. Gives the gradients of x, w and b.
+  const auto slopes = [&](bool centred, int watched) {
+    Workspace ws{{.scratch = 4_MiB, .threads = 2}};
+    auto tape = ws.record();
+    const auto x = tape.watch(borrowed(values, {k_rows, k_cols}));
+    const auto w = watched & 1 ? tape.watch(borrowed(gain, {k_cols})) : tape.input(borrowed(gain, {k_cols}));
+    const auto b = watched & 2 ? tape.watch(borrowed(shift, {k_cols})) : tape.input(borrowed(shift, {k_cols}));
+    auto gradients = ops::sum(ops::square(centred ? ops::layer_norm(x, w, b) : ops::rms_norm(x, w))).and_then(backward);
+    std::vector<std::vector<float>> all(3);
+    EXPECT_OK(gradients);
+    if (!gradients) return all;
+    all[0] = gradients->of(*x)->to_vector().value();
+    if (watched & 1) all[1] = gradients->of(*w)->to_vector().value();
+    if (centred && (watched & 2)) all[2] = gradients->of(*b)->to_vector().value();
+    return all;
+  };
+  for (const bool centred : {false, true}) {
+    const auto wanted = slopes(centred, 3);
+    for (const int watched : {0, 1, 2}) {
+      const auto got = slopes(centred, watched);
+      EXPECT_EQ(got[0], wanted[0]) << centred << watched;
+      if (watched & 1) EXPECT_EQ(got[1], wanted[1]) << centred;
+      if (watched & 2) EXPECT_EQ(got[2], wanted[2]) << centred;
+    }
+  }
+}
+
 TEST(Norm, Errors) {
   Workspace& ws = workspace(1);
   auto frame = ws.frame();

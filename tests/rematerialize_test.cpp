@@ -132,6 +132,53 @@ TEST(Rematerialize, IsThereForTheNextResultOnceASpanHasEnded) {
   expect_leaner(three_times(false, make(false), multiplied), three_times(true, make(true), multiplied), 4 * k_bytes);
 }
 
+// Two attentions of many queries to few keys, [1, heads, queries, dim] each, and of each result a product.
+Outcome attended(Workspace ws, bool lean, bool planned) {
+  constexpr std::int64_t k_heads = 4, k_queries = 4096, k_dim = 64, k_keys = 5;
+  const auto queries = waves(k_heads * k_queries * k_dim, 0.6f), keys = waves(2 * k_heads * k_keys * k_dim, 0.7f),
+             matrix = waves(3 * k_heads * k_dim, 0.8f);
+  auto tape = ws.record();
+  const auto watch = [&](const std::vector<float>& values, const Shape& shape) {
+    return tape.watch(Tensor::borrow(std::span<const float>(values), shape));
+  };
+  const Result<Tensor> inputs[] = {watch(queries, {1, k_heads, k_queries, k_dim}),
+                                   watch(keys, {2, k_heads, k_keys, k_dim}), watch(matrix, {3, k_heads * k_dim})};
+  const auto attend = [&](int i) {
+    const auto make = [&, i](const Tensor& q) {
+      const auto own = ops::slice(inputs[1], 0, i, i + 1);
+      return ops::attention(q, own, own, {.joined = true});
+    };
+    const auto use = [&](const Tensor& t) { return ops::linear(t, inputs[2]); };
+    return lean ? rematerialize(*inputs[0], make, use) : make(*inputs[0]).and_then(use);
+  };
+  Outcome outcome;
+  const auto first = attend(0), second = attend(1);
+  auto gradients = ops::sum(ops::square(first * second)).and_then(backward);
+  outcome.bytes = ws.counters().high_water;
+  if (!gradients) outcome.error = gradients.error();
+  for (const Result<Tensor>& input : inputs) {
+    if (!gradients || planned) break;
+    const auto slope = gradients->of(*input)->to_vector().value();
+    outcome.values.insert(outcome.values.end(), slope.begin(), slope.end());
+  }
+  return outcome;
+}
+
+TEST(Rematerialize, LargeAttentionIsMadeAgain) {
+  constexpr std::size_t k_result = 4_MiB;  // of one attention
+  const Outcome wanted = attended(Workspace{{.scratch = 64_MiB, .threads = 1}}, false, false);
+  ASSERT_EQ(wanted.error.code, Errc::ok) << wanted.error.message().c_str();
+  for (const int threads : {1, 3}) {
+    const Outcome got = attended(Workspace{{.scratch = 64_MiB, .threads = threads}}, true, false);
+    ASSERT_EQ(got.error.code, Errc::ok) << got.error.message().c_str();
+    EXPECT_EQ(got.values, wanted.values);
+    if (threads == 1) EXPECT_LE(got.bytes + k_result, wanted.bytes + 4096);
+    const Outcome planned = attended(planning_workspace(threads), true, true);
+    ASSERT_EQ(planned.error.code, Errc::ok) << planned.error.message().c_str();
+    EXPECT_EQ(got.bytes, planned.bytes);
+  }
+}
+
 TEST(Rematerialize, WhatWasGivenUpIsStale) {
   Workspace ws{{.scratch = 4_MiB, .threads = 1}};
   auto tape = ws.record();
@@ -212,15 +259,16 @@ constexpr Rule k_double{"double",
                           for (std::size_t i = 0; dx && i < s.n; ++i)
                             dx.data[i] = (dx.accumulate ? dx.data[i] : 0) + 2 * grads.out()[i];
                         },
-                        [](const void* saved, const Context& /*context*/, float* y) noexcept {
+                        [](const void* saved, const Context& /*context*/, float* y) noexcept -> Status {
                           const auto& s = *static_cast<const DoubleSaved*>(saved);
                           for (std::size_t i = 0; i < s.n; ++i) y[i] = 2 * s.values[i];
+                          return {};
                         }};
 Result<Tensor> doubled(const Inputs& /*in*/, const Tensor& x) {
   auto y = Fresh::make_remade(*x.context(), x.shape(), x.tracked());
   if (!y) return fail(y.error());
   const DoubleSaved saved{x.grad_ref(), x.f32(), x.numel()};
-  k_double.remake(&saved, *x.context(), y->f32());
+  if (auto made = k_double.remake(&saved, *x.context(), y->f32()); !made) return fail(made.error());
   return std::move(*y).freeze(custom_rule(k_double), {&x}, saved);
 }
 
@@ -299,6 +347,34 @@ TEST(Transients, GoTogetherWithWhatIsMadeAgain) {
   };
   const auto outside = [&](bool lean) { return [&, lean](const Inputs& in) { return nested(in, *in.x, lean); }; };
   EXPECT_EQ(run(outside(true)).values, run(outside(false)).values);
+}
+
+TEST(Transients, RowsOfATable) {
+  static const std::vector<std::int32_t> places = [] {
+    std::vector<std::int32_t> all(k_rows);
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int32_t>(i * 7 % k_cols);
+    return all;
+  }();
+  const auto rows = [](const Inputs& in, const Tensor& t, bool lean) {
+    const Tensor index = Tensor::borrow(std::span<const std::int32_t>(places), {k_rows});
+    return ops::add(t, ops::take(in.weight, index, 0, lean));
+  };
+  expect_leaner(four_times(false, rows), four_times(true, rows), 3 * k_bytes);
+}
+
+// Its own gradient takes the memory of what a norm reads, so that the one of its result is free for the layer before.
+TEST(Transients, ANormMaySpendItsInput) {
+  for (const bool centred : {false, true}) {
+    const auto normed = [=](bool lean) {
+      return [=](const Inputs& in) {
+        auto y = multiplied(in, *in.x);
+        y = centred ? ops::layer_norm(y, in.gain, in.shift, 1e-5f, lean) : ops::rms_norm(y, in.gain, 1e-5f, lean);
+        return ops::linear(y, in.weight);
+      };
+    };
+    expect_leaner(normed(false), normed(true), 0);
+    EXPECT_LT(run(normed(true)).bytes, run(normed(false)).bytes);
+  }
 }
 
 TEST(Transients, OutsideOfAnySpanAreKept) {

@@ -41,8 +41,11 @@ struct LanguageModel {
   [[nodiscard]] Result<Tensor> loss(const Tensor& ids, const BoundLoss& loss) const noexcept;
   // What the blocks get, and what the head makes logits of: [batch, seq, d_model].
   [[nodiscard]] Result<Tensor> embedded(const Tensor& ids) const noexcept {
-    Result<Tensor> x = tokens(ids);
-    if (placed && x) x = positions(*x);
+    const auto both = [&](const Tensor& t) {
+      auto rows = tokens.rows(t, true);
+      return rows ? positions(*rows) : rows;
+    };
+    const Result<Tensor> x = placed ? with_transients(ids, both) : tokens(ids);
     return dropout > 0 ? ops::dropout(x, dropout) : x;
   }
   [[nodiscard]] Result<Tensor> hidden(const Tensor& ids) const noexcept {

@@ -60,8 +60,10 @@ struct Embedding {
     f("vocab", self.vocab);
     f("d_model", self.d_model);
   }
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept {
-    return ops::cast(ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids), DType::f32);
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& ids) const noexcept { return rows(ids, false); }
+  // transient: gone once with_transients ends.
+  [[nodiscard]] Result<Tensor> rows(const Tensor& ids, bool transient) const noexcept {
+    return ops::cast(ops::take(use(weight, Shape{vocab, d_model}, ids, k_name.data()), ids, 0, transient), DType::f32);
   }
   // All of its rows, [vocab, d_model] in f32, beside ids.
   [[nodiscard]] Result<Tensor> table(const Tensor& ids) const noexcept {

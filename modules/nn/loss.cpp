@@ -38,7 +38,9 @@ Result<Tensor> LanguageModel::loss(const Tensor& ids, const BoundLoss& loss) con
   auto x = embedded(ids).and_then([&](const Tensor& t) { return decoder.before_norm(t); });
   if (!x) return x;
   const auto score = [&](const Tensor& t) { return tied ? tokens.logits_loss(t, loss) : head.loss(t, loss); };
-  return decoder.normed ? rematerialize(*x, decoder.norm, score) : score(*x);
+  // No rule reads what the last block made but that of this norm.
+  const auto normed = [&](const Tensor& t) { return decoder.norm.run(t, true); };
+  return decoder.normed ? rematerialize(*x, normed, score) : score(*x);
 }
 
 }  // namespace nn

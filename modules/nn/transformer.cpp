@@ -41,8 +41,8 @@ Attention attention(std::int64_t d_model, std::int64_t heads, const AttentionOpt
           options};
 }
 
-Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& in,
-                                       const Operand* residual) const noexcept {
+Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& in, const Operand* residual,
+                                       const Norm* norm) const noexcept {
   const std::int64_t kv_heads = options.kv_heads ? options.kv_heads : heads;
   if (heads < 1 || kv_heads < 1 || q_proj.out_features < heads)
     return fail(Errc::invalid_argument, "attention", "d_model must be a multiple of heads",
@@ -59,24 +59,28 @@ Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& i
     return fail(Errc::invalid_argument, "attention", "past keys and values come together");
   const std::int64_t past = continues ? in.past_keys->dim(2) : 0;
   Context* context = x.alive() ? x.context() : nullptr;
-  Result<Tensor> q, k, v = split(v_proj(source), kv_heads, head_dim);
-  if (options.rope > 0 && context) {
-    auto tables = ops::rope_tables(*context, source.dim(1), head_dim / 2, options.rope, past);
+  Result<Tensor> k, v;
+  const auto project = [&](const Tensor& t) -> Result<Tensor> {  // to q
+    const Tensor& from = crosses ? source : t;
+    v = split(v_proj(from), kv_heads, head_dim);
+    if (!(options.rope > 0 && context)) {
+      k = split(k_proj(from), kv_heads, head_dim);
+      return split(q_proj(t), heads, head_dim);
+    }
+    auto tables = ops::rope_tables(*context, from.dim(1), head_dim / 2, options.rope, past);
     if (!tables) return fail(tables.error());
     // No rule reads what is turned.
     const auto turned = [&](const Linear& projection, const Tensor& of, std::int64_t count) {
-      return with_transients(of, [&](const Tensor& t) {
-        const std::int64_t seq = t.dim(1);
-        return ops::rope(split(projection.to(t, projection.out_features, {.transient = true}), count, head_dim),
+      return with_transients(of, [&](const Tensor& all) {
+        const std::int64_t seq = all.dim(1);
+        return ops::rope(split(projection.to(all, projection.out_features, {.transient = true}), count, head_dim),
                          ops::slice(tables->cosine, 0, 0, seq), ops::slice(tables->sine, 0, 0, seq), options.pairs);
       });
     };
-    q = turned(q_proj, x, heads);
-    k = turned(k_proj, source, kv_heads);
-  } else {
-    q = split(q_proj(x), heads, head_dim);
-    k = split(k_proj(source), kv_heads, head_dim);
-  }
+    k = turned(k_proj, from, kv_heads);
+    return turned(q_proj, t, heads);
+  };
+  const auto q = norm ? rematerialize(x, *norm, project) : project(x);
   if (continues) {
     k = ops::concat({in.past_keys, k}, 2);
     v = ops::concat({in.past_values, v}, 2);
@@ -91,9 +95,11 @@ Result<AttentionResult> Attention::run(const Tensor& x, const AttentionInputs& i
   if (all.causal) all.past = past;
   if (options.alibi && context) all.slopes = ops::alibi_slopes(*context, heads);
   all.joined = true;
-  auto y = ops::attention(q, k, v, all);
-  if (y) y = o_proj.to(*y, o_proj.out_features, {.residual = residual});
-  if (!y || !k || !v) return fail(!y ? y.error() : !k ? k.error() : v.error());
+  if (!q || !k || !v) return fail(!q ? q.error() : !k ? k.error() : v.error());
+  auto y = rematerialize(
+      *q, [&](const Tensor& queries) { return ops::attention(queries, k, v, all); },
+      [&](const Tensor& joined) { return o_proj.to(joined, o_proj.out_features, {.residual = residual}); });
+  if (!y) return fail(y.error());
   return AttentionResult{*y, *k, *v};
 }
 
@@ -125,12 +131,12 @@ Result<Tensor> FeedForward::run(const Tensor& x, const Operand* residual) const 
   return up ? down_proj.gated(*gate, *up, x.dim(-1), {.residual = residual, .activation = f, .spends = true}) : up;
 }
 
-Result<Tensor> Norm::operator()(const Tensor& x) const noexcept {
+Result<Tensor> Norm::run(const Tensor& x, bool spends) const noexcept {
   if (x.rank() < 1) return fail(Errc::invalid_size, "norm", "needs at least one axis", x.shape().dims());
   const Shape cols{x.dim(-1)};
   auto w = use(weight, cols, x, "norm");
-  if (rms) return ops::rms_norm(x, w, eps);
-  return has_bias ? ops::layer_norm(x, w, use(bias, cols, x, "norm"), eps) : ops::layer_norm(x, w, eps);
+  if (rms) return ops::rms_norm(x, w, eps, spends);
+  return has_bias ? ops::layer_norm(x, w, use(bias, cols, x, "norm"), eps, spends) : ops::layer_norm(x, w, eps, spends);
 }
 
 TransformerBlock transformer_block(std::int64_t d_model, std::int64_t heads,
@@ -162,24 +168,26 @@ Result<Tensor> TransformerBlock::run(const Tensor& x, const AttentionInputs& sel
     if (!in) return in;
     const auto run = [&](const Tensor& t) -> Result<Tensor> {
       const Operand around = t;
-      const auto inner = [&](const Tensor& in) { return body(in, dropout > 0 ? nullptr : &around); };
-      auto sum = pre_norm ? rematerialize(t, norm, inner) : inner(t);
+      auto sum = body(t, dropout > 0 ? nullptr : &around, pre_norm ? &norm : nullptr);
       if (dropout > 0) sum = ops::add(t, ops::dropout(sum, dropout));
       return pre_norm || !sum ? sum : norm(*sum);
     };
     return whole ? run(*in) : in_own_frame(*in, run, parts);
   };
   const auto attend = [](const Attention& layer, const AttentionInputs& inputs) {
-    return [&](const Tensor& in, const Operand* around) -> Result<Tensor> {
-      auto all = layer.run(in, inputs, around);
+    return [&](const Tensor& in, const Operand* around, const Norm* norm) -> Result<Tensor> {
+      auto all = layer.run(in, inputs, around, norm);
       if (!all) return fail(all.error());
       return all->y;
     };
   };
-  const auto feed = [&](const Tensor& in, const Operand* around) -> Result<Tensor> {
-    if (!sparse) return ffn.run(in, around);
-    auto y = experts(in);
-    return around ? ops::add(*around, y) : y;
+  const auto feed = [&](const Tensor& in, const Operand* around, const Norm* norm) {
+    const auto inner = [&](const Tensor& t) -> Result<Tensor> {
+      if (!sparse) return ffn.run(t, around);
+      auto y = experts(t);
+      return around ? ops::add(*around, y) : y;
+    };
+    return norm ? rematerialize(in, *norm, inner) : inner(in);
   };
   auto y = part(x, attn_norm, attend(attn, self));
   if (decodes) {

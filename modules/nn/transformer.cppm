@@ -35,6 +35,7 @@ struct AttentionResult {
   Tensor y, keys, values;
 };
 
+struct Norm;
 // Multi-head attention with grouped queries; x, y: [batch, seq, d_model].
 struct Attention {
   static constexpr std::string_view k_name = "attention";
@@ -60,9 +61,11 @@ struct Attention {
     f("scale", self.options.scale);
   }
   [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
-  // residual, if given, is added to y. Errors: invalid_argument (heads), invalid_size, and those of ops::attention.
+  // residual, if given, is added to y; norm, if given, comes before the projections of x, and a tape makes its result again. Errors:
+  // invalid_argument (heads), invalid_size, and those of ops::attention.
   [[nodiscard]] Result<AttentionResult> run(const Tensor& x, const AttentionInputs& inputs = {},
-                                            const Operand* residual = nullptr) const noexcept;
+                                            const Operand* residual = nullptr,
+                                            const Norm* norm = nullptr) const noexcept;
 };
 [[nodiscard]] Attention attention(std::int64_t d_model, std::int64_t heads,
                                   const AttentionOptions& options = {}) noexcept;
@@ -113,7 +116,9 @@ struct Norm {
     f("bias", self.has_bias);
     f("eps", self.eps);
   }
-  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept;
+  [[nodiscard]] Result<Tensor> operator()(const Tensor& x) const noexcept { return run(x, false); }
+  // spends: as ops::layer_norm has it.
+  [[nodiscard]] Result<Tensor> run(const Tensor& x, bool spends) const noexcept;
 };
 
 struct TransformerOptions {

@@ -197,6 +197,32 @@ void forward_tile(const AttentionSaved& s, const Queries& queries, float* y, flo
   });
 }
 
+// y of all queries. Errors: out_of_memory (scratch).
+Status run_attention(const Context& context, const AttentionSaved& s, float* y) noexcept {
+  const auto width = static_cast<std::size_t>(context.executor.width);
+  const Tiles tiles = tiles_for(s, width);
+  const std::size_t mark = context.scratch->mark(),
+                    p_bytes = align_up(std::min(k_tile, s.rows * tiles.heads) * s.cols * sizeof(float)),
+                    room_bytes =
+                        s.dtype == DType::f32
+                            ? 0
+                            : align_up(std::min(k_keys, s.cols) * std::max(s.dim, s.value_dim) * sizeof(float)),
+                    own = p_bytes + room_bytes + align_up(product_scratch(s, tiles));
+  auto scratch = context.scratch->take(own * width);
+  if (!scratch) return fail(scratch.error());
+  parallel(context, static_cast<std::uint32_t>(tiles.count), [&](std::uint32_t tile, int worker) {
+    std::byte* place = scratch->data + own * static_cast<std::size_t>(worker);
+    if (s.rows == 1) {  // a token
+      if (tile < width) fetch(s, tiles, tile);
+      fetch(s, tiles, tile + width);
+    }
+    forward_tile(s, queries_of(s, tiles, tile), y, reinterpret_cast<float*>(place),
+                 reinterpret_cast<float*>(place + p_bytes), place + p_bytes + room_bytes);
+  });
+  context.scratch->shrink_to(mark);
+  return {};
+}
+
 bool given(const Result<Tensor>& t) noexcept { return !t || t->shape().valid(); }
 
 Result<AttentionSaved> sizes_of(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -239,6 +265,10 @@ Result<AttentionSaved> sizes_of(const Tensor& q, const Tensor& k, const Tensor& 
 }
 
 }  // namespace
+
+Status rules::remake_attention(const void* saved, const Context& context, float* result) noexcept {
+  return run_attention(context, *static_cast<const AttentionSaved*>(saved), result);
+}
 
 namespace ops {
 namespace {
@@ -321,7 +351,11 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   auto extras = extras_of(s, options, **context);
   if (!extras) return fail(extras.error());
   const Shape result = q->shape().with(-1, v->dim(3));
-  auto y = Fresh::make(**context, joined ? Shape{result[0], result[2], result[1] * result[3]} : result);
+  const Shape shape = joined ? Shape{result[0], result[2], result[1] * result[3]} : result;
+  // What the caches hold is sooner read than computed again.
+  constexpr std::size_t k_large = std::size_t(1) << 20;
+  const bool again = joined && shape.valid() && shape.numel() >= k_large;
+  auto y = Fresh::make_remade(**context, shape, again && (q->tracked() || k->tracked() || v->tracked()));
   if (!y) return fail(y.error());
   const auto place = [&](const Tensor& t) {
     return HeadsPlace{t.data(), element_offset(s.dtype, t.stride(0)), element_offset(s.dtype, t.stride(1)),
@@ -339,27 +373,7 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   if (joined) s.result_steps = {s.result_steps.batch, result[3], result[1] * result[3]};
   s.keys = place(*k);
   s.values = place(*v);
-  const auto width = static_cast<std::size_t>((*context)->executor.width);
-  const Tiles tiles = tiles_for(s, width);
-  const std::size_t mark = (*context)->scratch->mark(),
-                    p_bytes = align_up(std::min(k_tile, s.rows * tiles.heads) * s.cols * sizeof(float)),
-                    room_bytes =
-                        s.dtype == DType::f32
-                            ? 0
-                            : align_up(std::min(k_keys, s.cols) * std::max(s.dim, s.value_dim) * sizeof(float)),
-                    own = p_bytes + room_bytes + align_up(product_scratch(s, tiles));
-  auto scratch = (*context)->scratch->take(own * width);
-  if (!scratch) return fail(scratch.error());
-  parallel(**context, static_cast<std::uint32_t>(tiles.count), [&](std::uint32_t tile, int worker) {
-    std::byte* place = scratch->data + own * static_cast<std::size_t>(worker);
-    if (s.rows == 1) {  // a token
-      if (tile < width) fetch(s, tiles, tile);
-      fetch(s, tiles, tile + width);
-    }
-    forward_tile(s, queries_of(s, tiles, tile), y->f32(), reinterpret_cast<float*>(place),
-                 reinterpret_cast<float*>(place + p_bytes), place + p_bytes + room_bytes);
-  });
-  (*context)->scratch->shrink_to(mark);
+  if (auto ran = run_attention(**context, s, y->f32()); !ran) return fail(ran.error());
   auto done = std::move(*y).freeze(rule(RuleId::attention),
                                    {&*q, &*k, &*v, &extras->mask, &extras->slopes, &extras->lengths}, s);
   if (joined || !options.joined) return done;

@@ -168,8 +168,9 @@ void rules::gated_linear(const void* saved, Grads& grads) noexcept {
   grads.pass(s.residual);
 }
 
-void rules::remake_gated(const void* saved, const Context& context, float* result) noexcept {
+Status rules::remake_gated(const void* saved, const Context& context, float* result) noexcept {
   gate_elements(context, *static_cast<const Gate*>(saved), result);
+  return {};
 }
 
 namespace ops {

@@ -157,7 +157,7 @@ void rules::scatter_add(const void* saved, Grads& grads) noexcept {
 
 namespace ops {
 
-Result<Tensor> take(const Operand& x, const Operand& index, int axis) noexcept {
+Result<Tensor> take(const Operand& x, const Operand& index, int axis, bool transient) noexcept {
   auto context = common_context("take", {&x, &index});
   if (!context) return fail(context.error());
   auto at = normal_axis(axis, x->rank(), "take");
@@ -180,7 +180,8 @@ Result<Tensor> take(const Operand& x, const Operand& index, int axis) noexcept {
   if (!places) return places;
   auto dense = contiguous(placed(x, **context));
   if (!dense) return dense;
-  auto y = Fresh::make(**context, shape, x->dtype());
+  auto y = transient && x->dtype() == DType::f32 ? Fresh::make_transient(**context, shape, true)
+                                                 : Fresh::make(**context, shape, x->dtype());
   if (!y) return fail(y.error());
   rows.index = places->i32();
   take_rows(**context, rows, row_bytes(x->dtype(), rows.inner), dense->data(), y->data());

@@ -10,7 +10,9 @@ export namespace qorus::ops {
 
 // y[…, i…, …] = x[…, index[i…], …]: index's extents stand where the axis was. With axis 0 and x a table of rows it is an embedding.
 // x of any type (a block format: rows, so not along its last axis), differentiable where it is f32; the gradients of an index that occurs twice are added in order.
-[[nodiscard]] Result<Tensor> take(const Operand& x, const Operand& index, int axis = 0) noexcept;
+// transient: no rule reads y, so that f32 may be gone once with_transients ends.
+[[nodiscard]] Result<Tensor> take(const Operand& x, const Operand& index, int axis = 0,
+                                  bool transient = false) noexcept;
 
 // y[i, j, …] = x[i, index[i, j, …], …] (for axis 1): y has index's shape, whose extents are at most x's but along the axis. f32.
 [[nodiscard]] Result<Tensor> gather(const Operand& x, const Operand& index, int axis) noexcept;

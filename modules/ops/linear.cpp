@@ -182,8 +182,9 @@ void rules::linear(const void* saved, Grads& grads) noexcept {
                                     place + begin, end - begin, 0, false);
     });
   }
+  const Into dx = grads.into(s.x);  // the larger one takes its place first
   s.weights.give(grads, dz, s.input, s.rows);
-  if (const Into dx = grads.into(s.x)) grads.settle(run_product(grads.context(), s.weights.input_gemm(dz, s.rows, dx)));
+  if (dx) grads.settle(run_product(grads.context(), s.weights.input_gemm(dz, s.rows, dx)));
   grads.pass(s.residual);
 }
 

@@ -15,6 +15,7 @@ struct NormSaved {
   float *mean, *rstd;                    // mean is null for rms_norm
   std::size_t rows, cols;
   float eps;
+  bool spends;
 };
 
 // y, and the statistics of its rows.
@@ -41,7 +42,7 @@ Status check_vector(const char* op, const Tensor& x, const Tensor& vector) noexc
 
 // Both norms; weight and bias are dense.
 Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, const Tensor& weight, const Tensor* bias,
-                         float eps) noexcept {
+                         float eps, bool spends) noexcept {
   auto x = ops::contiguous(operand);
   if (!x) return x;
   auto y = Fresh::make_remade(context, x->shape(), x->tracked() || weight.tracked() || (bias && bias->tracked()));
@@ -65,7 +66,8 @@ Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, co
                         rstd->f32(),
                         rows,
                         cols,
-                        eps};
+                        eps,
+                        spends && x->data() == operand->data()};
   run_norm(context, saved, y->f32());
   return std::move(*y).freeze(rule(id), {&*x, &weight, bias ? bias : &none}, saved);
 }
@@ -75,7 +77,8 @@ Result<Tensor> normalize(RuleId id, Context& context, const Operand& operand, co
 template <class Run>
 void normalize_rule(const NormSaved& s, Grads& grads, const Run& run) noexcept {
   Context& context = grads.context();
-  const Into dx = grads.into(s.x), dw = grads.into(s.weight), db = grads.into(s.bias);
+  const Into dx = s.spends ? grads.into_spent(s.x, s.input) : grads.into_out(s.x), dw = grads.into(s.weight),
+             db = grads.into(s.bias);
   constexpr std::size_t k_most_blocks = 64;
   const std::size_t grain = std::max(row_grain(s.cols), (s.rows + k_most_blocks - 1) / k_most_blocks),
                     blocks = (s.rows + grain - 1) / grain, own = (dw ? s.cols : 0) + (db ? s.cols : 0);
@@ -102,7 +105,7 @@ void normalize_rule(const NormSaved& s, Grads& grads, const Run& run) noexcept {
   });
 }
 
-Result<Tensor> run_layer_norm(const Operand& x, const Operand& weight, const Operand* bias, float eps,
+Result<Tensor> run_layer_norm(const Operand& x, const Operand& weight, const Operand* bias, float eps, bool spends,
                               Context& context) noexcept {
   if (!(eps > 0)) return fail(Errc::invalid_argument, "layer_norm", "eps must be positive");
   if (auto fits = check_vector("layer_norm", *x, *weight); !fits) return fail(fits.error());
@@ -113,13 +116,14 @@ Result<Tensor> run_layer_norm(const Operand& x, const Operand& weight, const Ope
   if (!w) return w;
   const Result<Tensor> b = bias ? ops::contiguous(*bias) : w;
   if (!b) return b;
-  return normalize(RuleId::layer_norm, context, x, *w, bias ? &*b : nullptr, eps);
+  return normalize(RuleId::layer_norm, context, x, *w, bias ? &*b : nullptr, eps, spends);
 }
 
 }  // namespace
 
-void rules::remake_norm(const void* saved, const Context& context, float* result) noexcept {
+Status rules::remake_norm(const void* saved, const Context& context, float* result) noexcept {
   run_norm(context, *static_cast<const NormSaved*>(saved), result);
+  return {};
 }
 
 void rules::layer_norm(const void* saved, Grads& grads) noexcept {
@@ -142,26 +146,27 @@ void rules::rms_norm(const void* saved, Grads& grads) noexcept {
 
 namespace ops {
 
-Result<Tensor> layer_norm(const Operand& x, const Operand& weight, const Operand& bias, float eps) noexcept {
+Result<Tensor> layer_norm(const Operand& x, const Operand& weight, const Operand& bias, float eps,
+                          bool spends) noexcept {
   auto context = float_context("layer_norm", {&x, &weight, &bias});
   if (!context) return fail(context.error());
-  return run_layer_norm(x, weight, &bias, eps, **context);
+  return run_layer_norm(x, weight, &bias, eps, spends, **context);
 }
 
-Result<Tensor> layer_norm(const Operand& x, const Operand& weight, float eps) noexcept {
+Result<Tensor> layer_norm(const Operand& x, const Operand& weight, float eps, bool spends) noexcept {
   auto context = float_context("layer_norm", {&x, &weight});
   if (!context) return fail(context.error());
-  return run_layer_norm(x, weight, nullptr, eps, **context);
+  return run_layer_norm(x, weight, nullptr, eps, spends, **context);
 }
 
-Result<Tensor> rms_norm(const Operand& x, const Operand& weight, float eps) noexcept {
+Result<Tensor> rms_norm(const Operand& x, const Operand& weight, float eps, bool spends) noexcept {
   auto context = float_context("rms_norm", {&x, &weight});
   if (!context) return fail(context.error());
   if (!(eps > 0)) return fail(Errc::invalid_argument, "rms_norm", "eps must be positive");
   if (auto fits = check_vector("rms_norm", *x, *weight); !fits) return fail(fits.error());
   auto w = contiguous(weight);
   if (!w) return w;
-  return normalize(RuleId::rms_norm, **context, x, *w, nullptr, eps);
+  return normalize(RuleId::rms_norm, **context, x, *w, nullptr, eps, spends);
 }
 
 }  // namespace ops

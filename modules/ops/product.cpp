@@ -54,8 +54,8 @@ Status clear(Context& context, const Gemm& gemm, const Batch& batch) noexcept {
 // How many steps of k to take at a time. A weight's gradient, A^T B, is summed over the rows in runs whose copies of A stay small: c, which
 // is passed once for each, goes on where the run before left it, so that the bits are those of one run.
 std::size_t steps_of(const Gemm& g) noexcept {
-  constexpr std::size_t k_copy = std::size_t{1} << 20;  // floats
-  constexpr std::size_t k_least = 768;                  // steps, a multiple of what the kernels take
+  constexpr std::size_t k_copy = std::size_t{1} << 18;  // floats
+  constexpr std::size_t k_least = 384;                  // steps, a multiple of what the kernels take
   const bool transposed = g.a_row == 1 && g.a_col != 1,
              plain = !g.bias && !g.pre && !g.residual && g.act == kernels::Act::none;
   if (!transposed || !plain || g.b_packed || g.k < 2 * g.n) return g.k;

@@ -39,7 +39,7 @@ constexpr Rule k_rules[] = {
     {"nll", rules::nll},
     {"layer_norm", rules::layer_norm, rules::remake_norm},
     {"rms_norm", rules::rms_norm, rules::remake_norm},
-    {"attention", rules::attention},
+    {"attention", rules::attention, rules::remake_attention},
     {"rope", rules::rope},
     {"recurrent", rules::recurrent},
     {"conv", rules::conv},

@@ -99,8 +99,9 @@ void recurrent(const void* saved, Grads& grads) noexcept;
 void expert_linear(const void* saved, Grads& grads) noexcept;
 void penalty(const void* saved, Grads& grads) noexcept;
 // What makes results again, of those that can.
-void remake_gated(const void* saved, const Context& context, float* result) noexcept;
-void remake_norm(const void* saved, const Context& context, float* result) noexcept;
+Status remake_attention(const void* saved, const Context& context, float* result) noexcept;
+Status remake_gated(const void* saved, const Context& context, float* result) noexcept;
+Status remake_norm(const void* saved, const Context& context, float* result) noexcept;
 }  // namespace rules
 
 }  // namespace qorus

@@ -40,9 +40,8 @@ Status remake(Context& context, const Node& node, Renewal*& innermost) noexcept 
   auto place = arena.take_far(renewal.made.bytes);
   if (!place) return fail(place.error());
   const Node& maker = *renewal.made.node;
-  if (!context.planning) rule_of(maker.rule).remake(maker.saved, context, reinterpret_cast<float*>(place->data));
   renewal.outer = std::exchange(innermost, &renewal);
-  return {};
+  return rule_of(maker.rule).remake(maker.saved, context, reinterpret_cast<float*>(place->data));
 }
 
 // Backward from a result: `given` is dL/d(result), or null for 1; `taker` is whom parameters' gradients are handed over to, or null.

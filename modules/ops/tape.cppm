@@ -40,8 +40,8 @@ struct GradTaker {
 struct Rule {
   const char* name;
   void (*backward)(const void* saved, Grads& grads) noexcept;
-  // Makes the operation's result again, the same bits; null: it cannot (see Fresh::make_remade).
-  void (*remake)(const void* saved, const Context& context, float* result) noexcept = nullptr;
+  // Makes the operation's result again, the same bits; null: it cannot (see Fresh::make_remade). Planned as well as run.
+  Status (*remake)(const void* saved, const Context& context, float* result) noexcept = nullptr;
 };
 [[nodiscard]] inline RuleRef custom_rule(const Rule& rule) noexcept { return {.custom = &rule}; }
 
