@@ -7,9 +7,9 @@
 namespace qorus::kernels {
 namespace {
 
-constexpr bool k_wide_differs = true;       // pairs of products with bytes above 128 do not fit 16 bits
-constexpr std::size_t k_unpacked_from = 4;  // rows from which on weights are unpacked: fewer have no tile of their own
-constexpr bool k_adds_words = true;         // those with fewer bits do, several of them
+constexpr bool k_wide_differs = true;          // pairs of products with bytes above 128 do not fit 16 bits
+constexpr std::size_t k_unpacked_from = 9;     // rows from which on weights are unpacked, where fewer have a tile
+constexpr bool k_adds_words = true;            // those with fewer bits do, several of them
 constexpr std::size_t k_fetched_ahead = 3072;  // bytes of weights that one row fetches before they are due
 
 QORUS_INLINE I32 load_quads(const std::uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
