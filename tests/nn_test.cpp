@@ -290,6 +290,26 @@ TEST(Loss, OfALanguageModelNeedsNotAllLogits) {
   }
 }
 
+// The last norm's gradient takes the memory of what the blocks made, whatever these keep.
+TEST(Loss, OfALanguageModelWhateverItsBlocksKeep) {
+  std::vector<std::int32_t> ids(3 * 16);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * i % 11);
+  const Tensor in = Tensor::borrow(std::span<const std::int32_t>(ids), {3, 16});
+  const nn::TransformerOptions blocks[] = {
+      {}, {.recompute = nn::recompute}, {.dropout = 0.2f}, {.pre_norm = false}, {.experts = 4}};
+  for (const nn::TransformerOptions& block : blocks) {
+    for (const std::size_t layers : {std::size_t{0}, std::size_t{2}}) {
+      const nn::LanguageOptions options{
+          .vocab = 11, .context = 16, .d_model = 16, .heads = 2, .layers = layers, .block = block};
+      for (const auto& network : {nn::gpt(options), nn::llama(options)}) {
+        auto model = nn::build(network, {16}, init::normal(1), {.input = DType::i32});
+        ASSERT_OK(model);
+        expect_loss_of_whole(*model, in, loss::cross_entropy(in));
+      }
+    }
+  }
+}
+
 TEST(Init, IsDeterministicAndOfTheStatedSpread) {
   const auto weight = [](const Initializer& init) {
     auto model = nn::build(nn::linear(400), {300}, init);
