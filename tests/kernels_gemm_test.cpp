@@ -319,7 +319,9 @@ TEST_P(GemmTest, BitsDependOnTheNumbersAlone) {
                                      {250, 5, 777},
                                      {250, 67, 777},
                                      {250, 260, 777},
-                                     {32, 530, 1029}}) {
+                                     {32, 530, 1029},
+                                     {203, 510, 1029},
+                                     {1030, 520, 777}}) {  // copies that the second-level cache cannot keep
     const Case plain{.m = m, .n = n, .k = k, .accumulate = true, .bias = true};
     const std::vector<float> expected = bits_of(GetParam(), plain);
     for (int form = 0; form < 6; ++form) {

@@ -4,6 +4,7 @@
 
 #include "kernels/avx2/vec.h"
 #include "kernels/parts.h"
+#include "kernels/simd/each.h"
 #include "kernels/simd/math.h"
 
 namespace qorus::kernels {
@@ -46,6 +47,8 @@ QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)
 #include "kernels/simd/gemm_tile.h"
 
 #include "kernels/simd/gemm_pack.h"
+
+#include "kernels/simd/gemm_copy.h"
 
 #include "kernels/simd/gemm_blocks.h"
 

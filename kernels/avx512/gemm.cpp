@@ -4,6 +4,7 @@
 
 #include "kernels/avx512/vec.h"
 #include "kernels/parts.h"
+#include "kernels/simd/each.h"
 #include "kernels/simd/math.h"
 
 namespace qorus::kernels {
@@ -32,6 +33,8 @@ QORUS_INLINE void load_transposed(const float* x, std::ptrdiff_t row, F32 (&out)
 #include "kernels/simd/gemm_tile.h"
 
 #include "kernels/simd/gemm_pack.h"
+
+#include "kernels/simd/gemm_copy.h"
 
 #include "kernels/simd/gemm_blocks.h"
 

@@ -15,12 +15,6 @@
 namespace qorus::kernels {
 namespace {
 
-// A: as it stands, contiguous along k; as it stands, contiguous along the rows; packed by each task; packed in phase 0.
-enum class Left : std::size_t { rows, cols, packed, shared };
-// B: its rows as they stand; its columns, transposed on the way; packed by each task; packed in phase 0; packed ahead by
-// the caller.
-enum class Right : std::size_t { direct, stream, packed, shared, ahead };
-
 struct Cut {  // what GemmPlan::detail holds
   std::size_t cols_per_task, runs_per_task, col_tasks;
   std::size_t cols, depth;
@@ -28,9 +22,6 @@ struct Cut {  // what GemmPlan::detail holds
   Right right;
   std::size_t a_at, residual_at;  // in the worker's scratch, in floats; residual_at is 0 for no copy
 };
-
-constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
-constexpr std::size_t larger(std::size_t a, std::size_t b) noexcept { return a > b ? a : b; }
 
 constexpr std::size_t k_stack_depth = 128;         // products without scratch pack this much of k at a time
 constexpr std::size_t k_tiny_work = 64 * 64 * 64;  // m n k up to which a product is one task without scratch
@@ -49,8 +40,6 @@ constexpr std::size_t k_stream_near = smaller(k_stream_most, 3 * k_tile_rows);
 constexpr std::size_t k_near_b = std::size_t{1} << 15;  // floats of such a B
 // Floats of B up to which few rows gain by fetching them ahead: on Zen 4 it helps from L2 and L3 and hinders from memory.
 constexpr std::size_t k_ahead_most = std::size_t{1} << 22;
-constexpr std::size_t k_copy_task = std::size_t{1} << 14;  // floats of A that one task of phase 0 copies at least
-constexpr std::size_t k_copy_strip = 64;                   // columns of B that one task of phase 0 copies
 constexpr std::size_t k_copy_cols =
     512;  // columns of c from which on copying A pays although it could be read as it stands
 
@@ -118,17 +107,6 @@ inline void cut_tasks(const Gemm& g, Cut& cut) noexcept {
   cut.runs_per_task = ceil_div(runs, smaller(runs, row_tasks));
 }
 
-// Phase 0: so many tasks copy A, then so many copy B, a part of whole panels and one block of rows each.
-inline std::size_t a_copies(const Gemm& g, Left left) noexcept {
-  return left == Left::shared ? smaller(ceil_div(g.m, k_tile_rows), ceil_div(g.m * g.k, k_copy_task)) : 0;
-}
-inline std::size_t b_copies(const Gemm& g, Right right) noexcept {
-  return right == Right::shared ? ceil_div(g.n, k_copy_strip) * ceil_div(g.k, depth_of(g.k)) : 0;
-}
-inline std::size_t shared_b_at(const Gemm& g, Left left) noexcept {  // after A
-  return left == Left::shared ? round_up(g.m * g.k, 16) : 0;
-}
-
 bool is_dots(const Gemm& g) noexcept;  // gemm_dot.h
 GemmPlan plan_dots(const Gemm& g) noexcept;
 void dot_task(const Gemm& g, std::size_t each, std::size_t index) noexcept;
@@ -155,10 +133,10 @@ GemmPlan plan(const Gemm& g) noexcept {
   } else {
     cut_tasks(g, cut);
   }
-  if (const std::size_t copies = a_copies(g, cut.left) + b_copies(g, cut.right)) {
-    p.tasks[p.phases++] = static_cast<std::uint32_t>(copies);
-    const std::size_t b = cut.right == Right::shared ? packed_size(g.n, g.k) : 0;
-    p.shared_bytes = (shared_b_at(g, cut.left) + b) * sizeof(float);
+  const Copies copies = copies_of(g, cut.left, cut.right);
+  if (copies.floats > 0) {
+    p.tasks[p.phases++] = static_cast<std::uint32_t>(copies.a_tasks + copies.b_tasks);
+    p.shared_bytes = copies.floats * sizeof(float);
   }
   p.tasks[p.phases++] = static_cast<std::uint32_t>(cut.col_tasks * ceil_div(runs, cut.runs_per_task));
   cut.depth = depth_of(g.k);
@@ -291,13 +269,6 @@ struct Block {  // columns j ... j+cols-1, rows of k from k0 on, `depth` of them
   const float* next;  // what of B packed ahead comes after it, to be fetched meanwhile
 };
 
-// The runs of rows: as even as they can be, the first ones longer by one.
-struct Runs {
-  std::size_t count, length, longer;
-  explicit Runs(std::size_t m) noexcept : count(ceil_div(m, k_tile_rows)), length(m / count), longer(m % count) {}
-  std::size_t begin(std::size_t run) const noexcept { return run * length + smaller(run, longer); }
-};
-
 // What the tiles of one run of rows fetch meanwhile, `bytes` each.
 struct Ahead {
   const char* at;
@@ -315,7 +286,7 @@ inline Ahead ahead_of(const Gemm& g, const Cut& cut, const Block& block, const R
   // The next run's part of A: it comes from the third level or from memory.
   if (cut.left == Left::shared) {
     const std::size_t next_rows = runs.begin(run + 2) - runs.begin(run + 1);
-    const float* const next = a + rows * (g.k - block.k0) + block.k0 * next_rows;
+    const float* const next = a + rows * (round_up(g.k, k_line_floats) - block.k0) + block.k0 * next_rows;
     return {reinterpret_cast<const char*>(next), next_rows * block.depth * sizeof(float) / tiles, 0};
   }
   if (cut.left == Left::rows && g.m * g.k * sizeof(float) > cache_sizes().l2) {
@@ -334,7 +305,7 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, const Ru
   const TileTable* table = cut.left == Left::rows ? &k_tile_rows_table : &k_tile_cols_table;
   if (cut.left == Left::packed || cut.left == Left::shared) {
     if (cut.left == Left::packed) pack_a(g, i, rows, block.k0, block.depth, a);
-    t.a = cut.left == Left::packed ? a : a + i * g.k + block.k0 * rows;
+    t.a = cut.left == Left::packed ? a : a + i * round_up(g.k, k_line_floats) + block.k0 * rows;
     t.a_row = 1;
     t.a_col = static_cast<std::ptrdiff_t>(rows);
   } else {
@@ -433,31 +404,6 @@ inline void run_task(Gemm g, const Cut& cut, const Runs& runs, std::size_t run_b
   }
 }
 
-// All of k, some runs of rows. Where a line of memory holds parts of several runs, they are copied a few steps of k at a time: of a column as
-// long as k, whose elements may lie a power of two apart, no line would still be in the caches for the next run.
-inline void copy_a(const Gemm& g, const Runs& runs, std::size_t run_begin, std::size_t run_end, float* to) noexcept {
-  constexpr std::size_t k_steps = 8;
-  if (g.a_row == 1) {
-    for (std::size_t k = 0; k < g.k; k += k_steps)
-      for (std::size_t run = run_begin; run < run_end; ++run) {
-        const std::size_t i = runs.begin(run);
-        pack_columns(g.a + i, g.a_col, runs.begin(run + 1) - i, k, smaller(k + k_steps, g.k), g.k, to + i * g.k);
-      }
-    return;
-  }
-  for (std::size_t run = run_begin; run < run_end; ++run) {
-    const std::size_t i = runs.begin(run);
-    pack_a(g, i, runs.begin(run + 1) - i, 0, g.k, to + i * g.k);
-  }
-}
-
-// Part `index` of B: k_copy_strip columns of one block of rows.
-inline void copy_b(const Gemm& g, std::size_t index, float* to) noexcept {
-  const std::size_t strips = ceil_div(g.n, k_copy_strip), depth = depth_of(g.k);
-  const std::size_t j = index % strips * k_copy_strip, k0 = index / strips * depth, rows = smaller(depth, g.k - k0);
-  pack_b(g, j, smaller(k_copy_strip, g.n - j), k0, rows, to + packed_offset(g.n, k0, rows, j));
-}
-
 void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t index, void* shared,
           void* worker) noexcept {
   if (is_dots(g)) return dot_task(g, p.detail[0], index);
@@ -465,15 +411,8 @@ void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t i
   Cut cut = read(p);
   const Runs runs(g.m);
   auto* const copies = static_cast<float*>(shared);
-  float* const b_copy = copies + shared_b_at(g, cut.left);
-  if (phase + 1 < p.phases) {
-    const std::size_t a_tasks = a_copies(g, cut.left);
-    // A's parts lie evenly among B's: workers that take neighbours copy of A about what they multiply.
-    const std::size_t all = p.tasks[phase], part = index * a_tasks / all, next = (index + 1) * a_tasks / all;
-    if (part == next) return copy_b(g, index - part, b_copy);
-    const std::size_t each = ceil_div(runs.count, a_tasks), begin = part * each;
-    return copy_a(g, runs, smaller(begin, runs.count), smaller(begin + each, runs.count), copies);
-  }
+  const Copies copied = copies_of(g, cut.left, cut.right);
+  if (phase + 1 < p.phases) return copy_task(g, copied, index, copies);
   Gemm product = g;
   // Neighbours share the larger one of A and B, and the copy of B rather than A as it stands.
   const std::size_t row_tasks = p.tasks[phase] / cut.col_tasks;
@@ -481,7 +420,7 @@ void task(const Gemm& g, const GemmPlan& p, std::uint32_t phase, std::uint32_t i
   const std::size_t row = by_cols ? index % row_tasks : index / cut.col_tasks,
                     col = by_cols ? index / row_tasks : index % cut.col_tasks;
   const std::size_t run = row * cut.runs_per_task, j = col * cut.cols_per_task;
-  if (cut.right == Right::shared) product.b_packed = b_copy, cut.right = Right::ahead;
+  if (cut.right == Right::shared) product.b_packed = copies + copied.b_at, cut.right = Right::ahead;
   const std::size_t run_end = smaller(runs.count, run + cut.runs_per_task), j_end = smaller(g.n, j + cut.cols_per_task);
   auto* floats = static_cast<float*>(worker);
   Scratch scratch = {cut.left == Left::shared ? copies : floats + cut.a_at, floats,

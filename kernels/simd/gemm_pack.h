@@ -55,29 +55,40 @@ inline void pack_a(const Gemm& g, std::size_t i, std::size_t rows, std::size_t k
   }
 }
 
+// Rows of a B that are contiguous.
+struct RowsOfB {
+  const float* at;
+  std::ptrdiff_t row;
+  std::size_t count, cols;
+};
+constexpr std::size_t k_pack_cols = 4 * k_tile_cols;
+// As panels of k_tile_cols columns, `panel` floats apart; the last one is filled up with zeros. `some` columns at a time: more panels may share
+// a few sets of the caches. put(p, x) writes a vector.
+template <class Put>
+QORUS_INLINE void pack_rows(const RowsOfB& b, std::size_t some, float* to, std::size_t panel, Put put) noexcept {
+  for (std::size_t done = 0; done < b.cols; done += some, to += some / k_tile_cols * panel)
+    for (std::size_t k = 0; k < b.count; ++k) {
+      const float* from = b.at + static_cast<std::ptrdiff_t>(k) * b.row + done;
+      float* row = to + k * k_tile_cols;
+      std::size_t left = b.cols - done < some ? b.cols - done : some;
+      for (; left >= k_tile_cols; left -= k_tile_cols, from += k_tile_cols, row += panel) {
+        put(row, load(from));
+        put(row + k_lanes, load(from + k_lanes));
+      }
+      if (left == 0) continue;
+      put(row, load(from, first_lanes(left < k_lanes ? left : k_lanes)));
+      put(row + k_lanes, left > k_lanes ? load(from + k_lanes, first_lanes(left - k_lanes)) : set(0.0f));
+    }
+}
+
 // Columns j ... j+cols-1 of B, rows k0 ... k0+depth-1, as panels of k_tile_cols columns, each [depth][k_tile_cols]; the
 // last one is filled up with zeros.
 inline void pack_b(const Gemm& g, std::size_t j, std::size_t cols, std::size_t k0, std::size_t depth,
                    float* to) noexcept {
   const float* b = g.b + static_cast<std::ptrdiff_t>(k0) * g.b_row + static_cast<std::ptrdiff_t>(j) * g.b_col;
   const std::size_t panel = depth * k_tile_cols;
-  if (g.b_col == 1) {  // a few panels at a time: more of them may share a few sets of the caches
-    constexpr std::size_t k_some = 4 * k_tile_cols;
-    for (std::size_t done = 0; done < cols; done += k_some)
-      for (std::size_t k = 0; k < depth; ++k) {
-        const float* from = b + static_cast<std::ptrdiff_t>(k) * g.b_row + done;
-        float* row = to + done * depth + k * k_tile_cols;
-        std::size_t left = cols - done < k_some ? cols - done : k_some;
-        for (; left >= k_tile_cols; left -= k_tile_cols, from += k_tile_cols, row += panel) {
-          store(row, load(from));
-          store(row + k_lanes, load(from + k_lanes));
-        }
-        if (left == 0) continue;
-        store(row, load(from, first_lanes(left < k_lanes ? left : k_lanes)));
-        store(row + k_lanes, left > k_lanes ? load(from + k_lanes, first_lanes(left - k_lanes)) : set(0.0f));
-      }
-    return;
-  }
+  if (g.b_col == 1)
+    return pack_rows({b, g.b_row, depth, cols}, k_pack_cols, to, panel, [](float* p, F32 x) { store(p, x); });
   for (std::size_t done = 0; done < cols; done += k_tile_cols, to += panel)
     for (std::size_t half = 0; half < k_tile_cols; half += k_lanes) {
       const std::size_t left = cols > done + half ? cols - done - half : 0;
