@@ -47,7 +47,7 @@ inline Copies copies_of(const Gemm& g, Left left, Right right) noexcept {
     c.b_at = g.m * c.a_steps;
   }
   c.floats = c.b_at + (right == Right::shared ? packed_size(g.n, g.k) : 0);
-  c.far = c.floats * sizeof(float) > cache_sizes().l2;
+  c.far = c.floats * sizeof(float) > cache_sizes().l2 / 2;
   c.b_by_rows = c.far && g.b_col == 1;
   if (right == Right::shared)
     c.b_tasks = c.b_by_rows ? smaller(g.k, ceil_div(g.n * g.k, k_copy_task))

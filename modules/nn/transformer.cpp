@@ -113,11 +113,10 @@ Result<Tensor> FeedForward::run(const Tensor& x, const Operand* residual) const 
   if (x.rank() < 1) return fail(Errc::invalid_size, "feed_forward", "needs at least one axis", x.shape().dims());
   const Activation f = activation_of(kind);
   if (!gated()) {
-    // relu's slope wants its result alone; and what the caches hold is sooner read than computed again.
-    constexpr std::size_t k_large = std::size_t(1) << 20;
+    // relu's slope wants its result alone.
     const auto rows = x.numel() / std::size_t(std::max<std::int64_t>(x.dim(-1), 1)),
                width = std::size_t(std::max<std::int64_t>(up_proj.out_features, 1));
-    if (f != Activation::relu && rows >= k_large / width && recorded(x)) {
+    if (f != Activation::relu && rows >= k_again_from / width && recorded(x)) {
       auto inner = up_proj(x);
       return inner ? down_proj.after(*inner, x.dim(-1), {.residual = residual, .activation = f, .spends = true})
                    : inner;

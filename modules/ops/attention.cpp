@@ -352,9 +352,7 @@ Result<Tensor> attention(const Operand& query, const Operand& key, const Operand
   if (!extras) return fail(extras.error());
   const Shape result = q->shape().with(-1, v->dim(3));
   const Shape shape = joined ? Shape{result[0], result[2], result[1] * result[3]} : result;
-  // What the caches hold is sooner read than computed again.
-  constexpr std::size_t k_large = std::size_t(1) << 20;
-  const bool again = joined && shape.valid() && shape.numel() >= k_large;
+  const bool again = joined && shape.valid() && shape.numel() >= k_again_from;
   auto y = Fresh::make_remade(**context, shape, again && (q->tracked() || k->tracked() || v->tracked()));
   if (!y) return fail(y.error());
   const auto place = [&](const Tensor& t) {

@@ -52,8 +52,10 @@ template <class F>
       x, &layer, [](const void* f, const Tensor& y) noexcept { return Result<Tensor>((*static_cast<const F*>(f))(y)); },
       spent);
 }
-// use(make(x)), of which a tape keeps less: if make ends in an operation that costs little (a norm, ops::gated, ops::attention of 2^20
-// elements or more), its result lies at the far end of the workspace's memory while `use` runs, is gone then, and the backward makes it
+// Elements from which on a large result is computed again in the backward rather than kept: what the caches hold is sooner read.
+inline constexpr std::size_t k_again_from = std::size_t(1) << 20;
+// use(make(x)), of which a tape keeps less: if make ends in an operation that costs little (a norm, ops::gated, ops::attention of
+// k_again_from elements or more), its result lies at the far end of the workspace's memory while `use` runs, is gone then, and the backward makes it
 // again before it needs it. The same bits. `use` gives a result of its own. Errors: those of both; stale_tensor, later, for who keeps what
 // `use` was given.
 [[nodiscard]] Result<Tensor> rematerialize(const Tensor& x, const void* make, LayerCall make_call, const void* use,
