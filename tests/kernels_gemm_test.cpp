@@ -223,11 +223,11 @@ TEST_P(GemmTest, SmallSizesInEveryForm) {
 // scratch.
 TEST_P(GemmTest, SizesAroundTheBlockingEdges) {
   for (const auto& [m, n, k] :
-       Sizes{{1, 67, 385},   {1, 1031, 771},  {4, 97, 1029},   {5, 131, 2051},  {8, 259, 1027}, {9, 67, 1025},
-             {13, 33, 383},  {14, 64, 384},   {15, 515, 385},  {29, 35, 769},   {31, 519, 131}, {57, 131, 127},
-             {65, 67, 129},  {131, 259, 389}, {197, 37, 391},  {389, 35, 67},   {211, 643, 17}, {97, 1, 513},
-             {16, 385, 192}, {24, 95, 1025},  {128, 39, 513},  {3, 2, 5000},    {16, 95, 1025}, {48, 67, 771},
-             {32, 43, 1024}, {2, 530, 1029},  {14, 530, 1029}, {45, 530, 1029}, {31, 530, 1024}}) {
+       Sizes{{1, 67, 385},   {1, 1031, 771},  {4, 97, 1029},   {5, 131, 2051},  {8, 259, 1027},  {9, 67, 1025},
+             {13, 33, 383},  {14, 64, 384},   {15, 515, 385},  {29, 35, 769},   {31, 519, 131},  {57, 131, 127},
+             {65, 67, 129},  {131, 259, 389}, {197, 37, 391},  {389, 35, 67},   {211, 643, 17},  {97, 1, 513},
+             {16, 385, 192}, {24, 95, 1025},  {128, 39, 513},  {3, 2, 5000},    {16, 95, 1025},  {48, 67, 771},
+             {32, 43, 1024}, {2, 530, 1029},  {14, 530, 1029}, {45, 530, 1029}, {31, 530, 1024}, {70, 130, 1024}}) {
     check_forms(GetParam(), {.m = m, .n = n, .k = k});
     ASSERT_FALSE(HasFatalFailure());
   }
@@ -240,6 +240,25 @@ TEST_P(GemmTest, RowsFurtherApartAndStridesInBothDirections) {
         check_forms(GetParam(), {.m = m, .n = 77, .k = 401, .step = step, .gap = gap});
         ASSERT_FALSE(HasFatalFailure());
       }
+}
+
+// A copy of A's rows as they are, made by the task: rows pages apart.
+TEST_P(GemmTest, SmallProductsOfRowsPagesApart) { check_forms(GetParam(), {.m = 8, .n = 520, .k = 60, .gap = 964}); }
+
+// A is a sliding window: contiguous both ways, and larger than the second-level cache.
+TEST_P(GemmTest, WindowsOverOneVector) {
+  const Case x{.m = 1030, .n = 520, .k = 777};
+  Product p(*GetParam().part, x);
+  for (std::size_t i = 0; i < x.m; ++i)
+    for (std::size_t k = 0; k < x.k; ++k) p.a.at(i, k) = p.b.at((i + k) % x.k, (i + k) / x.k);
+  run(*GetParam().part, p.g);
+  Product windows(*GetParam().part, x);
+  std::vector<float> all(x.m + x.k);
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = p.b.at(i % x.k, i / x.k);
+  windows.g.a = all.data();
+  windows.g.a_row = windows.g.a_col = 1;
+  run(*GetParam().part, windows.g);
+  ASSERT_EQ(p.c.all, windows.c.all);
 }
 
 TEST_P(GemmTest, EverythingAfterTheSum) {

@@ -41,7 +41,7 @@ constexpr std::size_t k_near_b = std::size_t{1} << 15;  // floats of such a B
 // Floats of B up to which few rows gain by fetching them ahead: on Zen 4 it helps from L2 and L3 and hinders from memory.
 constexpr std::size_t k_ahead_most = std::size_t{1} << 22;
 constexpr std::size_t k_copy_cols =
-    512;  // columns of c from which on copying A pays although it could be read as it stands
+    512;  // columns of c from which on copying a large A pays although it could be read as it stands
 
 // Few rows and B contiguous along k: its columns are transposed on the way, once for each run of rows.
 inline bool streams(const Gemm& g) noexcept {
@@ -60,8 +60,9 @@ inline bool few_rows(const Gemm& g) noexcept {
 }
 
 inline Left left_of(const Gemm& g) noexcept {
-  const bool few = g.b_packed && few_rows(g) && !pages_apart(g.a_row);
-  const bool as_it_stands = few || (g.n < k_copy_cols && !streams(g) && !collides(g));
+  // What the second-level cache holds gains nothing by being copied.
+  const bool near = g.m * g.k * sizeof(float) <= cache_sizes().l2 && !pages_apart(g.a_row),
+             as_it_stands = (near || g.n < k_copy_cols) && !streams(g) && !collides(g);
   if (g.m == 1 || (g.a_row == 1 && g.m * g.k <= 8192) || (g.a_row == 1 && g.n <= k_tile_cols)) return Left::cols;
   if (g.a_col == 1 && as_it_stands) return Left::rows;
   return g.m * g.k <= k_shared_most ? Left::shared : Left::packed;
@@ -156,7 +157,7 @@ GemmPlan plan(const Gemm& g) noexcept {
     if (cut.right == Right::packed) floats = cut.depth * cut.cols;
     if (packs_tail) floats = cut.depth * k_tile_cols;
     cut.a_at = floats;
-    if (cut.left == Left::packed) floats += round_up(cut.depth * k_tile_rows, 16);
+    if (cut.left == Left::packed) floats += round_up(cut.depth, 16) * k_tile_rows;
   }
   if (saves_residual(g, cut.depth)) {
     floats = round_up(floats, 16) + 16;  // never 0
@@ -302,12 +303,14 @@ inline void run_rows(const Gemm& g, const Cut& cut, const Block& block, const Ru
   const std::size_t i = runs.begin(run), rows = runs.begin(run + 1) - i;
   Tile t;
   t.k = block.depth;
-  const TileTable* table = cut.left == Left::rows ? &k_tile_rows_table : &k_tile_cols_table;
-  if (cut.left == Left::packed || cut.left == Left::shared) {
-    if (cut.left == Left::packed) pack_a(g, i, rows, block.k0, block.depth, a);
+  const bool copied = cut.left == Left::packed || cut.left == Left::shared,
+             by_rows = copied ? keeps_rows(g, cut.right) : cut.left == Left::rows;
+  const TileTable* table = by_rows ? &k_tile_rows_table : &k_tile_cols_table;
+  if (copied) {
+    if (cut.left == Left::packed) pack_run(g, cut.right, i, rows, block.k0, block.depth, a);
     t.a = cut.left == Left::packed ? a : a + i * round_up(g.k, k_line_floats) + block.k0 * rows;
-    t.a_row = 1;
-    t.a_col = static_cast<std::ptrdiff_t>(rows);
+    t.a_row = by_rows ? static_cast<std::ptrdiff_t>(round_up(block.depth, k_lanes)) : 1;
+    t.a_col = by_rows ? 1 : static_cast<std::ptrdiff_t>(rows);
   } else {
     t.a = g.a + static_cast<std::ptrdiff_t>(i) * g.a_row + static_cast<std::ptrdiff_t>(block.k0) * g.a_col;
     t.a_row = g.a_row;

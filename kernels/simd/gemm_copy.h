@@ -32,11 +32,17 @@ constexpr std::size_t k_copy_task = std::size_t{1} << 14;  // floats that one ta
 constexpr std::size_t k_copy_strip = 64;                   // columns of a transposed B that one task copies
 constexpr std::size_t k_copy_steps = 64;                   // of k, on their way past the caches, in the first one
 
+// Whether copies of A have its rows as they are, which costs no more than reading them; the tiles that transpose B on the way want a step's
+// elements side by side.
+inline bool keeps_rows(const Gemm& g, Right right) noexcept {
+  return g.a_col == 1 && g.a_row != 1 && right != Right::stream;
+}
+
 struct Copies {
   std::size_t a_tasks = 0, b_tasks = 0;
   std::size_t a_steps = 0;  // of k, from one run of A to the next: each begins with a line
   std::size_t b_at = 0, floats = 0;
-  bool far = false, b_by_rows = false;
+  bool far = false, a_keeps_rows = false, b_by_rows = false;
 };
 inline Copies copies_of(const Gemm& g, Left left, Right right) noexcept {
   Copies c;
@@ -48,6 +54,7 @@ inline Copies copies_of(const Gemm& g, Left left, Right right) noexcept {
   }
   c.floats = c.b_at + (right == Right::shared ? packed_size(g.n, g.k) : 0);
   c.far = c.floats * sizeof(float) > cache_sizes().l2 / 2;
+  c.a_keeps_rows = keeps_rows(g, right);
   c.b_by_rows = c.far && g.b_col == 1;
   if (right == Right::shared)
     c.b_tasks = c.b_by_rows ? smaller(g.k, ceil_div(g.n * g.k, k_copy_task))
@@ -72,7 +79,34 @@ inline void stream_lines(const float* from, std::size_t floats, float* to) noexc
     for (std::size_t v = 0; v < k_line_floats; v += k_lanes) stream(to + i + v, load(from + i + v));
 }
 
-// Rows i ... of A, steps `begin` to `end` of k, the first one at `to`.
+// to[:] = from[0 ... depth-1], then zeros up to a whole vector.
+inline void copy_row(const float* from, std::size_t depth, bool far, float* to) noexcept {
+  const std::size_t whole = depth / k_lanes * k_lanes;
+  if (far)
+    for (std::size_t t = 0; t < whole; t += k_lanes) stream(to + t, load(from + t));
+  else
+    for (std::size_t t = 0; t < whole; t += k_lanes) store(to + t, load(from + t));
+  if (whole < depth) store(to + whole, load(from + whole, first_lanes(depth - whole)));
+}
+// Rows i ... of A: a block of depth_of(k) steps after the other, in each the rows, whole vectors apart.
+inline void copy_rows(const Gemm& g, std::size_t i, std::size_t rows, bool far, float* to) noexcept {
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t k0 = 0, depth; k0 < g.k; k0 += depth) {
+      depth = smaller(depth_of(g.k), g.k - k0);
+      copy_row(g.a + static_cast<std::ptrdiff_t>(i + r) * g.a_row + k0, depth, far,
+               to + k0 * rows + r * round_up(depth, k_lanes));
+    }
+}
+
+// The same of one block, or of one that does not keep its rows: for the task that needs it.
+inline void pack_run(const Gemm& g, Right right, std::size_t i, std::size_t rows, std::size_t k0, std::size_t depth,
+                     float* to) noexcept {
+  if (!keeps_rows(g, right)) return pack_a(g, i, rows, k0, depth, to);
+  for (std::size_t r = 0; r < rows; ++r)
+    copy_row(g.a + static_cast<std::ptrdiff_t>(i + r) * g.a_row + k0, depth, false, to + r * round_up(depth, k_lanes));
+}
+
+// Rows i ... of A, steps `begin` to `end` of k, the first one at `to`: a step's elements side by side.
 inline void copy_run(const Gemm& g, std::size_t i, std::size_t rows, std::size_t begin, std::size_t end, bool far,
                      float* to) noexcept {
   if (!far) return pack_a(g, i, rows, begin, end - begin, to);
@@ -100,7 +134,11 @@ inline void copy_a(const Gemm& g, const Copies& c, std::size_t index, float* to)
   const std::size_t each = ceil_div(runs.count, c.a_tasks), end = smaller(runs.count, (index + 1) * each);
   for (std::size_t run = index * each; run < end; ++run) {
     const std::size_t i = runs.begin(run), rows = runs.begin(run + 1) - i;
-    copy_run(g, i, rows, 0, g.k, c.far, to + i * c.a_steps);
+    float* const at = to + i * c.a_steps;
+    if (c.a_keeps_rows)
+      copy_rows(g, i, rows, c.far, at);
+    else
+      copy_run(g, i, rows, 0, g.k, c.far, at);
   }
 }
 
