@@ -1,4 +1,5 @@
 // What a tape does not keep: results that it makes again (rematerialize), and transient ones (with_transients).
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -430,6 +431,50 @@ TEST(Spends, GivesTheSameBitsInLessMemory) {
     expect_leaner(step(false, false, again), step(true, false, again), again ? 0 : k_bytes);
     expect_leaner(step(false, true, again), step(true, true, again), 0);
   }
+}
+
+// y = x, `times` one after the other; the rule fills two temporaries of `room` floats, before and after it takes its gradient's place.
+struct TiledSaved {
+  GradRef x;
+  std::size_t count, times, room;
+};
+void tiled_backward(const void* saved, Grads& grads) noexcept {
+  const auto& s = *static_cast<const TiledSaved*>(saved);
+  float* const sums = grads.temporary(s.room);
+  const Into dx = grads.into(s.x);
+  float* const more = grads.temporary(s.room);
+  if (!sums || !more || !dx) return;
+  for (std::size_t i = 0; i < s.room; ++i) sums[i] = more[i] = NAN;
+  for (std::size_t i = 0; i < s.count; ++i) {
+    float sum = dx.accumulate ? dx.data[i] : 0;
+    for (std::size_t t = 0; t < s.times; ++t) sum += grads.out()[t * s.count + i];
+    dx.data[i] = sum;
+  }
+}
+constexpr Rule k_tiled{"tiled", tiled_backward};
+Result<Tensor> tiled(const Result<Tensor>& x, std::size_t times, std::size_t room) {
+  if (!x) return x;
+  auto y = Fresh::make(*x->context(), Shape{static_cast<std::int64_t>(times) * x->dim(0), x->dim(1)});
+  if (!y) return fail(y.error());
+  for (std::size_t t = 0; t < times; ++t) std::copy_n(x->f32(), x->numel(), y->f32() + t * x->numel());
+  return std::move(*y).freeze(custom_rule(k_tiled), {&*x}, TiledSaved{x->grad_ref(), x->numel(), times, room});
+}
+
+TEST(Temporaries, TakeTheMemoryOfGradientsThatWereUsed) {
+  const auto bytes = [](std::size_t room) {
+    const auto ran = run([&](const Inputs& in) { return tiled(tiled(in.x, 1, room), 4, 0); });
+    EXPECT_EQ(ran.error.code, Errc::ok) << ran.error.message().c_str();
+    const auto x = numbers(0);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      EXPECT_EQ(ran.values[3 * x.size() + i], x[i]);
+      EXPECT_NEAR(ran.values[4 * x.size() + i], 8 * x[i], 1e-5);
+    }
+    return ran.bytes;
+  };
+  constexpr std::size_t k_count = k_rows * k_cols;
+  const std::size_t without = bytes(0);
+  EXPECT_EQ(bytes(k_count), without);  // two of them, and the gradient, where there was one four times as large
+  EXPECT_GE(bytes(5 * k_count), without + 10 * k_bytes);
 }
 
 }  // namespace

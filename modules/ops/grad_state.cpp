@@ -27,6 +27,21 @@ GradSlab* slab_for(Context& context, GradState& state, const Block& block) noexc
 // What a gradient takes: as much as the arena gives, so that neighbours in it are neighbours here.
 std::size_t gradient_bytes(std::size_t numel) noexcept { return align_up(numel * sizeof(float), k_alignment); }
 
+// The smallest piece of free memory of so many bytes or more, and of `most` at most, cut to that size; null if there is none.
+std::byte* take_free(GradState& state, std::size_t bytes, std::size_t most) noexcept {
+  FreeGrad** best = nullptr;
+  for (FreeGrad** link = &state.free; *link; link = &(*link)->next) {
+    const std::size_t size = (*link)->bytes;
+    if (size >= bytes && size <= most && (!best || size < (*best)->bytes)) best = link;
+  }
+  if (!best) return nullptr;
+  auto* const found = reinterpret_cast<std::byte*>(*best);
+  const FreeGrad all = **best;
+  *best = all.next;
+  if (all.bytes > bytes) *best = new (found + bytes) FreeGrad{all.next, all.bytes - bytes};
+  return found;
+}
+
 LeafUses* uses_of(TapeState& tape, const Block& block) noexcept {
   LeafUses* uses = tape.uses;
   while (uses && uses->block != &block) uses = uses->next;
@@ -58,21 +73,29 @@ void hand(const Context& context, GradState& state, std::uint32_t leaf) noexcept
 
 float* take_gradient(Context& context, GradState& state, std::size_t numel) noexcept {
   const std::size_t bytes = gradient_bytes(numel);
-  FreeGrad** best = nullptr;
-  for (FreeGrad** link = &state.free; *link; link = &(*link)->next) {
-    if ((*link)->bytes >= bytes && (!best || (*link)->bytes < (*best)->bytes)) best = link;
+  if (std::byte* const found = take_free(state, bytes, std::numeric_limits<std::size_t>::max()))
+    return reinterpret_cast<float*>(found);
+  auto slice = context.scratch->take(bytes);
+  return slice ? reinterpret_cast<float*>(slice->data) : nullptr;
+}
+
+float* take_temporary(GradState& state, std::size_t numel) noexcept {
+  const std::size_t bytes = k_alignment + gradient_bytes(numel);
+  // A much larger piece is kept for the gradients that come.
+  std::byte* const found = take_free(state, bytes, 4 * bytes);
+  if (!found) return nullptr;
+  state.temporaries = new (found) FreeGrad{state.temporaries, bytes};
+  return reinterpret_cast<float*>(found + k_alignment);
+}
+
+void end_temporaries(Context& context, GradState& state) noexcept {
+  while (FreeGrad* const piece = state.temporaries) {
+    state.temporaries = piece->next;
+    give_back(state, reinterpret_cast<float*>(piece), piece->bytes / sizeof(float));
   }
-  if (!best) {
-    auto slice = context.scratch->take(bytes);
-    return slice ? reinterpret_cast<float*>(slice->data) : nullptr;
-  }
-  FreeGrad* const found = *best;
-  const FreeGrad all = *found;
-  *best = all.next;
-  if (all.bytes > bytes) {
-    *best = new (reinterpret_cast<std::byte*>(found) + bytes) FreeGrad{all.next, all.bytes - bytes};
-  }
-  return reinterpret_cast<float*>(found);
+  if (state.last_temporary != state.first_temporary && context.scratch->mark() == state.last_temporary)
+    context.scratch->shrink_to(state.first_temporary);
+  state.first_temporary = state.last_temporary = 0;
 }
 
 void give_back(GradState& state, float* data, std::size_t numel) noexcept {

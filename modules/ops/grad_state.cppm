@@ -52,6 +52,7 @@ struct GradState {
   GradSlab* slabs = nullptr;
   LeafGrads* leaves = nullptr;  // in place of slabs
   FreeGrad* free = nullptr;
+  FreeGrad* temporaries = nullptr;  // of the rule that runs, taken from free memory: each begins a line further on
   const StateUpdate* updates = nullptr;
   std::size_t first_temporary = 0, last_temporary = 0;  // arena marks; equal when there is none
   std::span<const std::byte> unfolded;                  // the block's memory whose nodes are run
@@ -87,6 +88,10 @@ template <class T>
 // From the smallest piece of free memory that is large enough, or from the arena; null if there is none.
 [[nodiscard]] float* take_gradient(Context& context, GradState& state, std::size_t numel) noexcept;
 void give_back(GradState& state, float* data, std::size_t numel) noexcept;
+// From free memory alone, until end_temporaries; null if no piece fits.
+[[nodiscard]] float* take_temporary(GradState& state, std::size_t numel) noexcept;
+// Gives back what a rule took until it returned.
+void end_temporaries(Context& context, GradState& state) noexcept;
 // Whether a gradient of so many elements takes no more than they do: memory of that size can become one.
 [[nodiscard]] bool fills_lines(std::size_t numel) noexcept;
 // The error of a gradient that had no room.

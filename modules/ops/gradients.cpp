@@ -120,6 +120,7 @@ void Grads::settle(const Status& status) noexcept {
 }
 
 float* Grads::temporary(std::size_t count) noexcept {
+  if (float* const free = take_temporary(*state_, count)) return free;
   const std::size_t mark = context_->scratch->mark();
   auto slice = context_->scratch->take(count * sizeof(float));
   if (!slice) {

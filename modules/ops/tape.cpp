@@ -109,10 +109,7 @@ Result<Gradients> run_backward(const Tensor& result, const float* given, const G
     tape.in_rule = true;
     run_node(*node, grads);
     tape.in_rule = false;
-    if (state.last_temporary != state.first_temporary && context->scratch->mark() == state.last_temporary) {
-      context->scratch->shrink_to(state.first_temporary);
-    }
-    state.first_temporary = state.last_temporary = 0;
+    end_temporaries(*context, state);
     if (state.failure.code != Errc::ok) return fail(state.failure);
     slot.data = nullptr;
     if (!grads.out_given_away_ && !grads.out_borrowed_) give_back(state, grads.out_, grads.out_numel_);
